@@ -1,0 +1,104 @@
+"""tunesift: make instruction data better, and prove it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunesift.datasets import Dataset as Dataset
+    from tunesift.errors import BudgetSpent as BudgetSpent
+    from tunesift.errors import CannotCreate as CannotCreate
+    from tunesift.errors import DataError as DataError
+    from tunesift.errors import MissingExtra as MissingExtra
+    from tunesift.errors import ModelError as ModelError
+    from tunesift.errors import ModelRefused as ModelRefused
+    from tunesift.errors import ModelUnavailable as ModelUnavailable
+    from tunesift.errors import RecipeError as RecipeError
+    from tunesift.errors import ResumeError as ResumeError
+    from tunesift.errors import RunError as RunError
+    from tunesift.errors import RunLocked as RunLocked
+    from tunesift.errors import StorageError as StorageError
+    from tunesift.errors import TooManyFailures as TooManyFailures
+    from tunesift.errors import TunesiftError as TunesiftError
+    from tunesift.errors import TuningError as TuningError
+    from tunesift.methods.cherry import Cherry as Cherry
+    from tunesift.methods.cherry import PreExperience as PreExperience
+    from tunesift.methods.score import ScoreRecords as ScoreRecords
+    from tunesift.methods.select import Select as Select
+    from tunesift.models.base import Completion as Completion
+    from tunesift.models.base import Sampling as Sampling
+    from tunesift.models.base import Span as Span
+    from tunesift.models.base import TargetLoss as TargetLoss
+    from tunesift.models.scripted import ScriptedModel as ScriptedModel
+    from tunesift.models.transformers import TransformersModel as TransformersModel
+    from tunesift.perform import Summary as Summary
+    from tunesift.perform import run_recipe as run_recipe
+    from tunesift.reading import read_dataset as read_dataset
+    from tunesift.reading import read_preferences as read_preferences
+    from tunesift.recipe import Recipe as Recipe
+    from tunesift.recipe import load_recipe as load_recipe
+    from tunesift.recipe import recipe_for as recipe_for
+    from tunesift.records import Decision as Decision
+    from tunesift.records import Failure as Failure
+    from tunesift.records import Message as Message
+    from tunesift.records import Preference as Preference
+    from tunesift.records import Record as Record
+    from tunesift.records import Score as Score
+    from tunesift.running.local import Local as Local
+    from tunesift.running.result import Result as Result
+    from tunesift.running.run import Run as Run
+    from tunesift.scoring.base import Scorer as Scorer
+    from tunesift.scoring.ifd import IFD as IFD
+    from tunesift.scoring.ifd import ReversedIFD as ReversedIFD
+    from tunesift.scoring.selectors import Above as Above
+    from tunesift.scoring.selectors import Largest as Largest
+    from tunesift.scoring.selectors import Longest as Longest
+    from tunesift.scoring.selectors import Pool as Pool
+    from tunesift.scoring.selectors import Quota as Quota
+    from tunesift.scoring.selectors import Random as Random
+    from tunesift.scoring.selectors import Smallest as Smallest
+    from tunesift.settings import INCIDENTAL as INCIDENTAL
+    from tunesift.settings import Settings as Settings
+    from tunesift.writing import write_records as write_records
+
+_HOMES = {
+    "datasets": ("Dataset",),
+    "errors": (
+        "BudgetSpent", "CannotCreate", "DataError", "MissingExtra", "ModelError", "ModelRefused", "ModelUnavailable",
+        "RecipeError", "ResumeError", "RunError", "RunLocked", "StorageError", "TooManyFailures", "TunesiftError",
+        "TuningError",
+    ),
+    "methods.cherry": ("Cherry", "PreExperience"),
+    "methods.score": ("ScoreRecords",),
+    "methods.select": ("Select",),
+    "models.base": ("Completion", "Sampling", "Span", "TargetLoss"),
+    "models.scripted": ("ScriptedModel",),
+    "models.transformers": ("TransformersModel",),
+    "perform": ("Summary", "run_recipe"),
+    "reading": ("read_dataset", "read_preferences"),
+    "recipe": ("Recipe", "load_recipe", "recipe_for"),
+    "records": ("Decision", "Failure", "Message", "Preference", "Record", "Score"),
+    "running.local": ("Local",),
+    "running.result": ("Result",),
+    "running.run": ("Run",),
+    "scoring.base": ("Scorer",),
+    "scoring.ifd": ("IFD", "ReversedIFD"),
+    "scoring.selectors": ("Above", "Largest", "Longest", "Pool", "Quota", "Random", "Smallest"),
+    "settings": ("INCIDENTAL", "Settings"),
+    "writing": ("write_records",),
+}  # fmt: skip
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    """Names are imported when they are first asked for, so that `import tunesift` costs nothing."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'tunesift' has no attribute {name!r}")
+    return getattr(import_module(f"tunesift.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,16 @@
+"""Every method and executor that a recipe may name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tunesift.methods.cherry import Cherry
+from tunesift.methods.score import ScoreRecords
+from tunesift.methods.select import Select
+from tunesift.running.local import Local
+
+AnyMethod = Annotated[Select | Cherry | ScoreRecords, Field(discriminator="kind")]
+AnyExecutor = Local
+"""A union as soon as there is a second executor."""

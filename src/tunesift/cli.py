@@ -1,0 +1,129 @@
+"""The command line: `tunesift METHOD INPUT -o OUTPUT`, then settings by dotted name."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from tunesift.errors import TunesiftError
+
+if TYPE_CHECKING:
+    from tunesift import commands
+else:
+    _spec = importlib.util.find_spec("tunesift.commands")
+    _spec.loader = importlib.util.LazyLoader(_spec.loader)
+    commands = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(commands)
+    """Loaded when a command begins its work: `--help` must not wait for numpy and Arrow."""
+
+app = typer.Typer(
+    name="tunesift",
+    help="Make instruction data better, and prove it: score, select, and see the reason for every row.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Input = Annotated[Path, typer.Argument(help="File of records: .json, .jsonl (also .gz, .zst) or .parquet.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Where the result goes; the ending says how.")]
+Dotted = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME=VALUE]...", help="Settings, such as keep=5% or scorer.student.name=FOLDER."),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(help="alpaca, sharegpt, messages, prompt-completion or preference; recognised by itself."),
+]
+Limit = Annotated[Optional[int], typer.Option(min=1, help="Read only the first N rows.")]  # noqa: UP045
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
+
+
+@app.command()
+def select(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
+           quiet: Quiet = False, as_json: AsJson = False) -> None:  # fmt: skip
+    """Score every record and keep the best: by IFD, the largest tenth, unless settings say otherwise."""
+    commands.run_method("select", input, output, _all(settings, format, limit), quiet, as_json)
+
+
+@app.command()
+def cherry(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
+           quiet: Quiet = False, as_json: AsJson = False) -> None:  # fmt: skip
+    """Cherry LLM: what the student itself finds instructive, with its pre-experience sample."""
+    commands.run_method("cherry", input, output, _all(settings, format, limit), quiet, as_json)
+
+
+@app.command()
+def score(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
+          quiet: Quiet = False, as_json: AsJson = False) -> None:  # fmt: skip
+    """Write every record with its id and its scores; drop nothing."""
+    commands.run_method("score", input, output, _all(settings, format, limit), quiet, as_json)
+
+
+@app.command()
+def run(recipe: Annotated[Path, typer.Argument(help="A recipe in YAML.")], settings: Dotted = None,
+        quiet: Quiet = False, as_json: AsJson = False) -> None:  # fmt: skip
+    """Do what a recipe says; settings have their full path, such as method.keep.fraction=0.05."""
+    commands.run_file(recipe, settings or [], quiet, as_json)
+
+
+@app.command()
+def plan(what: Annotated[str, typer.Argument(help="A method's name, or a recipe in YAML.")],
+         input: Annotated[Optional[Path], typer.Argument(help="File of records, for a method.")] = None,  # noqa: UP045
+         settings: Dotted = None, format: Format = None, limit: Limit = None,
+         as_json: AsJson = False) -> None:  # fmt: skip
+    """Say what a run would ask for: stages, passes, tokens, time. Loads no weights, calls nobody."""
+    commands.plan(what, input, _all(settings, format, limit), as_json)
+
+
+@app.command()
+def inspect(run: Annotated[Path, typer.Argument(help="A run's folder, such as kept.json.run.")],
+            id: Annotated[Optional[str], typer.Argument(help="A record's id.")] = None,  # noqa: UP045
+            as_json: AsJson = False) -> None:  # fmt: skip
+    """Show a run's settings, balance and reasons; or one record, its scores and its decision."""
+    commands.inspect(run, id, as_json)
+
+
+@app.command(name="list")
+def list_(as_json: AsJson = False) -> None:
+    """List methods, scorers, selectors, models and executors, with their settings."""
+    commands.list_everything(as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a recipe, for editors."""
+    commands.schema()
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this machine can do: versions, extras, devices, speed, limits."""
+    commands.doctor(as_json)
+
+
+def _all(settings: list[str] | None, format: str | None, limit: int | None) -> list[str]:
+    said = [f"format={format}"] if format else []
+    return [*said, *([f"limit={limit}"] if limit else []), *(settings or [])]
+
+
+def main() -> None:
+    """Run the command line; every error is a sentence and an exit code of its family."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        app()
+    except TunesiftError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped; start the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

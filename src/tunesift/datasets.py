@@ -1,0 +1,274 @@
+"""Where are the records? In memory-mapped Arrow: ordered, immutable, found by id, made into objects when asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from array import array
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast, overload
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+
+from tunesift.errors import DataError
+from tunesift.files import BrokenRow
+from tunesift.formats import Format
+from tunesift.records import Message, Preference, Record
+
+Row = TypeVar("Row", bound=Record | Preference)
+
+BATCH = 1024
+"""Rows of one Arrow batch."""
+_BODIES = pa.schema([("line", pa.int64()), ("body", pa.binary()), ("raw", pa.large_binary())])
+_IDS = pa.schema([("id", pa.string())])
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The file a dataset was read from, and the balance of reading it."""
+
+    path: str
+    format: Format
+    sha256: str
+    bytes: int
+    rows: int
+    """Rows of the file, the broken ones included; blank lines are not rows."""
+    broken: tuple[BrokenRow, ...] = ()
+    """Rows that could not be read."""
+
+
+class Dataset(Sequence[Row], Generic[Row]):
+    """Ordered and immutable; ids are unique; remembers the file it was read from.
+
+    Backed by memory-mapped Arrow: rows become objects when they are asked for, so ten million records cost the
+    driver an index, not their text.
+    """
+
+    def __init__(self, store: _Store, rows: _Rows | None = None, source: Source | None = None) -> None:
+        self._store = store
+        self._rows: _Rows = range(store.length) if rows is None else rows
+        self.source = source
+
+    @classmethod
+    def of(cls, records: Iterable[Row]) -> Dataset[Row]:
+        """A dataset of objects made in Python; raises `DataError` where two have one id."""
+        writer = DatasetWriter(None)
+        kind: type[Any] = Record  # Any: known only when the first row is seen
+        for number, row in enumerate(records, start=1):
+            kind = type(row)
+            writer.add(row, number)
+        return cast(Dataset[Row], writer.finish(kind, refuse_twins))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Dataset[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | Dataset[Row]:
+        if isinstance(index, slice):
+            return Dataset(self._store, self._rows[index], self.source)
+        return cast(Row, self._store.row(int(self._rows[index])))
+
+    def __iter__(self) -> Iterator[Row]:
+        return (cast(Row, self._store.row(int(n))) for n in self._rows)
+
+    def by_id(self, id: str) -> Row:
+        """The row with this id; raises `KeyError` where there is none."""
+        row = self._store.find(id)
+        if row is None or row not in self._rows:
+            raise KeyError(id)
+        return cast(Row, self._store.row(row))
+
+    def batches(self, size: int) -> Iterator[Dataset[Row]]:
+        """Consecutive parts of at most `size` rows."""
+        return (self[start : start + size] for start in range(0, len(self), size))
+
+    def only(self, ids: Container[str]) -> Dataset[Row]:
+        """The rows whose id is among these, in order."""
+        rows = np.fromiter((n for n in self._rows if self._store.id(int(n)) in ids), np.int64)
+        return Dataset(self._store, rows, self.source)
+
+    def left_out(self) -> list[int]:
+        """Rows of the file's sound ones that this dataset does not show."""
+        return [int(n) for n in np.setdiff1d(np.arange(self._store.length), np.asarray(self._rows))]
+
+    def ids(self) -> Iterator[str]:
+        """The ids in order, without making the rows."""
+        return (self._store.id(int(n)) for n in self._rows)
+
+    def line(self, id: str) -> int | None:
+        """Line (in Parquet: row) of the source file that holds this id, counted from 1; None for no such id."""
+        row = self._store.find(id)
+        return None if row is None else self._store.line(row)
+
+    def raw(self, id: str) -> bytes:
+        """The row's own JSON text, byte for byte; empty where the source was not JSON."""
+        row = self._store.find(id)
+        return b"" if row is None else self._store.raw(row)
+
+
+class _Store:
+    """Arrow batches of equal size, and an index from id to row."""
+
+    def __init__(self, bodies: pa.RecordBatchFileReader, ids: pa.RecordBatchFileReader, kind: type) -> None:
+        self._readers = {"body": bodies, "id": ids}
+        self._held: dict[str, tuple[int, pa.RecordBatch]] = {}
+        self._make = _record if kind is Record else _preference
+        batches = ids.num_record_batches
+        self.length = 0 if not batches else (batches - 1) * BATCH + ids.get_batch(batches - 1).num_rows
+        hashes = np.fromiter((hash(self.id(n)) for n in range(self.length)), np.int64, self.length)
+        self._order: npt.NDArray[np.int64] = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[self._order]
+
+    def row(self, number: int) -> Record | Preference:
+        return self._make(self.id(number), cast(bytes, self._cell("body", "body", number)))
+
+    def id(self, number: int) -> str:
+        return cast(str, self._cell("id", "id", number))
+
+    def line(self, number: int) -> int:
+        return cast(int, self._cell("body", "line", number))
+
+    def raw(self, number: int) -> bytes:
+        return cast(bytes, self._cell("body", "raw", number))
+
+    def find(self, id: str) -> int | None:
+        place = int(np.searchsorted(self._hashes, hash(id)))
+        while place < self.length and self._hashes[place] == hash(id):
+            row = int(self._order[place])
+            if self.id(row) == id:
+                return row
+            place += 1
+        return None
+
+    def _cell(self, reader: str, column: str, number: int) -> object:
+        which, inside = divmod(number, BATCH)
+        held = self._held.get(reader)
+        if held is None or held[0] != which:
+            held = (which, self._readers[reader].get_batch(which))
+            self._held[reader] = held
+        return held[1].column(column)[inside].as_py()
+
+
+Twin = Callable[[str, int, int], str | None]
+"""What to call the n-th row of one id, given the id, n >= 2 and the row's line; None to leave it out."""
+
+_Rows = range | npt.NDArray[np.int64]
+
+
+def refuse_twins(id: str, ordinal: int, line: int) -> str | None:
+    """No id may stand twice."""
+    raise DataError(f'two records have the id "{id[:80]}"; every id must be unique.')
+
+
+class DatasetWriter:
+    """Writes rows as they come, and their ids at the end, when it is known which stand twice."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._sinks = {name: _sink(folder, name) for name in ("records", "ids")}
+        self._bodies = pa.ipc.new_file(self._sinks["records"], _BODIES)
+        self._open: list[tuple[int, bytes, bytes]] = []
+        self._open_ids: list[str] = []
+        self._ids: list[pa.Array] = []
+        self._hashes = array("q")
+
+    def add(self, row: Record | Preference, line: int, raw: bytes = b"") -> None:
+        """Write one row; `line` is where it stood in its source, `raw` its JSON text there."""
+        self._open.append((line, _body(row), raw))
+        self._open_ids.append(row.id)
+        self._hashes.append(hash(row.id))
+        if len(self._open) == BATCH:
+            self._flush()
+
+    def finish(self, kind: type[Row], twin: Twin, source: Source | None = None) -> Dataset[Row]:
+        """The dataset of all rows added; `twin` says what becomes of an id that stands twice."""
+        if self._open:
+            self._flush()
+        self._bodies.close()
+        left_out = self._settle_twins(self._opened("records"), kind, twin)
+        with pa.ipc.new_file(self._sinks["ids"], _IDS) as writer:
+            for ids in self._ids:
+                writer.write_batch(pa.record_batch([ids], schema=_IDS))
+        store = _Store(self._opened("records"), self._opened("ids"), kind)
+        rows = np.setdiff1d(np.arange(store.length), left_out) if left_out else None
+        return Dataset(store, rows, source)
+
+    def _flush(self) -> None:
+        columns = [pa.array(c, f.type) for c, f in zip(zip(*self._open, strict=True), _BODIES, strict=True)]
+        self._bodies.write_batch(pa.record_batch(columns, schema=_BODIES))
+        self._ids.append(pa.array(self._open_ids, pa.string()))
+        self._open, self._open_ids = [], []
+
+    def _settle_twins(self, bodies: pa.RecordBatchFileReader, kind: type, twin: Twin) -> list[int]:
+        seen: dict[str, int] = {}
+        left_out = []
+        for row in _twins(self._hashes):
+            which, inside = divmod(row, BATCH)
+            id = self._ids[which][inside].as_py()
+            seen[id] = seen.get(id, 0) + 1
+            if seen[id] == 1:
+                continue
+            line = bodies.get_batch(which).column("line")[inside].as_py()
+            named = twin(id, seen[id], line)
+            if named is None:
+                left_out.append(row)
+            ids = self._ids[which].to_pylist()
+            ids[inside] = named or f"{id}#{seen[id]}"
+            self._ids[which] = pa.array(ids, pa.string())
+        return left_out
+
+    def _opened(self, name: str) -> pa.RecordBatchFileReader:
+        sink = self._sinks[name]
+        if self._folder is None:
+            return pa.ipc.open_file(pa.BufferReader(sink.getvalue()))
+        sink.close()
+        return pa.ipc.open_file(pa.memory_map(str(self._folder / f"{name}.arrow"), "r"))
+
+
+def open_dataset(folder: Path, kind: type[Row], source: Source, left_out: Sequence[int] = ()) -> Dataset[Row]:
+    """The dataset that a `DatasetWriter` finished in this folder."""
+    readers = [pa.ipc.open_file(pa.memory_map(str(folder / f"{n}.arrow"), "r")) for n in ("records", "ids")]
+    store = _Store(readers[0], readers[1], kind)
+    return Dataset(store, np.setdiff1d(np.arange(store.length), left_out) if left_out else None, source)
+
+
+def _twins(hashes: Sequence[int]) -> list[int]:
+    """Rows whose hash is not unique, in order."""
+    values = np.asarray(hashes, np.int64)
+    order = np.argsort(values, kind="stable")
+    same = values[order][1:] == values[order][:-1]
+    either = np.concatenate([same, [False]]) | np.concatenate([[False], same])
+    return sorted(int(row) for row in order[either]) if len(values) else []
+
+
+def _sink(folder: Path | None, name: str) -> Any:  # Any: Arrow's sinks have no common public type
+    return pa.BufferOutputStream() if folder is None else pa.OSFile(str(folder / f"{name}.arrow"), "wb")
+
+
+def _body(row: Record | Preference) -> bytes:
+    fields = {f.name: getattr(row, f.name) for f in dataclasses.fields(row) if f.name != "id"}
+    return orjson.dumps(fields, default=str)
+
+
+def _message(fields: dict[str, Any]) -> Message:
+    return Message(fields["role"], fields["text"], tuple(fields["images"]))
+
+
+def _record(id: str, body: bytes) -> Record:
+    fields = orjson.loads(body)
+    return Record(id, tuple(map(_message, fields["messages"])), fields["extra"])
+
+
+def _preference(id: str, body: bytes) -> Preference:
+    fields = orjson.loads(body)
+    answers = {name: _message(fields[name]) for name in ("chosen", "rejected")}
+    return Preference(
+        id, tuple(map(_message, fields["prompt"])), **answers, margin=fields["margin"], extra=fields["extra"]
+    )

@@ -1,0 +1,109 @@
+"""Which things can go wrong, and what does the user read when they do?
+
+    TunesiftError
+    ├─ RecipeError                     the recipe does not fit
+    ├─ DataError                       a file or record cannot be read
+    ├─ ModelError
+    │  ├─ ModelUnavailable             not reachable, after retries
+    │  ├─ ModelRefused                 our key or our request is wrong
+    │  └─ BudgetSpent                  the limit on requests, tokens or money
+    ├─ RunError
+    │  ├─ RunLocked                    another process writes this folder
+    │  ├─ ResumeError                  this folder holds another run
+    │  ├─ TooManyFailures
+    │  ├─ CannotCreate                 an output or a folder cannot be made
+    │  └─ StorageError                 reading or writing the run folder failed
+    ├─ TuningError
+    └─ MissingExtra                    an optional library is not installed
+
+Every message is one sentence: where, what is wrong with the value in it, and what would be right.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class TunesiftError(Exception):
+    """Base of every error a user can meet; `exit_code` is what the command line returns."""
+
+    exit_code: ClassVar[int] = 70
+
+
+class RecipeError(TunesiftError, ValueError):
+    """A setting is unknown, of the wrong type or out of range; also a `ValueError`, so that a check in a
+    settings class reads the same from Python and from a recipe."""
+
+    exit_code = 64
+
+
+class DataError(TunesiftError):
+    """A file or a record cannot be read, or two records have one id."""
+
+    exit_code = 65
+
+
+class ModelError(TunesiftError):
+    """A model could not do what it was asked."""
+
+    exit_code = 69
+
+
+class ModelUnavailable(ModelError):
+    """The model is not there: no such folder, no such id, no answer."""
+
+
+class ModelRefused(ModelError):
+    """The model is there and says no: a wrong key, a missing chat template, weights in an unsafe format."""
+
+    exit_code = 77
+
+
+class BudgetSpent(ModelError):
+    """The limit on requests, tokens or money is reached; raise it and start again to go on."""
+
+    exit_code = 4
+
+
+class RunError(TunesiftError):
+    """A run cannot go on."""
+
+
+class RunLocked(RunError):
+    """Another process writes this folder."""
+
+    exit_code = 75
+
+
+class ResumeError(RunError):
+    """The folder holds a run with other settings, other input or another page."""
+
+    exit_code = 64
+
+
+class TooManyFailures(RunError):
+    """More items of one stage failed than the recipe allows."""
+
+    exit_code = 5
+
+
+class CannotCreate(RunError):
+    """An output exists already, or a folder cannot be written."""
+
+    exit_code = 73
+
+
+class StorageError(RunError):
+    """Reading or writing the run folder failed: disk full, damaged file."""
+
+    exit_code = 74
+
+
+class TuningError(TunesiftError):
+    """Training stopped without a checkpoint."""
+
+
+class MissingExtra(TunesiftError):
+    """An optional library is needed and not installed."""
+
+    exit_code = 69

@@ -1,0 +1,164 @@
+"""Cherry: keep what the student itself finds instructive.
+
+Paper    Li et al., arXiv:2308.12032
+Needs    a student that gives losses and embeddings; scikit-learn for the sample (extra "cluster")
+Changes  drops records, edits none
+
+Stages   embed         mean of the last hidden layer over every instruction in its template
+         prompt-loss   loss of the instruction itself
+         sample        k-means, and the middle of each cluster by perplexity: the table "pre-experience"
+         ifd           conditioned loss / direct loss (eq. 5)
+         keep          drop IFD > 1, keep the largest fraction
+
+The paper is silent on
+    Restarts of k-means: ten, with a fixed seed.
+We differ from the authors' code
+    They skip records silently; we write a decision with a reason.
+    The sample is drawn, and written down for a tuner, but no short tuning is done here: the student scores as it is, as
+    in the second version of the authors' repository.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from tunesift.datasets import Dataset
+from tunesift.errors import MissingExtra
+from tunesift.methods.select import AnySelector
+from tunesift.models import EmbedModel, LikelihoodModel
+from tunesift.models.base import Span
+from tunesift.models.transformers import TransformersModel
+from tunesift.prompts import Template, context
+from tunesift.records import Failure, Record, Score
+from tunesift.running.result import Planned, Result, kept
+from tunesift.running.run import Run
+from tunesift.scoring.ifd import IFD, Ratio
+from tunesift.scoring.selectors import Largest, Pool
+from tunesift.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreExperience(Settings):
+    """Which few records the student would be tuned on before it scores (section 2.1 of the paper)."""
+
+    clusters: int = 100
+    """Clusters of the instructions' embeddings."""
+    per_cluster: int = 10
+    """Most records taken from one cluster, so that 1,000 is an upper bound."""
+    low: float = 25.0
+    """Percentile of the cluster's perplexities below which a record is too easy; the authors' script has 25."""
+    high: float = 75.0
+    """Percentile above which a record is too odd; the authors' script has 75."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cherry(Settings):
+    """Keep what the student itself finds instructive."""
+
+    kind: Literal["cherry"] = "cherry"
+    student: LikelihoodModel = TransformersModel()
+    """The model whose losses are compared, and which embeds the instructions."""
+    pre_experience: PreExperience | None = PreExperience()
+    """None to draw no sample."""
+    profile: Literal["cherry", "canonical"] = "cherry"
+    """cherry: as the authors' script measures; canonical: see the scorer `ifd`."""
+    template: Template | None = None
+    """What stands around an instruction; None for the profile's own."""
+    ratio: Ratio = "loss"
+    """The paper's ratio of mean losses (eq. 5), or of perplexities."""
+    keep: AnySelector = Largest(fraction=0.1, at_most=1.0)
+    """Which records stay; the paper recommends the largest tenth of those up to 1."""
+
+    def __call__(self, data: Dataset[Record], run: Run) -> Result:
+        """Draw the pre-experience sample, score, keep."""
+        if self.pre_experience is not None:
+            embedded = run.map("embed", EmbedPrompt(student=self.student), data).good()
+            difficult = run.map("prompt-loss", PromptLoss(student=self.student), data).good()
+            run.table("pre-experience", sample(data, embedded, difficult, self.pre_experience))
+        scorer = IFD(student=self.student, profile=self.profile, ratio=self.ratio, template=self.template)
+        scores = run.map("ifd", scorer, data)
+        pool = Pool(data, scores.good(), scores.failures(), scorer.label, run.random("keep"))
+        decisions = self.keep(pool)
+        return Result(kept(data, decisions), decisions)
+
+    def plan(self, records: int) -> list[Planned]:
+        """Two passes over the instructions for the sample, two over the responses for the score."""
+        name = getattr(self.student, "name", self.student.kind)
+        before = [Planned("embed", records, 1, name), Planned("prompt-loss", records, 1, name)]
+        return [*(before if self.pre_experience else []), Planned("ifd", records, 2, name)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedPrompt(Settings):
+    """Embedding of a record's instruction in the Alpaca template, [hidden size]."""
+
+    student: EmbedModel
+    returns: ClassVar[type[tuple[float, ...]]] = tuple[float, ...]
+
+    def __call__(self, chunk: Sequence[Record], /) -> list[tuple[float, ...] | Failure]:
+        return list(self.student.embed([_prompt(record) for record in chunk]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptLoss(Settings):
+    """Mean loss of a record's instruction in the Alpaca template, in nats per token."""
+
+    student: LikelihoodModel
+    returns: ClassVar[type[Score]] = Score
+
+    def __call__(self, chunk: Sequence[Record], /) -> list[Score | Failure]:
+        losses = self.student.loss([Span("", _prompt(record)) for record in chunk])
+        return [loss if isinstance(loss, Failure) else Score(loss.mean) for loss in losses]
+
+
+def _prompt(record: Record) -> str:
+    given = record.extra.get("input")
+    return str(context(record.prompt, "alpaca", given if isinstance(given, str) else ""))
+
+
+def sample(
+    data: Dataset[Record],
+    embedded: Mapping[str, tuple[float, ...]],
+    losses: Mapping[str, Score],
+    settings: PreExperience,
+) -> Iterator[Mapping[str, object]]:
+    """The records of the pre-experience sample, with their cluster and perplexity, in the order of the data."""
+    ids = [id for id in data.ids() if id in embedded and id in losses]
+    perplexities = {id: float(np.exp(losses[id].value or 0.0)) for id in ids}
+    members: dict[int, list[str]] = {}
+    for id, cluster in zip(ids, _clusters([embedded[id] for id in ids], settings.clusters), strict=True):
+        members.setdefault(cluster, []).append(id)
+    chosen = {
+        inside[n]: cluster
+        for cluster, inside in members.items()
+        for n in pick([perplexities[id] for id in inside], settings.per_cluster, settings.low, settings.high)
+    }
+    return ({"id": id, "cluster": chosen[id], "perplexity": perplexities[id]} for id in ids if id in chosen)
+
+
+def pick(perplexities: Sequence[float], count: int, low: float, high: float) -> list[int]:
+    """Indices of at most `count` members of a cluster from the middle of its perplexities (card ifd.md, item 9c)."""
+    if len(perplexities) < count:
+        return list(range(len(perplexities)))
+    least, most = np.percentile(perplexities, [low, high])  # linear interpolation
+    inside = [n for n, value in enumerate(perplexities) if least <= value <= most]
+    if len(inside) < count:
+        return inside
+    return inside[:: len(inside) // count][:count]
+
+
+def _clusters(vectors: Sequence[Sequence[float]], clusters: int) -> list[int]:
+    try:
+        from sklearn.cluster import KMeans
+    except ImportError as error:
+        raise MissingExtra(
+            'the pre-experience sample needs the "cluster" extra: pip install "tunesift[cluster]".'
+        ) from error
+    if not vectors:
+        return []
+    means = KMeans(min(clusters, len(vectors)), random_state=0, n_init=10)
+    return [int(label) for label in means.fit_predict(np.asarray(vectors, np.float64))]

@@ -1,0 +1,14 @@
+"""Which class can do what: a setting typed with one of these unions takes any model that has the ability."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tunesift.models.scripted import ScriptedModel
+from tunesift.models.transformers import TransformersModel
+
+ChatModel = Annotated[TransformersModel | ScriptedModel, Field(discriminator="kind")]
+LikelihoodModel = Annotated[TransformersModel | ScriptedModel, Field(discriminator="kind")]
+EmbedModel = Annotated[TransformersModel | ScriptedModel, Field(discriminator="kind")]

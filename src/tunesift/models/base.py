@@ -1,0 +1,96 @@
+"""What can a model do, and what does it take and give? Four abilities and the small types they exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from tunesift.records import Failure, Message
+from tunesift.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a model said."""
+
+    text: str
+    stop: Literal["stop", "length"]
+    """stop: the model ended its answer; length: it was cut at `max_tokens`."""
+    tokens: int
+    """Tokens of the text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(Settings):
+    """How a model picks its words."""
+
+    temperature: float = 0.0
+    """0 for the likeliest token each time."""
+    max_tokens: int = 1024
+    """Most tokens of one completion."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a completion; they are not part of it."""
+    seed: int = 0
+    """Where sampling starts, together with the conversation; without effect at temperature 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Text to be predicted (target) after text that is given (context)."""
+
+    context: str | tuple[Message, ...]
+    """A text, or a conversation which the model renders with its own chat template."""
+    target: str
+    seam: Literal["separate", "joint"] = "separate"
+    """separate: both sides are tokenised apart, so that the target's tokens never depend on the context; joint: as one
+    text, the target beginning after as many tokens as the context alone has, as the published scripts do."""
+    bos: Literal["always", "tokenizer"] = "always"
+    """always: a text starts with BOS (EOS where there is none); tokenizer: with what the tokenizer itself adds."""
+    limit: int | None = None
+    """Most tokens of context and target together, cut on the right; the model's own limit holds besides."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetLoss:
+    """Negative log-likelihood of a target under a model, token by token."""
+
+    nats: tuple[float, ...]
+    """One number per target token, natural logarithm, in reading order. A first token with nothing before it has no
+    prediction and no number; the tuple is empty when the context alone fills the limit."""
+    truncated: bool
+    """True when the limit was too short for the whole span."""
+
+    @property
+    def total(self) -> float:
+        """Sum over the tokens, in nats."""
+        return sum(self.nats)
+
+    @property
+    def mean(self) -> float:
+        """Nats per target token; not a number for none."""
+        return self.total / len(self.nats) if self.nats else float("nan")
+
+
+class Chat(Protocol):
+    """Answers conversations, one completion for each, in order."""
+
+    def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]: ...
+
+
+class Likelihood(Protocol):
+    """Predicts targets; one loss per span, in order, or a Failure for a span that fits no device."""
+
+    def loss(self, spans: Sequence[Span]) -> list[TargetLoss | Failure]: ...
+
+
+class Embed(Protocol):
+    """Places texts in a space; one vector per text, in order."""
+
+    def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]: ...
+
+
+class Reward(Protocol):
+    """Rates the last message of conversations; one number each, larger is better."""
+
+    def reward(self, conversations: Sequence[Sequence[Message]]) -> list[float]: ...

@@ -1,0 +1,176 @@
+"""The arithmetic of losses: where does the target start, which row predicts which token, what fits into a batch?
+
+Legend: B spans of a batch, T tokens of its longest span, R target tokens of the batch, H hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tunesift.errors import ModelRefused
+from tunesift.models.base import Span, TargetLoss
+from tunesift.records import Message
+
+if TYPE_CHECKING:
+    import torch
+
+HEAD_BYTES = 32 * 2**20
+"""Bytes of float32 logits that exist at one time."""
+
+
+class Tokenizer(Protocol):
+    """What we use of a Hugging Face tokenizer."""
+
+    bos_token_id: int | None
+    eos_token_id: int | None
+    chat_template: str | None
+    all_special_tokens: list[str]
+
+    def __call__(self, text: str, **options: Any) -> Any: ...
+    def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any: ...
+    def decode(self, token_ids: Sequence[int], **options: Any) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The tokens of a span; those from `start` on are its target."""
+
+    ids: tuple[int, ...]
+    start: int
+    truncated: bool
+
+
+class SpanEncoder:
+    """Turns spans into tokens; made for one call of `loss`, because it remembers the texts it has seen."""
+
+    def __init__(self, tokenizer: Tokenizer, limit: int) -> None:
+        self.tokenizer, self.limit = tokenizer, limit
+        self._targets: dict[str, list[int]] = {}
+        self._adds_space = self._plain("\nx") != [*self._plain("\n"), *self._plain("x")]
+
+    def __call__(self, span: Span) -> Segment:
+        """Tokens of a span, cut on the right to the smaller of its own limit and the model's."""
+        if span.seam == "joint":
+            ids, start = self._joint(span)
+        else:
+            before = self._context(span)
+            ids, start = [*before, *self._target(span.target)], len(before)
+        most = min(self.limit, span.limit or self.limit)
+        return Segment(tuple(ids[:most]), start, len(ids) > most)
+
+    def _joint(self, span: Span) -> tuple[list[int], int]:
+        if not isinstance(span.context, str):
+            before = render(span.context, self.tokenizer)
+            whole, alone = (self.tokenizer(t, add_special_tokens=False) for t in (before + span.target, before))
+            return list(whole["input_ids"]), len(alone["input_ids"])
+        ids = list(self.tokenizer(span.context + span.target)["input_ids"])
+        start = len(self.tokenizer(span.context)["input_ids"])
+        first = first_token(self.tokenizer) if span.bos == "always" else None
+        return ([first, *ids], start + 1) if first is not None and ids[:1] != [first] else (ids, start)
+
+    def _context(self, span: Span) -> list[int]:
+        if not isinstance(span.context, str):
+            return self._conversation(span.context)
+        if span.bos == "tokenizer":
+            return list(self.tokenizer(span.context)["input_ids"])
+        return [first_token(self.tokenizer), *(self._plain(span.context) if span.context else [])]
+
+    def _conversation(self, conversation: Sequence[Message]) -> list[int]:
+        """The rendered conversation; where its texts hold the name of a special token, that stays plain text."""
+        special = self.tokenizer.all_special_tokens
+        if not any(token in m.text for m in conversation for token in special):
+            return self._marked(render(conversation, self.tokenizer))
+        marks = [chr(0xE000 + n) for n in range(len(conversation))]
+        frame = render([Message(m.role, c) for m, c in zip(conversation, marks, strict=True)], self.tokenizer)
+        texts = dict(zip(marks, (m.text for m in conversation), strict=True))
+        pieces = re.split(f"([{''.join(marks)}])", frame)
+        return [i for p in pieces for i in (self._plain(texts[p]) if p in texts else self._marked(p))]
+
+    def _target(self, target: str) -> list[int]:
+        """The target's own tokens, without the leading-space piece that some tokenizers put before every text."""
+        if target not in self._targets:
+            self._targets[target] = self._unspaced(target) if self._adds_space else self._plain(target)
+        return self._targets[target]
+
+    def _unspaced(self, target: str) -> list[int]:
+        for header in ("\n", "0", "#"):
+            alone, both = self._plain(header), self._plain(header + target)
+            if both[: len(alone)] == alone:
+                return both[len(alone) :]
+        return self._plain(target)
+
+    def _plain(self, text: str) -> list[int]:
+        """Tokens of text that is data: the name of a special token in it stays plain text."""
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+    def _marked(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+
+def first_token(tokenizer: Tokenizer) -> int:
+    """What stands before a text: BOS, or EOS for a tokenizer without one (card ifd.md, item 3)."""
+    token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if token is None:
+        raise ModelRefused("the tokenizer has neither a BOS nor an EOS token; use another scorer.")
+    return token
+
+
+def render(conversation: Sequence[Message], tokenizer: Tokenizer) -> str:
+    """The conversation in the model's own chat template, up to where the response begins."""
+    if tokenizer.chat_template is None:
+        raise ModelRefused("the model has no chat template; set template to alpaca or bare.")
+    turns = [{"role": m.role, "content": m.text} for m in conversation]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+
+def batches(segments: Sequence[Segment], tokens: int) -> Iterator[list[int]]:
+    """Which segments go together: in order of length, as many as fit `tokens` once padded to the longest."""
+    order = sorted(range(len(segments)), key=lambda n: (-len(segments[n].ids), n))
+    batch: list[int] = []
+    for number in order:
+        longest = len(segments[(batch or [number])[0]].ids)
+        if batch and longest * (len(batch) + 1) > tokens:
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
+
+
+def losses(
+    segments: Sequence[Segment], hidden_of: Callable[[list[Segment]], torch.Tensor], head: Callable[[Any], Any]
+) -> list[TargetLoss]:
+    """Losses of one padded batch; `hidden_of` gives [B, T, H], `head` turns rows of it into logits in float32."""
+    import torch
+
+    rows, gold, counts = [], [], []
+    for number, segment in enumerate(segments):
+        first = max(segment.start, 1)  # a token with nothing before it has no prediction
+        targets = range(first, len(segment.ids))
+        rows += [(number, position - 1) for position in targets]  # the row before a token predicts it
+        gold += [segment.ids[position] for position in targets]
+        counts.append(len(targets))
+    if not rows:
+        return [TargetLoss((), s.truncated) for s in segments]
+    hidden = hidden_of(list(segments))  # [B, T, H]
+    where = torch.tensor(rows, device=hidden.device)
+    picked = hidden[where[:, 0], where[:, 1]]  # [R, H]
+    nats = torch.split(_nats(picked, torch.tensor(gold, device=hidden.device), head), counts)
+    return [TargetLoss(tuple(n.tolist()), s.truncated) for n, s in zip(nats, segments, strict=True)]
+
+
+def _nats(picked: torch.Tensor, gold: torch.Tensor, head: Callable[[Any], Any]) -> torch.Tensor:
+    """Negative log-likelihood of each gold token, projecting a few rows at a time."""
+    import torch
+
+    vocabulary = head(picked[:1]).shape[-1]
+    step = max(1, HEAD_BYTES // (4 * vocabulary))
+    parts = []
+    for start in range(0, len(gold), step):
+        logits = head(picked[start : start + step])  # [<=step, V]
+        chosen = logits.gather(1, gold[start : start + step, None]).squeeze(1)  # [<=step]
+        parts.append(torch.logsumexp(logits, dim=1) - chosen)
+    return torch.cat(parts).cpu()

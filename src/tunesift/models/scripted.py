@@ -1,0 +1,49 @@
+"""A model that answers by rule, at once and always the same: for tests, documentation and dry runs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tunesift.models.base import Completion, Sampling, Span, TargetLoss
+from tunesift.records import Failure, Message
+from tunesift.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScriptedModel(Settings):
+    """Knows no language: answers by looking for words, predicts by arithmetic on the text."""
+
+    kind: Literal["scripted"] = "scripted"
+    replies: Mapping[str, str] = field(default_factory=dict)
+    """What to say when the last message contains the key; the first key that fits."""
+    otherwise: str = "I have nothing to add."
+    """What to say when no key fits."""
+    concurrency: int = 1
+    """Calls at once."""
+
+    def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
+        """The reply whose key the last message contains."""
+        return [self._reply(conversation[-1].text, sampling.max_tokens) for conversation in conversations]
+
+    def loss(self, spans: Sequence[Span]) -> list[TargetLoss | Failure]:
+        """One number per word between 0 and 4 nats; a word that the context contains costs a quarter."""
+        return [self._loss(span) for span in spans]
+
+    def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
+        """Eight numbers between 0 and 1 from each text's digest."""
+        return [tuple(b / 255 for b in hashlib.sha256(t.encode()).digest()[:8]) for t in texts]
+
+    def _reply(self, text: str, most: int) -> Completion:
+        words = next((r for key, r in self.replies.items() if key in text), self.otherwise).split(" ")
+        return Completion(" ".join(words[:most]), "stop" if len(words) <= most else "length", min(len(words), most))
+
+    def _loss(self, span: Span) -> TargetLoss:
+        context = span.context if isinstance(span.context, str) else " ".join(m.text for m in span.context)
+        known = set(context.lower().split())
+        words = span.target.lower().split()
+        nats = [hashlib.sha256(w.encode()).digest()[0] / 64 * (0.25 if w in known else 1.0) for w in words]
+        most = span.limit or len(nats)
+        return TargetLoss(tuple(nats[:most]), len(nats) > most)

@@ -1,0 +1,85 @@
+"""What will a run ask for? Stages, passes, tokens, time and money, without loading weights or calling anyone."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tunesift.errors import RecipeError
+from tunesift.models.transformers import local_folder
+from tunesift.reading import Reading, read
+from tunesift.recipe import Recipe
+from tunesift.records import Record
+from tunesift.running.result import Planned
+
+BYTES_PER_TOKEN = 4.0
+"""UTF-8 bytes of English text per token, roughly; a plan says so."""
+SHARE_OF_PEAK = 0.4
+"""Part of the matrix rate that scoring reaches on a CPU (docs/speed.md), for the time to expect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run will ask for."""
+
+    records: int
+    broken: int
+    tokens: int
+    """Tokens of all texts once, estimated from their bytes."""
+    stages: tuple[Planned, ...]
+    seconds: float | None
+    """Time to expect on this machine's processor; None where the model's size is not known here."""
+    calls: int = 0
+    """Calls to an endpoint."""
+    money: float = 0.0
+    """Cost of the calls."""
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Read the data, ask the method for its stages, estimate; nothing is loaded, called or written."""
+    if recipe.input is None:
+        raise RecipeError("input: is not given; name the file to read.")
+    data = read(recipe.input, Record, Reading(recipe.format, recipe.duplicate_ids, recipe.max_bad, recipe.limit))
+    size = sum(len(m.text.encode()) for record in data for m in record.messages)
+    tokens = int(size / BYTES_PER_TOKEN)
+    stages = tuple(recipe.method.plan(len(data)))
+    seconds = _seconds(stages, tokens)
+    return Plan(len(data), len(data.source.broken) if data.source else 0, tokens, stages, seconds)
+
+
+def _seconds(stages: tuple[Planned, ...], tokens: int) -> float | None:
+    sizes = {s.model: _parameters(s.model) for s in stages if s.forwards}
+    if any(size is None for size in sizes.values()):
+        return None
+    operations = sum(2.0 * (sizes[s.model] or 0) * tokens * s.forwards for s in stages if s.forwards)
+    return operations / (SHARE_OF_PEAK * matrix_rate()) if operations else 0.0
+
+
+def _parameters(name: str) -> int | None:
+    """Numbers in a local model's weights, from the headers of its safetensors files."""
+    folder = local_folder(name)
+    files = sorted(folder.glob("*.safetensors")) if folder else []
+    return sum(map(_numbers, files)) or None
+
+
+def _numbers(path: Path) -> int:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    return sum(int(np.prod(t["shape"])) for name, t in header.items() if name != "__metadata__")
+
+
+def matrix_rate(size: int = 768) -> float:
+    """Floating-point operations per second of this processor in a float32 matrix product, measured for a moment."""
+    a = np.ones((size, size), np.float32)
+    a @ a  # the first product pays for waking the threads
+    began, products = time.perf_counter(), 0
+    while time.perf_counter() - began < 0.15:
+        a @ a
+        products += 1
+    return 2.0 * size**3 * products / (time.perf_counter() - began)

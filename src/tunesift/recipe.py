@@ -1,0 +1,284 @@
+"""A recipe is a constructor call, written down: read it, override it, check it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.resources
+import re
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from tunesift.catalogue import AnyExecutor, AnyMethod
+from tunesift.errors import RecipeError
+from tunesift.formats import Format
+from tunesift.reading import DuplicateIds
+from tunesift.running.local import Local
+from tunesift.settings import INCIDENTAL, Json, Settings, canonical
+
+MAX_BYTES = 2**20
+"""Bytes of a recipe file."""
+MAX_ALIASES = 100
+
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Settings):
+    """Settings of a whole run."""
+
+    method: AnyMethod
+    """What is done."""
+    output: Path
+    """Where the result goes; the ending says how: .json, .jsonl (also .gz, .zst) or .parquet."""
+    input: Path | None = None
+    """None for methods that make data from nothing."""
+    folder: Annotated[Path | None, INCIDENTAL] = None
+    """Where the run lives; beside the output, with the ending .run, when not given."""
+    format: Format | None = None
+    """Format of the input; None to recognise it."""
+    duplicate_ids: DuplicateIds = "refuse"
+    """What becomes of a record whose id another has: refuse the file, read the first only, or suffix an ordinal."""
+    limit: int | None = None
+    """Read only so many rows of the input."""
+    execution: Annotated[AnyExecutor, INCIDENTAL] = field(default_factory=Local)
+    """Where steps run."""
+    seed: int = 0
+    """Where every draw starts."""
+    max_failures: Annotated[float, INCIDENTAL] = 0.01
+    """Fraction of the items of one stage that may fail before the run stops; ten may always fail."""
+    max_bad: Annotated[float, INCIDENTAL] = 0.05
+    """Fraction of the first 1,000 rows of the input that may be broken; nine may always be."""
+
+    @property
+    def run_folder(self) -> Path:
+        """The run's folder: the one given, or the output's name with the ending `.run`."""
+        return self.folder or self.output.with_name(f"{self.output.name}.run")
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a YAML file with dotted overrides (`method.keep.fraction=0.05`); raises `RecipeError`."""
+    return check(override(read_yaml(Path(path)), overrides), overrides)
+
+
+def vetted(method: str) -> dict[str, Json]:
+    """The recipe that comes with the package for a method, without input and output."""
+    file = importlib.resources.files("tunesift") / "recipes" / f"{method}.yaml"
+    return _mapping(_parse_yaml(file.read_text("utf-8"), f"{method}.yaml"), f"{method}.yaml")
+
+
+def recipe_for(method: str, input: Path | None, output: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The vetted recipe of a method with input, output and overrides; settings of the method need no prefix."""
+    whole: dict[str, Json] = {"input": str(input) if input else None, "output": str(output)}
+    names = {f.name for f in dataclasses.fields(Recipe)}
+    full = [o if o.partition("=")[0].split(".")[0] in names else f"method.{o}" for o in overrides]
+    return check(override({**vetted(method), **whole}, full), full)
+
+
+def read_yaml(path: Path) -> dict[str, Json]:
+    """A recipe file as JSON values; raises `RecipeError` for what is no plain, small, unambiguous YAML mapping."""
+    if not path.is_file():
+        raise RecipeError(f"{path}: there is no such recipe; check the path.")
+    if path.stat().st_size > MAX_BYTES:
+        raise RecipeError(f"{path}: a recipe has at most {MAX_BYTES} bytes; this file is something else.")
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: byte {error.start} is not valid UTF-8; save the file as UTF-8.") from None
+    return _mapping(_parse_yaml(text, str(path)), str(path))
+
+
+def override(recipe: Mapping[str, Json], overrides: Sequence[str]) -> dict[str, Json]:
+    """The recipe with dotted settings put in; a new `kind` replaces its neighbours by their defaults."""
+    changed: dict[str, Json] = {k: v for k, v in recipe.items()}
+    pairs = [_split(text) for text in overrides]
+    for path, value in sorted(
+        pairs, key=lambda pair: (pair[0][-1] != "kind", len(pair[0]) if pair[0][-1] == "kind" else 0)
+    ):
+        changed = _put(changed, path, value)
+    return changed
+
+
+def check(recipe: Mapping[str, Json], overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe as an object; raises one `RecipeError` that names every wrong setting."""
+    try:
+        return _ADAPTER.validate_json(canonical(dict(recipe)))
+    except ValidationError as error:
+        texts = _meant_as_text(error, overrides)
+        if texts:
+            return check(override(recipe, texts))
+        lines = dict.fromkeys(_sentence(problem, recipe) for problem in error.errors(include_url=False))
+        raise RecipeError("\n".join(lines)) from None
+
+
+def as_json(recipe: Recipe) -> dict[str, Any]:  # Any: JSON of the whole recipe
+    """The recipe as it would be written down, every default included."""
+    return dict(_ADAPTER.dump_python(recipe, mode="json"))
+
+
+def schema() -> dict[str, Any]:  # Any: a JSON schema
+    """JSON schema of a recipe, for editors."""
+    return _ADAPTER.json_schema()
+
+
+_ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML: keys once, `no` a word and not False, 012 not octal, no merges."""
+
+    aliases = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:  # Any: PyYAML's own types
+        if self.check_event(yaml.AliasEvent):
+            self.aliases += 1
+            if self.aliases > MAX_ALIASES:
+                raise yaml.YAMLError(f"more than {MAX_ALIASES} aliases")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # Any: PyYAML's own types
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if not isinstance(key, str):
+                raise yaml.YAMLError(f"the key {key!r} is not a text")
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f'the key "{key}" stands twice')
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _shape, _first in (
+    ("bool", r"^(?:true|false)$", "tf"),
+    ("null", r"^(?:null|~|)$", ["n", "~", ""]),
+    ("int", r"^-?(?:0|[1-9][0-9]*)$", "-0123456789"),
+    ("float", r"^-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$", "-0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_shape), list(_first))
+
+
+def _parse_yaml(text: str, name: str) -> Json:
+    try:
+        value: Json = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader that allows less
+        canonical(value)
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise RecipeError(f"{name}{line}: is not valid YAML ({error.problem}); check the indentation.") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise RecipeError(f"{name}: {error}; write each setting once, as plain YAML.") from None
+    except (TypeError, ValueError):
+        raise RecipeError(
+            f"{name}: holds a value that no setting can have; use texts, numbers, lists and mappings."
+        ) from None
+    return value
+
+
+def _mapping(value: Json, name: str) -> dict[str, Json]:
+    if not isinstance(value, dict):
+        raise RecipeError(f"{name}: a recipe is a mapping of settings; write `method:` and `output:` in it.")
+    return value
+
+
+def _split(text: str) -> tuple[list[str], Json]:
+    name, equals, value = text.partition("=")
+    if not equals or not name or not all(name.split(".")):
+        raise RecipeError(f'"{text[:80]}" is not a setting; write name=value, such as keep=10%.')
+    if found := _PERCENT.fullmatch(value.strip()):
+        return name.split("."), float(found[1]) / 100
+    return name.split("."), _parse_yaml(value, name)
+
+
+def _put(recipe: dict[str, Json], path: Sequence[str], value: Json) -> dict[str, Json]:
+    head, rest = path[0], path[1:]
+    old = recipe.get(head)
+    if rest:
+        inner: Json = _put(old if isinstance(old, dict) else {}, rest, value)
+        if rest == ["kind"] and isinstance(old, dict) and old.get("kind") != value:
+            inner = {"kind": value}
+    elif head == "keep" and isinstance(value, int | float) and not isinstance(value, bool):
+        inner = {**(old if isinstance(old, dict) else {"kind": "largest"}), "fraction": float(value)}
+    else:
+        inner = value
+    return {**recipe, head: inner}
+
+
+def _meant_as_text(error: ValidationError, overrides: Sequence[str]) -> list[str]:
+    """Overrides whose value YAML read as a number where a text was wanted, quoted."""
+    wanted = {".".join(_plain(p["loc"])) for p in error.errors() if p["type"] in ("string_type", "path_type")}
+    pairs = [o.partition("=") for o in overrides]
+    return [f'{name}="{value}"' for name, _, value in pairs if name in wanted and not value.startswith('"')]
+
+
+def _plain(place: Sequence[str | int]) -> list[str]:
+    """The dotted path of an error without the union tags that pydantic puts in."""
+    kinds = _kinds()
+    path: list[str] = []
+    for part in place:
+        if not (isinstance(part, str) and path and part in kinds):
+            path.append(str(part))
+    return path
+
+
+def _kinds() -> set[str]:
+    found: set[str] = set()
+    for definition in schema().get("$defs", {}).values():
+        kind = definition.get("properties", {}).get("kind", {})
+        found |= {kind["const"], definition.get("title", "")} if "const" in kind else {definition.get("title", "")}
+    return found
+
+
+def _sentence(problem: Mapping[str, Any], recipe: Mapping[str, Json]) -> str:  # Any: pydantic's error details
+    path = _plain(problem["loc"])
+    where = ".".join(path) or "the recipe"
+    kind, value = problem["type"], problem.get("input")
+    if kind == "value_error":
+        return str(problem["ctx"]["error"])
+    if kind == "unexpected_keyword_argument":
+        names = _names_at(path[:-1], recipe)
+        near = difflib.get_close_matches(path[-1], names, 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names) or 'none'}."
+        return f"{where}: there is no such setting; {hint}"
+    if kind in ("missing", "missing_argument", "union_tag_not_found"):
+        return f"{where}: is not given; {'name its kind' if kind == 'union_tag_not_found' else 'give it a value'}."
+    if kind == "union_tag_invalid":
+        return f"{where}.kind: {problem['ctx']['tag']!r} is unknown; use one of {problem['ctx']['expected_tags']}."
+    said = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"{where}: {_shown(value)} does not fit; {said}."
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _names_at(path: Sequence[str], recipe: Mapping[str, Json]) -> list[str]:
+    """Settings that exist at a place of the recipe."""
+    hint: Any = Recipe  # Any: a type of settings
+    value: Json = dict(recipe)
+    for name in path:
+        if isinstance(value, list):
+            value = value[int(name)] if name.isdigit() and int(name) < len(value) else None
+            hint = _chosen(get_args(hint)[0], value)
+            continue
+        hints = get_type_hints(hint, include_extras=False) if dataclasses.is_dataclass(hint) else {}
+        value = value.get(name) if isinstance(value, dict) else None
+        hint = _chosen(hints.get(name), value)
+    return [f.name for f in dataclasses.fields(hint)] if dataclasses.is_dataclass(hint) else []
+
+
+def _chosen(hint: Any, value: Json) -> Any:  # Any: types as values
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    if get_origin(hint) not in (Union, types.UnionType):
+        return hint
+    members = [m for m in get_args(hint) if dataclasses.is_dataclass(m)]
+    kind = value.get("kind") if isinstance(value, dict) else None
+    for member in members:
+        if kind is None or any(f.name == "kind" and f.default == kind for f in dataclasses.fields(member)):
+            return member
+    return None

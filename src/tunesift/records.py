@@ -1,0 +1,97 @@
+"""What is a record, what can become of it, and how does it get its id?"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import orjson
+
+Role = Literal["system", "user", "assistant"]
+Action = Literal["keep", "drop", "replace", "create", "quarantine"]
+FailureKind = Literal["refused", "unanswered", "unreadable", "empty", "too-long", "not-finite"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    text: str
+    images: tuple[str, ...] = ()
+    """Image files, relative to the dataset's folder. Empty for text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One instruction-tuning example: a conversation and an id that never changes."""
+
+    id: str
+    messages: tuple[Message, ...]
+    extra: Mapping[str, object] = field(default_factory=dict)
+    """Fields of the source file we do not read; written back untouched."""
+
+    @property
+    def response(self) -> str:
+        """Text of the last assistant message; empty when the conversation does not end with one."""
+        last = self.messages[-1]
+        return last.text if last.role == "assistant" else ""
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """The conversation before its last assistant message."""
+        return self.messages[:-1] if self.messages[-1].role == "assistant" else self.messages
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two answers to one prompt, the better one named."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    chosen: Message
+    rejected: Message
+    margin: float | None = None
+    """Reward of chosen minus reward of rejected, where a reward model was asked."""
+    extra: Mapping[str, object] = field(default_factory=dict)
+    """Fields of the source file we do not read; written back untouched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A number for a record."""
+
+    value: float | None
+    """None when the scorer has nothing to say about this record; note says why."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An item that could not be done: not a zero, not a gap, not a guess."""
+
+    kind: FailureKind
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What became of one record, and why."""
+
+    record_id: str
+    action: Action
+    reason: str
+    parents: tuple[str, ...] = ()
+
+
+def content_digest(value: object) -> bytes:
+    """128 bits of SHA-256 over a dataclass's content, the same in every process."""
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).digest()[:16]
+
+
+def content_id(messages: object) -> str:
+    """Id of a record whose file gives it none: 64 bits of its messages' digest, in hexadecimal."""
+    return content_digest(messages).hex()[:16]

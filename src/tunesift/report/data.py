@@ -1,0 +1,100 @@
+"""What does a report show, whatever method made the run?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A named count."""
+
+    label: str
+    """What was counted: a stage of the funnel, or a reason."""
+    count: int
+    """Number of records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How the scores spread, kept and dropped records apart."""
+
+    score: str
+    """Name of the score: "ifd"."""
+    low: float
+    """Left edge of the first bin; lower scores are counted in it."""
+    high: float
+    """Right edge of the last bin, where higher scores are counted; all bins have one width."""
+    kept: tuple[int, ...]
+    """Number of kept records in each bin, from low to high."""
+    dropped: tuple[int, ...]
+    """Number of dropped records in each bin; as long as `kept`."""
+    threshold: float | None
+    """Score at which a record changes sides; None when no single score decides."""
+    unscored: int
+    """Number of records without a score; they stand in no bin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record and what became of it."""
+
+    id: str
+    """Id of the record, as in the decisions."""
+    line: int | None
+    """Line or position in the input file, from 1; None for a created record."""
+    action: str
+    """One of keep, drop, quarantine, replace, create."""
+    reason: str
+    """Why, in one sentence."""
+    score: float | None
+    """None when the record has no score; a number that is not finite is shown as none."""
+    parts: Mapping[str, float]
+    """Numbers the score was made of, by name."""
+    messages: tuple[tuple[str, str], ...]
+    """The conversation: pairs of role and text, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An input line that could not be read."""
+
+    place: str
+    """File and line: "alpaca.json:1204"."""
+    code: str
+    """Short name of the trouble, the same for all lines with it."""
+    message: str
+    """What is wrong, in one sentence."""
+    raw: str
+    """The line as it was found, or the beginning of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """Everything on the page; nothing else is looked up when it is drawn."""
+
+    title: str
+    """Heading of the page."""
+    method: str
+    """Name of the method, and what it does, in a few words."""
+    run_id: str
+    """Identifies the run folder."""
+    created: str
+    """When the report was made, ready to be read: "2026-11-21 10:00 UTC"."""
+    command: str
+    """Command line that repeats the run."""
+    facts: tuple[tuple[str, str], ...]
+    """Pairs of name and value for the head of the page: model, seed, cost, time."""
+    funnel: tuple[Bar, ...]
+    """From the records read to what became of them; the labels say which."""
+    reasons: tuple[Bar, ...]
+    """Why records were dropped, most frequent first."""
+    histogram: Histogram | None
+    """None when the method gives no single score."""
+    rows: tuple[Row, ...]
+    """The records on the page: all of them, or a sample."""
+    total: int
+    """Number of input records, those that are not among `rows` included."""
+    broken: tuple[Broken, ...]
+    """Input lines that could not be read."""

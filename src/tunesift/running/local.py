@@ -1,0 +1,67 @@
+"""How do steps run on this machine? One chunk after another, or many at once for models that wait on a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from typing import Annotated, Literal, TypeVar
+
+from tunesift.errors import RunError
+from tunesift.records import Failure
+from tunesift.running.step import Made, Step
+from tunesift.settings import INCIDENTAL, Settings, settings_within
+
+Item = TypeVar("Item")
+Done = list[tuple[int, Sequence[Made | Failure]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local(Settings):
+    """Threads on this machine; steps on local weights run one chunk at a time, since the device is shared."""
+
+    kind: Literal["local"] = "local"
+    chunk: Annotated[int, INCIDENTAL] = 64
+    """Items of one chunk of a step on local weights: what a crash can cost."""
+
+    def chunk_size(self, step: object) -> int:
+        """Items of one chunk: 1 for models that wait on a network, else `chunk`."""
+        return 1 if concurrency(step) > 1 else self.chunk
+
+    def map(self, step: Step[Item, Made], chunks: Iterable[tuple[int, Sequence[Item]]]) -> Iterator[Done[Made]]:
+        """Yield chunk numbers and outcomes, all that are finished at a time, in whatever order chunks finish.
+
+        A slot is free again when the next ones are asked for, so no more than `concurrency` chunks are ever between
+        being begun and being written down.
+        """
+        slots = concurrency(step)
+        if slots == 1:
+            for number, items in chunks:
+                yield [(number, _whole(step, items))]
+            return
+        todo = iter(chunks)
+        with ThreadPoolExecutor(slots) as pool:
+            running: dict[Future[Sequence[Made | Failure]], int] = {}
+            while True:
+                for number, items in islice(todo, slots - len(running)):
+                    running[pool.submit(_whole, step, items)] = number
+                if not running:
+                    return
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                yield [(running.pop(future), future.result()) for future in done]
+
+
+def concurrency(step: object) -> int:
+    """Calls at once that a step allows: the fewest among the models in its fields; 1 where none says."""
+    said = [getattr(s, "concurrency", None) for s in settings_within(step)]
+    return min((n for n in said if isinstance(n, int)), default=1)
+
+
+def _whole(step: Step[Item, Made], items: Sequence[Item]) -> Sequence[Made | Failure]:
+    outcomes = step(items)
+    if len(outcomes) != len(items):
+        raise RunError(
+            f"{type(step).__name__} gave {len(outcomes)} outcomes for {len(items)} items; it must give one each."
+        )
+    return outcomes

@@ -1,0 +1,16 @@
+"""Who hears how far a run is? The command line, if it listens; nobody otherwise."""
+
+from __future__ import annotations
+
+
+class Progress:
+    """Told of stages as they begin, advance and end; this one keeps it to itself."""
+
+    def begin(self, stage: str, total: int, done: int) -> None:
+        """A stage begins: how many items it has, and how many of them the journal already holds."""
+
+    def advance(self, stage: str, items: int, failed: int) -> None:
+        """Items were done and written down, some of them failures."""
+
+    def end(self, stage: str) -> None:
+        """The stage is done."""

@@ -1,0 +1,50 @@
+"""What a method is, and what it hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tunesift.datasets import Dataset
+from tunesift.records import Decision, Failure, Record, Score
+from tunesift.running.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a method made of its data."""
+
+    data: Dataset[Record] | None
+    """The records of the output, in the order of the input."""
+    decisions: Sequence[Decision]
+    """What became of every record."""
+    scores: Mapping[str, Mapping[str, Score | Failure]] | None = None
+    """By record id, then by scorer, where the output is to show them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What one stage of a method will ask for."""
+
+    stage: str
+    items: int
+    forwards: int
+    """Forward passes per item."""
+    model: str
+    """The model that does them; empty where none does."""
+
+
+class Method(Protocol):
+    """A published method over records. Plain Python between calls of `run.map`."""
+
+    def __call__(self, data: Dataset[Record], run: Run) -> Result: ...
+
+    def plan(self, records: int) -> list[Planned]:
+        """The stages to expect for so many records."""
+        ...
+
+
+def kept(data: Dataset[Record], decisions: Sequence[Decision]) -> Dataset[Record]:
+    """The records that a selection keeps, in order."""
+    return data.only({d.record_id for d in decisions if d.action == "keep"})

@@ -1,0 +1,101 @@
+"""What the door takes and what it gives: steps, tuners, outcomes, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+
+from tunesift.records import Failure
+
+In = TypeVar("In", contravariant=True)
+Out = TypeVar("Out", covariant=True)
+Made = TypeVar("Made")
+
+
+class HasId(Protocol):
+    """Whatever goes through the door has an id of its own."""
+
+    @property
+    def id(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=HasId)
+
+
+@runtime_checkable
+class Step(Protocol[In, Out]):
+    """A function with settings: a chunk of items in, one outcome per item out, in order.
+
+    A step is a frozen dataclass. It returns `Failure` for what is the item's fault and raises for what is not.
+    """
+
+    returns: ClassVar[type[Any]]
+    """Type of a good outcome, so that a journal line can be read back."""
+
+    def __call__(self, chunk: Sequence[In], /) -> Sequence[Out | Failure]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Trained weights on disk."""
+
+    path: Path
+    digest: str
+    """Of the settings and the data it was trained on."""
+
+
+class Tuner(Protocol):
+    """Trains on a dataset and leaves a checkpoint in a folder."""
+
+    def __call__(self, data: Any, into: Path) -> Checkpoint: ...  # Any: a tuner reads its own kind of dataset
+
+
+class Outcomes(Generic[Made]):
+    """Results of one call of map, by item id, in the order the items were given; read lazily."""
+
+    def __init__(
+        self, rows: Mapping[str, int], failed: Mapping[str, Failure], read: Callable[[int], Made | Failure]
+    ) -> None:
+        self._rows, self._failed, self._read = rows, failed, read
+
+    def __getitem__(self, id: str) -> Made | Failure:
+        """The outcome of one item; raises `KeyError` for an id that this call was not given."""
+        return self._read(self._rows[id])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def good(self) -> Mapping[str, Made]:
+        """What was made, without the failures."""
+        return _Good(self._rows, self._failed, self._read)
+
+    def failures(self) -> Mapping[str, Failure]:
+        """What could not be done, and why."""
+        return self._failed
+
+
+class _Good(Mapping[str, Made]):
+    def __init__(
+        self, rows: Mapping[str, int], failed: Mapping[str, Failure], read: Callable[[int], Made | Failure]
+    ) -> None:
+        self._rows, self._failed, self._read = rows, failed, read
+
+    def __getitem__(self, id: str) -> Made:
+        made = self._read(self._rows[id])
+        if isinstance(made, Failure):
+            raise KeyError(id)
+        return made
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._rows and id not in self._failed
+
+    def __iter__(self) -> Iterator[str]:
+        return (id for id in self._rows if id not in self._failed)
+
+    def __len__(self) -> int:
+        return len(self._rows) - len(self._failed)

@@ -1,0 +1,1 @@
+"""How good is a record, and which ones stay? Scorers and selectors."""

@@ -1,0 +1,93 @@
+"""What is a setting, which settings change a result, and how are two sets of them compared?"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, get_type_hints, runtime_checkable
+
+from pydantic import ConfigDict
+
+
+class _Incidental:
+    def __repr__(self) -> str:
+        return "INCIDENTAL"
+
+
+INCIDENTAL = _Incidental()
+"""Marks a setting that may change between two runs without changing a result: `Annotated[int, INCIDENTAL]`."""
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+class Settings:
+    """Base of every dataclass a recipe can name."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A setting whose meaning lies outside its fields, such as the weights in the folder that a model names."""
+
+    def identity(self) -> str: ...
+
+
+@cache
+def incidental_fields(settings: type[Settings]) -> frozenset[str]:
+    """Names of the fields of a settings class that are marked `INCIDENTAL`."""
+    hints = get_type_hints(settings, include_extras=True)
+    return frozenset(n for n, hint in hints.items() if INCIDENTAL in getattr(hint, "__metadata__", ()))
+
+
+def semantic(value: object) -> Json:
+    """What of a setting, or of a tree of settings, decides the result, as JSON."""
+    if dataclasses.is_dataclass(value) and isinstance(value, Settings):
+        skip = incidental_fields(type(value))
+        fields = {f.name: semantic(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in skip}
+        return fields | ({"identity": value.identity()} if isinstance(value, Identified) else {})
+    if isinstance(value, Mapping):
+        return {str(k): semantic(v) for k, v in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [semantic(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{type(value).__name__} is not a setting")
+
+
+def canonical(value: Json) -> bytes:
+    """One spelling for equal JSON values: keys sorted, no spaces, UTF-8, NaN refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest(value: Json) -> str:
+    """128 bits of SHA-256 over the canonical spelling, in hexadecimal."""
+    return hashlib.sha256(canonical(value)).hexdigest()[:32]
+
+
+def differences(old: Json, new: Json, path: str = "") -> list[tuple[str, Json, Json]]:
+    """Every leaf at which two JSON values differ: its dotted path, the old value, the new one."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(k for k in new if k not in old)]
+        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
+    return [] if old == new else [(path, old, new)]
+
+
+def settings_within(value: object) -> list[Any]:  # Any: models, scorers and tuners have no common base but Settings
+    """The settings objects inside a settings object, itself first."""
+    if dataclasses.is_dataclass(value) and isinstance(value, Settings):
+        inner = [settings_within(getattr(value, f.name)) for f in dataclasses.fields(value)]
+        return [value, *(s for found in inner for s in found)]
+    if isinstance(value, tuple | list):
+        return [s for v in value for s in settings_within(v)]
+    if isinstance(value, Mapping):
+        return [s for v in value.values() for s in settings_within(v)]
+    return []

@@ -1,0 +1,173 @@
+"""What a run, a record, the catalogue and this machine look like in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import pyarrow.parquet as pq
+
+from tunesift import catalogue
+from tunesift.errors import DataError, RunError
+from tunesift.methods.select import AnyScorer, AnySelector
+from tunesift.models import ChatModel
+from tunesift.models.transformers import EMBEDDED, local_folder
+from tunesift.planning import Plan, matrix_rate, plan
+from tunesift.recipe import Recipe, load_recipe, recipe_for
+from tunesift.running.local import Local
+
+_EXTRAS = {"local": ("torch", "transformers", "safetensors"), "cluster": ("sklearn",)}
+
+
+def recipe_to_plan(what: str, input: Path | None, settings: list[str]) -> Recipe:
+    """The recipe that a method's name and an input, or a recipe's file, mean."""
+    if what.endswith((".yaml", ".yml")):
+        return load_recipe(what, [*([str(input)] if input else []), *settings])
+    return recipe_for(what, input, Path("planned.jsonl"), settings)
+
+
+def told_plan(recipe: Recipe, as_json: bool) -> str:
+    """The plan of a recipe in words, or as JSON."""
+    found = plan(recipe)
+    if as_json:
+        return json.dumps(dataclasses.asdict(found))
+    lines = [
+        f"{recipe.input}: {found.records:,} records, {found.broken:,} unreadable rows, about {found.tokens:,} tokens"
+    ]
+    lines += [
+        f"  stage {s.stage}: {s.items:,} items, {s.forwards} forward passes each, by {s.model}" for s in found.stages
+    ]
+    lines.append(f"  time: {_told_time(found)}; calls: {found.calls}; cost: {found.money:g}")
+    return "\n".join(lines)
+
+
+def _told_time(found: Plan) -> str:
+    if found.seconds is None:
+        return "not known for a model that is not in a folder here"
+    return f"about {max(1, round(found.seconds)):,} s on this machine's processor"
+
+
+def told_run(folder: Path, as_json: bool) -> str:
+    """A run's settings, state, balance and reasons."""
+    run = _read(folder, "run.json")
+    done = (folder / "result.json").exists()
+    result = _read(folder, "result.json") if done else {}
+    if as_json:
+        return json.dumps({"run": run, "complete": done, "result": result or None, "stages": _stage_rows(folder)})
+    lines = [f"{folder}: run {run['run_id']} of {run['created']}, {'complete' if done else 'not complete'}"]
+    lines += [f"  input: {run['input']['path']}", f"  output: {run['recipe']['output']}"]
+    lines += [f"  settings: {json.dumps(run['settings']['method'])}"]
+    lines += [f"  stage {name}: {count:,} items done" for name, count in _stage_rows(folder).items()]
+    if done:
+        lines.append("  " + ", ".join(f"{count:,} {name}" for name, count in result["counts"].items()))
+        lines += [f"  {count:>8,}  {reason}" for reason, count in result["reasons"].items()]
+    else:
+        lines.append("  start the same command again to finish it")
+    return "\n".join(lines)
+
+
+def told_record(folder: Path, id: str, as_json: bool) -> str:
+    """One record's decision and its outcome in every stage."""
+    path = folder / "decisions.parquet"
+    _read(folder, "run.json")
+    if not path.exists():
+        raise RunError(f"{folder}: has no decisions yet; start the run again to finish it.")
+    rows = pq.read_table(path, filters=[("record_id", "=", id)]).to_pylist()
+    if not rows:
+        raise DataError(f'{folder}: no record has the id "{id[:80]}"; ids are in decisions.parquet.')
+    stages: dict[str, object] = {}
+    for part in sorted((folder / "stages").glob("*/part-*.parquet")):
+        for row in pq.read_table(part, filters=[("id", "=", id)]).to_pylist():
+            stages[part.parent.name] = {"failure": row["failure"]} if row["failure"] else json.loads(row["outcome"])
+    found = {**rows[0], "stages": stages}
+    if as_json:
+        return json.dumps(found)
+    lines = [f"{id}: {found['action']}", f"  {found['reason']}"]
+    return "\n".join([*lines, *(f"  {name}: {json.dumps(outcome)}" for name, outcome in stages.items())])
+
+
+def told_catalogue(as_json: bool) -> str:
+    """Everything a recipe may name, from the unions that the recipe reader reads."""
+    unions = {"methods": catalogue.AnyMethod, "scorers": AnyScorer, "selectors": AnySelector, "executors": Local,
+              "models": ChatModel}  # fmt: skip
+    found = {group: {_kind(m): _entry(m) for m in _members(union)} for group, union in unions.items()}
+    if as_json:
+        return json.dumps(found)
+    lines = []
+    for group, entries in found.items():
+        lines.append(f"{group}:")
+        for kind, entry in entries.items():
+            lines.append(f"  {kind:<18} {entry['summary']}")
+            lines.append(f"  {'':<18} settings: {', '.join(entry['settings']) or 'none'}")
+    return "\n".join(lines)
+
+
+def told_machine(as_json: bool) -> str:
+    """Versions, extras, devices, speed and limits of this machine."""
+    scorer = local_folder(EMBEDDED)
+    found: dict[str, object] = {
+        "python": platform.python_version(), "tunesift": _version("tunesift"), "sqlite": sqlite3.sqlite_version,
+        "processors": os.cpu_count(), "gflops_float32": round(matrix_rate() / 1e9, 1),
+        "free_disk_gb": round(shutil.disk_usage(".").free / 1e9, 1),
+        "embedded_scorer": bool(scorer and (scorer / "model.safetensors").exists()),
+        "device": _device(),
+    }  # fmt: skip
+    installed = {name: all(find_spec(m) for m in modules) for name, modules in _EXTRAS.items()}
+    if as_json:
+        return json.dumps({**found, "extras": installed})
+    extras = ", ".join(f"{n} {'installed' if there else 'missing'}" for n, there in installed.items())
+    return "\n".join([*(f"{name.replace('_', ' ')}: {value}" for name, value in found.items()), f"extras: {extras}"])
+
+
+def _device() -> str:
+    if not find_spec("torch"):
+        return 'none: install the "local" extra'
+    import torch
+
+    return f"cuda: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
+
+
+def _members(union: Any) -> list[type]:  # Any: types as values
+    inner = get_args(union)[0] if get_origin(union) is Annotated else union
+    return list(get_args(inner)) or [inner]
+
+
+def _kind(member: type) -> str:
+    return str(next(f.default for f in dataclasses.fields(member) if f.name == "kind"))
+
+
+def _entry(member: type) -> dict[str, Any]:  # Any: JSON
+    fields = [f for f in dataclasses.fields(member) if f.name != "kind"]
+    return {"summary": (member.__doc__ or "").strip().splitlines()[0], "settings": [f.name for f in fields]}
+
+
+def _stage_rows(folder: Path) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for part in (folder / "stages").glob("*/part-*.parquet"):
+        counts[part.parent.name] += pq.read_metadata(part).num_rows
+    return dict(counts)
+
+
+def _read(folder: Path, name: str) -> Mapping[str, Any]:  # Any: JSON
+    path = folder / name
+    if not path.exists():
+        raise RunError(f"{folder}: is not a run's folder; it has no {name}.")
+    found: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

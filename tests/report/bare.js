@@ -1,0 +1,5 @@
+// What a report over nothing says.
+function look() {
+  seen.empty = all(".empty").filter((node) => node.closest("noscript") === null).map((node) => node.textContent);
+  seen.hidden = [document.getElementById("unreadable").hidden, document.getElementById("sample").hidden];
+}

@@ -1,0 +1,186 @@
+"""What does a browser make of the page, opened from disk?
+
+A second script, let in by its own hash so that the policy of the page still holds, presses the buttons as a
+reader would and writes what it saw into the page; Chromium then prints the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tunesift.report.data import ReportData
+from tunesift.report.html import render
+
+HERE = Path(__file__).parent
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH: the page was not opened in a browser")
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--virtual-time-budget=5000",
+    "--dump-dom",
+)
+
+
+def look_at(data: ReportData, look: str, folder: Path) -> dict[str, Any]:
+    driver = "".join((HERE / name).read_text(encoding="utf-8") for name in ("watch.js", look))
+    digest = base64.b64encode(hashlib.sha256(driver.encode()).digest()).decode()
+    page = render(data).replace("script-src ", f"script-src 'sha256-{digest}' ", 1)
+    file = folder / "report.html"
+    file.write_text(page.replace("</head>", f"<script>{driver}</script></head>", 1), encoding="utf-8")
+    assert CHROMIUM is not None
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", file.as_uri()]
+    shown = subprocess.run(command, capture_output=True, timeout=60, check=True).stdout.decode("utf-8")
+    written = re.search('<pre id="seen">(.*?)</pre>', shown, re.DOTALL)
+    assert written, shown[-2000:]
+    seen: dict[str, Any] = json.loads(html.unescape(written[1]))
+    return seen
+
+
+@pytest.fixture(scope="module")
+def seen(ordinary: ReportData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return look_at(ordinary, "ordinary.js", tmp_path_factory.mktemp("ordinary"))
+
+
+@pytest.fixture(scope="module")
+def endured(hostile: ReportData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return look_at(hostile, "hostile.js", tmp_path_factory.mktemp("hostile"))
+
+
+def test_the_page_opens_without_trouble_or_requests(seen: dict[str, Any]) -> None:
+    assert (seen["trouble"], seen["requests"]) == ([], 0)
+
+
+def test_headings_follow_the_order_of_the_sections(seen: dict[str, Any]) -> None:
+    assert seen["title"] == "Numbers – tunesift report"
+    assert seen["headings"][:6] == [
+        "Numbers",
+        "What became of the records",
+        "Distribution of the score",
+        "Why records were dropped",
+        "Kept against dropped",
+        "Records",
+    ]
+
+
+def test_the_funnel_shows_counts_and_percent(seen: dict[str, Any]) -> None:
+    assert [[label, value] for label, _, value in seen["funnel"]] == [
+        ["Records read", "52,002 100%"],
+        ["Kept", "17,334 33.3%"],
+        ["Dropped", "34,668 66.7%"],
+    ]
+
+
+def test_a_long_list_of_reasons_grows_by_its_button(seen: dict[str, Any]) -> None:
+    assert (seen["reasons"], seen["reasonsAfter"]) == (12, 24)
+
+
+def test_the_histogram_stands_in_proportion_and_names_its_threshold(seen: dict[str, Any]) -> None:
+    assert seen["scores"] == [
+        "ifd: 100 scored records, drawn from 0.0000 to 1.0000. The threshold is 0.6600.",
+        "12 records not scored; not in the picture.",
+        "threshold 0.6600",
+    ]
+    assert [fate for fate, _ in seen["bars"]] == ["dropped", "kept", "dropped", "kept"]
+    heights = [height for _, height in seen["bars"]]
+    assert [height / heights[1] for height in heights] == pytest.approx([3, 1, 4, 2])
+
+
+def test_the_pair_begins_with_the_best_kept_and_the_worst_dropped(seen: dict[str, Any], ordinary: ReportData) -> None:
+    kept = sorted((row.score for row in ordinary.rows if row.action == "keep" and row.score is not None), reverse=True)
+    dropped = [row for row in ordinary.rows if row.action == "drop" and row.score is not None]
+    assert seen["kept"] == [f"{kept[0]:.4f}", f"{kept[1]:.4f}", "2 of 334"]
+    assert seen["dropped"] == [min(dropped, key=lambda row: row.score or 0.0).id]
+
+
+def test_records_come_fifty_a_page_in_the_order_of_the_file(seen: dict[str, Any]) -> None:
+    assert seen["first"] == [f"r{place}" for place in range(50)]
+    assert seen["last"] == ["r999", "Page 20 of 20", True]
+    assert seen["sample"] == "Showing 1,000 of 52,002 records; all of them are in decisions.parquet."
+
+
+def test_headers_sort_with_unscored_records_last_either_way(seen: dict[str, Any], ordinary: ReportData) -> None:
+    scored = sorted((row for row in ordinary.rows if row.score is not None), key=lambda row: row.score or 0.0)
+    assert seen["highest"] == [*(row.id for row in reversed(scored[-3:])), "descending", "Page 1 of 20"]
+    assert seen["lowest"] == [*(row.id for row in scored[:3]), "ascending"]
+    assert seen["byId"] == ["r0", "r1", "r2"]
+
+
+def test_the_search_ignores_case_and_says_when_nothing_matches(seen: dict[str, Any]) -> None:
+    assert seen["none"] == ["0 of 1,000 records", 1]
+    assert seen["found"] == [["r77"], "1 of 1,000 records"]
+
+
+def test_a_record_opens_to_its_text_and_its_parts(seen: dict[str, Any]) -> None:
+    said = ["Say the number 77.", "It is  77,\nNO less."]
+    assert seen["opened"] == ["true", said, ["1.2346", "2"], False]
+
+
+def test_the_filter_leaves_one_action(seen: dict[str, Any]) -> None:
+    assert seen["keptOnly"] == ["334 of 1,000 records", 1]
+
+
+def test_the_theme_button_changes_the_page(seen: dict[str, Any]) -> None:
+    assert seen["theme"] == [True, "Light theme"]
+
+
+def test_hostile_texts_run_nothing_and_ask_for_nothing(endured: dict[str, Any]) -> None:
+    assert (endured["trouble"], endured["requests"]) == ([], 0)
+
+
+def test_hostile_texts_make_no_element_and_no_attribute(endured: dict[str, Any], seen: dict[str, Any]) -> None:
+    assert endured["foreign"] == seen["foreign"]
+    expected = {"script": 3, "style": 1, "svg": 1, "meta": 3, "form": 1, "input": 1, "a": 1, "[href]": 1}
+    assert {query: n for query, n in seen["foreign"].items() if n} == expected
+
+
+def test_hostile_texts_are_shown_as_they_are(endured: dict[str, Any], hostile: ReportData) -> None:
+    texts = [bar.label for bar in hostile.funnel]
+    assert endured["head"] == [hostile.title] * 5
+    assert endured["facts"] == endured["funnel"] == endured["reasons"] == texts
+    assert endured["broken"] == [texts] * 4
+    assert endured["pair"] == [hostile.title] * 2
+
+
+def test_every_hostile_record_opens_to_its_own_text(endured: dict[str, Any], hostile: ReportData) -> None:
+    for shown, row in zip(endured["rows"][2:], hostile.rows[2:], strict=True):
+        text = row.reason
+        about = [text, row.id, str(row.line), f"{row.score:.0f}"]
+        assert shown == [*about, text, "Instructionuser", text, text, text]
+
+
+def test_ten_thousand_characters_without_a_space_do_not_widen_the_page(endured: dict[str, Any]) -> None:
+    assert endured["wide"] is False
+
+
+def test_a_run_over_nothing_says_so_in_words(bare: ReportData, tmp_path: Path) -> None:
+    seen = look_at(bare, "bare.js", tmp_path)
+    assert seen["trouble"] == []
+    assert seen["hidden"] == [True, True]
+    assert seen["empty"] == [
+        "No records were counted.",
+        "This run gives no score to draw.",
+        "No record was dropped.",
+        "No record was kept.",
+        "No record was dropped.",
+        "There are no records to show.",
+    ]
