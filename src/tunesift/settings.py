@@ -39,6 +39,11 @@ class Identified(Protocol):
     def identity(self) -> str: ...
 
 
+def field_names(settings: type[Any]) -> list[str]:  # Any: a dataclass
+    """Names of the fields of a settings class, in order."""
+    return [f.name for f in dataclasses.fields(settings)]
+
+
 @cache
 def incidental_fields(settings: type[Settings]) -> frozenset[str]:
     """Names of the fields of a settings class that are marked `INCIDENTAL`."""
@@ -48,9 +53,9 @@ def incidental_fields(settings: type[Settings]) -> frozenset[str]:
 
 def semantic(value: object) -> Json:
     """What of a setting, or of a tree of settings, decides the result, as JSON."""
-    if dataclasses.is_dataclass(value) and isinstance(value, Settings):
+    if isinstance(value, Settings):
         skip = incidental_fields(type(value))
-        fields = {f.name: semantic(getattr(value, f.name)) for f in dataclasses.fields(value) if f.name not in skip}
+        fields = {name: semantic(getattr(value, name)) for name in field_names(type(value)) if name not in skip}
         return fields | ({"identity": value.identity()} if isinstance(value, Identified) else {})
     if isinstance(value, Mapping):
         return {str(k): semantic(v) for k, v in value.items()}
@@ -83,8 +88,8 @@ def differences(old: Json, new: Json, path: str = "") -> list[tuple[str, Json, J
 
 def settings_within(value: object) -> list[Any]:  # Any: models, scorers and tuners have no common base but Settings
     """The settings objects inside a settings object, itself first."""
-    if dataclasses.is_dataclass(value) and isinstance(value, Settings):
-        inner = [settings_within(getattr(value, f.name)) for f in dataclasses.fields(value)]
+    if isinstance(value, Settings):
+        inner = [settings_within(getattr(value, name)) for name in field_names(type(value))]
         return [value, *(s for found in inner for s in found)]
     if isinstance(value, tuple | list):
         return [s for v in value for s in settings_within(v)]
