@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, get_type_hints, runtime_checkable
+from typing import Any, ClassVar, Protocol, cast, get_type_hints, runtime_checkable
 
 from pydantic import ConfigDict
 
@@ -54,7 +54,7 @@ def incidental_fields(settings: type[Settings]) -> frozenset[str]:
 def semantic(value: object) -> Json:
     """What of a setting, or of a tree of settings, decides the result, as JSON."""
     if isinstance(value, Settings):
-        skip = incidental_fields(type(value))
+        skip = incidental_fields(cast(Any, type(value)))  # Any: a class is hashable, whatever mypy makes of it
         fields = {name: semantic(getattr(value, name)) for name in field_names(type(value)) if name not in skip}
         return fields | ({"identity": value.identity()} if isinstance(value, Identified) else {})
     if isinstance(value, Mapping):
