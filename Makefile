@@ -1,0 +1,48 @@
+# Everything a contributor types. `make demo` and `make test` work on a clean clone with Python, make and the package index.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test check slow gpu docs golden bench setup clean
+
+demo: $(READY)  ## select on the data set that ships with the repository
+	rm -rf demo/out
+	mkdir -p demo/out
+	$(BIN)/tunesift select demo/demo.jsonl -o demo/out/kept.jsonl
+	@$(BIN)/python demo/show.py demo/out/kept.jsonl.run
+
+test: $(READY)  ## everything that takes under a minute
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+setup: $(READY)  ## the environment, and the hooks where this is a git checkout
+	if [ -d .git ]; then $(BIN)/pre-commit install; fi
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[local,cluster,dev]"
+	touch $(READY)
+
+check: $(READY)  ## format, lint, strict types, architecture
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+slow: $(READY)  ## kills, faults and the browser
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+gpu: $(READY)  ## tests that need a device
+	$(BIN)/python -m pytest -m gpu
+
+docs: $(READY)  ## write the reference pages anew from the code
+	$(BIN)/python docs/make_reference.py
+
+golden: $(READY)  ## rewrite the expected files, then show what changed
+	GOLDEN=rewrite $(BIN)/python -m pytest tests/methods
+	git diff --stat -- tests/golden
+
+bench: $(READY)  ## measure, into benchmarks/results
+	$(BIN)/python benchmarks/losses.py
+
+clean:
+	rm -rf .venv demo/out

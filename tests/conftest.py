@@ -1,0 +1,84 @@
+"""What tests share: a tiny local transformer made from a config, scripted models, a run folder, the real data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tunesift import Local, Message, Record, Run
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The real data sets for development, where they are at hand."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder ../shared/data with the real data sets is not here")
+    return SHARED
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """An open run in an empty folder."""
+    with Run(tmp_path / "run", Local()) as opened:
+        yield opened
+
+
+def record(id: str, instruction: str = "Say hello.", response: str = "Hello there.") -> Record:
+    """A record of one turn."""
+    return Record(id, (Message("user", instruction), Message("assistant", response)))
+
+
+MakeTiny = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> MakeTiny:
+    """Makes the folder of a tiny random model of an architecture, with a byte-level tokenizer of its own."""
+    torch = pytest.importorskip("torch", reason='needs the "local" extra')
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+    def make(kind: str = "llama", *, seed: int = 0, zero: bool = False, length: int = 256) -> Path:
+        folder = tmp_path_factory.mktemp(f"tiny-{kind}")
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        words = {c: n for n, c in enumerate(["<s>", "</s>", *alphabet, "Ġt", "he", "Ġthe", "in", "ĊĊ", "ĠĠ"])}
+        merges = [("Ġ", "t"), ("h", "e"), ("Ġt", "he"), ("i", "n"), ("Ċ", "Ċ"), ("Ġ", "Ġ")]
+        tokenizer = Tokenizer(models.BPE(vocab=words, merges=merges))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        tokenizer.add_special_tokens(["<s>", "</s>"])
+        if kind == "llama":
+            tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+        tokenizer.save(str(folder / "tokenizer.json"))
+        template = "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}[assistant]"
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>", "chat_template": template}
+        config |= {"bos_token": "<s>"} if kind == "llama" else {"chat_template": None}
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        torch.manual_seed(seed)
+        size = len(words)
+        if kind == "llama":
+            shape = LlamaConfig(
+                vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                num_key_value_heads=2, max_position_embeddings=length, bos_token_id=0, eos_token_id=1,
+                initializer_range=0.3, tie_word_embeddings=False,
+            )  # fmt: skip
+            model = LlamaForCausalLM(shape)
+        else:
+            gpt2 = GPT2Config(
+                vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=length, bos_token_id=1, eos_token_id=1,
+                initializer_range=0.3,
+            )  # fmt: skip
+            model = GPT2LMHeadModel(gpt2)
+        if zero:
+            for parameter in model.parameters():
+                torch.nn.init.zeros_(parameter)
+        model.save_pretrained(folder, safe_serialization=True)
+        return folder
+
+    return make
