@@ -32,7 +32,8 @@ def main() -> None:
     for name, ids in groups.items():
         dropped, unhelped = shares(ids, decisions)
         print(f"{name:<26}{len(ids):>8}{dropped:>10.0%}{unhelped:>18.0%}")
-    print(f"{'broken lines':<26}{len(planted['broken']):>8}{'all quarantined':>28}")
+    quarantined = pq.read_metadata(run / "quarantine.parquet").num_rows
+    print(f"{'broken lines':<26}{len(planted['broken']):>8}{quarantined:>13} quarantined")
 
 
 if __name__ == "__main__":

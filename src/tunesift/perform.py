@@ -21,7 +21,7 @@ from tunesift.datasets import Dataset, Source, open_dataset
 from tunesift.errors import CannotCreate, DataError, RecipeError, ResumeError, RunError
 from tunesift.files import BrokenRow, Place, container_of
 from tunesift.reading import Reading, file_digest, read
-from tunesift.recipe import Recipe, as_json, check
+from tunesift.recipe import Recipe, as_json, check, command
 from tunesift.records import Record, Score
 from tunesift.report.collect import collect
 from tunesift.report.html import render
@@ -92,8 +92,18 @@ def _check_paths(recipe: Recipe) -> None:
         raise DataError(f"E101 {recipe.input}: there is no such file; check the path.")
     if recipe.input.resolve() == recipe.output.resolve():
         raise RecipeError(f"output: {recipe.output} is the input itself; write to another file.")
-    if recipe.output.exists() and not (recipe.run_folder / "run.json").exists():
+    if recipe.output.exists() and not _is_ours(recipe):
         raise CannotCreate(f"{recipe.output}: exists already; choose another output, or remove it.")
+
+
+def _is_ours(recipe: Recipe) -> bool:
+    """Whether the run in the recipe's folder is the one that wrote, or will write, the output that stands there."""
+    path = recipe.run_folder / "run.json"
+    if not path.exists():
+        return False
+    with storage_errors(path):
+        written = Path(json.loads(path.read_text("utf-8"))["recipe"]["output"])
+    return written.resolve() == recipe.output.resolve()
 
 
 def _open_folder(recipe: Recipe, digest: str | None) -> dict[str, Any]:  # Any: run.json
@@ -103,7 +113,7 @@ def _open_folder(recipe: Recipe, digest: str | None) -> dict[str, Any]:  # Any: 
     if not path.exists():
         id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
         run = {"format": FORMAT, "run_id": id, "created": time.strftime("%Y-%m-%d %H:%M:%S"), "versions": _versions(),
-               "recipe": as_json(recipe), **new}  # fmt: skip
+               "command": command(recipe), "recipe": as_json(recipe), **new}  # fmt: skip
         write_json(path, run)
         return run
     with storage_errors(path):

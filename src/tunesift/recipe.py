@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.resources
+import json
 import re
+import shlex
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ from tunesift.errors import RecipeError
 from tunesift.formats import Format
 from tunesift.reading import DuplicateIds
 from tunesift.running.local import Local
-from tunesift.settings import INCIDENTAL, Json, Settings, canonical
+from tunesift.settings import INCIDENTAL, Json, Settings, canonical, differences
 
 MAX_BYTES = 2**20
 """Bytes of a recipe file."""
@@ -35,10 +37,10 @@ class Recipe(Settings):
 
     method: AnyMethod
     """What is done."""
-    output: Path
+    output: Annotated[Path, INCIDENTAL]
     """Where the result goes; the ending says how: .json, .jsonl (also .gz, .zst) or .parquet."""
-    input: Path | None = None
-    """None for methods that make data from nothing."""
+    input: Annotated[Path | None, INCIDENTAL] = None
+    """None for methods that make data from nothing. A run knows its input by its bytes, not by its place."""
     folder: Annotated[Path | None, INCIDENTAL] = None
     """Where the run lives; beside the output, with the ending .run, when not given."""
     format: Format | None = None
@@ -120,6 +122,15 @@ def check(recipe: Mapping[str, Json], overrides: Sequence[str] = ()) -> Recipe:
 def as_json(recipe: Recipe) -> dict[str, Any]:  # Any: JSON of the whole recipe
     """The recipe as it would be written down, every default included."""
     return dict(_ADAPTER.dump_python(recipe, mode="json"))
+
+
+def command(recipe: Recipe) -> str:
+    """The command line that means this recipe: its method, and what differs from the method's vetted settings."""
+    method = recipe.method.kind
+    plain = as_json(recipe_for(method, recipe.input, recipe.output))
+    changed = differences(plain, as_json(recipe))
+    said = [f"{path.removeprefix('method.')}={json.dumps(value)}" for path, _, value in changed]
+    return shlex.join(["tunesift", method, str(recipe.input), "-o", str(recipe.output), *said])
 
 
 def schema() -> dict[str, Any]:  # Any: a JSON schema

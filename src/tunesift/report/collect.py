@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ _NAMES = {"keep": "kept", "drop": "dropped", "quarantine": "quarantined", "repla
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    stage: str
+    scorer: str
     value: float | None
     parts: Mapping[str, float]
 
@@ -51,11 +50,11 @@ def collect(folder: Path, counts: Mapping[str, int]) -> ReportData:
         method=str(run["recipe"]["method"]["kind"]),
         run_id=run["run_id"],
         created=run["created"],
-        command=_command(run["recipe"]),
+        command=run["command"],
         facts=_facts(run, note),
         funnel=tuple(Bar(name, count) for name, count in counts.items()),
         reasons=_reasons(decisions),
-        histogram=_histogram(values, kept, next((s.stage for s in scores.values()), "score"), len(decisions)),
+        histogram=_histogram(values, kept, next((s.scorer for s in scores.values()), "score"), len(decisions)),
         rows=tuple(_row(d, data, scores.get(d["record_id"])) for d in _picked(decisions, values)),
         total=counts["in"],
         broken=_broken(folder),
@@ -65,18 +64,15 @@ def collect(folder: Path, counts: Mapping[str, int]) -> ReportData:
 def _scores(folder: Path) -> dict[str, _Scored]:
     """Scores by record id, of the last stage in the folder that made some."""
     found: dict[str, _Scored] = {}
-    for stage in sorted((folder / "stages").iterdir()):
+    for stage in sorted((folder / "stages").iterdir()) if (folder / "stages").exists() else ():
+        settings = json.loads((stage / "_SUCCESS.json").read_text("utf-8"))["settings"]
         for part in sorted(stage.glob("part-*.parquet")):
             table = pq.read_table(part, columns=["id", "failure", "outcome"])
             for id, failure, outcome in zip(*(table.column(n).to_pylist() for n in table.column_names), strict=True):
                 made = None if failure else orjson.loads(outcome)
                 if isinstance(made, dict) and made.get("parts") and "value" in made:
-                    found[id] = _Scored(stage.name, made["value"], made["parts"])
+                    found[id] = _Scored(settings.get("kind", stage.name), made["value"], made["parts"])
     return found
-
-
-def _command(recipe: Mapping[str, Any]) -> str:  # Any: the recipe's JSON
-    return shlex.join(["tunesift", recipe["method"]["kind"], recipe["input"], "-o", recipe["output"]])
 
 
 def _facts(run: Mapping[str, Any], note: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:  # Any: JSON
@@ -117,7 +113,7 @@ def _after(decision: Mapping[str, Any]) -> str:  # Any: a Parquet row
     return str(decision["reason"]).partition(": ")[2].replace("_", " ")
 
 
-def _histogram(values: Mapping[str, float | None], kept: set[str], stage: str, records: int) -> Histogram | None:
+def _histogram(values: Mapping[str, float | None], kept: set[str], scorer: str, records: int) -> Histogram | None:
     """Bins between the 0.5th and the 99.5th percentile; what lies outside counts in the outermost ones."""
     found = {id: v for id, v in values.items() if v is not None}
     if len(set(found.values())) < 2:
@@ -131,7 +127,7 @@ def _histogram(values: Mapping[str, float | None], kept: set[str], stage: str, r
         place = min(BINS - 1, max(0, int((value - low) / (high - low) * BINS)))
         bins[id in kept][place] += 1
     chosen = [found[id] for id in kept if id in found]
-    return Histogram(stage.upper() if stage == "ifd" else stage, low, high, tuple(bins[True]), tuple(bins[False]),
+    return Histogram(scorer, low, high, tuple(bins[True]), tuple(bins[False]),
                      min(chosen, default=None), records - len(found))  # fmt: skip
 
 

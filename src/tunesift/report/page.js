@@ -372,7 +372,7 @@
 
   function drawTable() {
     const given = report.rows.filter((row) => row.action !== "create").length;
-    byId("sample").hidden = given >= report.total;
+    byId("sample").hidden = given + report.broken.length >= report.total;
     byId("sample").textContent = `Showing ${integer.format(report.rows.length)} of ${count(report.total, "record")}; `
       + "all of them are in decisions.parquet.";
     if (!report.rows.length) return byId("browser").replaceChildren(empty("There are no records to show."));

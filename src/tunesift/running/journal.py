@@ -140,7 +140,9 @@ class StageJournal:
         query = "SELECT number, rows, failed, bytes, sha256 FROM part WHERE stage = ? ORDER BY number"
         parts: list[Json] = [dict(zip(("number", "rows", "failed", "bytes", "sha256"), r, strict=True))
                  for r in self._db.execute(query, (self._name,))]  # fmt: skip
-        write_json(self._folder / "_SUCCESS.json", {"stage": self._name, "rows": len(self), "parts": parts})
+        (settings,) = self._db.execute("SELECT settings FROM stage WHERE name = ?", (self._name,)).fetchone()
+        done: Json = {"stage": self._name, "settings": json.loads(settings), "rows": len(self), "parts": parts}
+        write_json(self._folder / "_SUCCESS.json", done)
 
     def _seal(self, number: int) -> None:
         first = number * PART_ROWS
