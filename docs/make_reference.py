@@ -1,4 +1,4 @@
-"""Write docs/reference.md from the code: every command's help, every method, scorer, selector and model with its settings."""
+"""Write docs/reference.md from the code: the help of every command, and everything a recipe may name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def settings() -> str:
     """A table per settings class, from the recipe's JSON schema: name, default, meaning."""
     parts = []
     for name, found in sorted(schema()["$defs"].items()):
-        rows = [f"| `{n}` | {default(field)} | {field.get('description', '')} |" for n, field in found["properties"].items()]
+        rows = [
+            f"| `{n}` | {default(field)} | {field.get('description', '')} |" for n, field in found["properties"].items()
+        ]
         text = found.get("description", "").splitlines()
         head = f"### {name}\n\n{text[0] if text else ''}\n"
         parts.append("\n".join([head, "| setting | default | meaning |", "| --- | --- | --- |", *rows, ""]))
@@ -41,7 +43,8 @@ def default(field: dict[str, Any]) -> str:  # Any: JSON schema
 
 def page() -> str:
     """The whole reference."""
-    return f"# Reference\n\nWritten by `make docs` from the code.\n\n## Commands\n\n{commands()}\n## Settings\n\n{settings()}"
+    head = "# Reference\n\nWritten by `make docs` from the code."
+    return f"{head}\n\n## Commands\n\n{commands()}\n## Settings\n\n{settings()}"
 
 
 if __name__ == "__main__":

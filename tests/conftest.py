@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The real data sets for development, where they are at hand."""
     if not SHARED.is_dir():
@@ -43,6 +43,8 @@ def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> MakeTiny:
     torch = pytest.importorskip("torch", reason='needs the "local" extra')
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+    torch.set_num_threads(1)  # for matrices this small, a second thread is only waited for
 
     def make(kind: str = "llama", *, seed: int = 0, zero: bool = False, length: int = 256) -> Path:
         folder = tmp_path_factory.mktemp(f"tiny-{kind}")

@@ -22,14 +22,15 @@ SOURCE = Path(tunesift.__file__).parent
 
 ROWS = {
     0: ("errors",),
-    1: ("settings", "records", "datasets", "files", "formats", "reading", "writing", "prompts", "parsing"),
+    1: ("settings", "records", "datasets", "files", "json_text", "formats", "reading", "rewriting", "writing", "prompts",
+        "parsing"),
     2: ("models", "running"),
     3: ("scoring", "tuning"),
     4: ("evaluation",),
     5: ("methods",),
     6: ("recipe", "catalogue", "perform", "planning", "report"),
     7: ("cli", "commands", "console", "telling"),
-}
+}  # fmt: skip
 ROW = {name: row for row, names in ROWS.items() for name in names}
 OPEN_ROWS = (1, 6, 7)
 """Rows on which one file may import another."""

@@ -6,11 +6,11 @@ import importlib.util
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from tunesift.errors import TunesiftError
+from tunesift.errors import RecipeError, TunesiftError, printable
 
 if TYPE_CHECKING:
     from tunesift import commands
@@ -21,10 +21,15 @@ else:
     _spec.loader.exec_module(commands)
     """Loaded when a command begins its work: `--help` must not wait for numpy and Arrow."""
 
+STOPPED = 130
+"""Exit code after Ctrl-C."""
+MOST_SAID = 400
+"""Characters of one message."""
+_UsageError: Any = typer.BadParameter.__mro__[2]  # Any: click's base class, which moves with typer's version
+
 app = typer.Typer(
     name="tunesift",
     help="Make instruction data better, and prove it: score, select, and see the reason for every row.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -48,28 +53,28 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 def select(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
            quiet: Quiet = False, as_json: AsJson = False) -> None:  # fmt: skip
     """Score every record and keep the best: by IFD, the largest tenth, unless settings say otherwise."""
-    commands.run_method("select", input, output, _all(settings, format, limit), quiet, as_json)
+    commands.run_method("select", input, output, _all(settings, format, limit), _told(quiet, as_json))
 
 
 @app.command()
 def cherry(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
            quiet: Quiet = False, as_json: AsJson = False) -> None:  # fmt: skip
     """Cherry LLM: what the student itself finds instructive, with its pre-experience sample."""
-    commands.run_method("cherry", input, output, _all(settings, format, limit), quiet, as_json)
+    commands.run_method("cherry", input, output, _all(settings, format, limit), _told(quiet, as_json))
 
 
 @app.command()
 def score(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
           quiet: Quiet = False, as_json: AsJson = False) -> None:  # fmt: skip
     """Write every record with its id and its scores; drop nothing."""
-    commands.run_method("score", input, output, _all(settings, format, limit), quiet, as_json)
+    commands.run_method("score", input, output, _all(settings, format, limit), _told(quiet, as_json))
 
 
 @app.command()
 def run(recipe: Annotated[Path, typer.Argument(help="A recipe in YAML.")], settings: Dotted = None,
         quiet: Quiet = False, as_json: AsJson = False) -> None:  # fmt: skip
     """Do what a recipe says; settings have their full path, such as method.keep.fraction=0.05."""
-    commands.run_file(recipe, settings or [], quiet, as_json)
+    commands.run_file(recipe, settings or [], _told(quiet, as_json))
 
 
 @app.command()
@@ -112,17 +117,34 @@ def _all(settings: list[str] | None, format: str | None, limit: int | None) -> l
     return [*said, *([f"limit={limit}"] if limit else []), *(settings or [])]
 
 
+def _told(quiet: bool, as_json: bool) -> commands.Told:
+    return "json" if as_json else "nothing" if quiet else "words"
+
+
 def main() -> None:
     """Run the command line; every error is a sentence and an exit code of its family."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        app()
+        code = app(sys.argv[1:] or ["--help"], prog_name="tunesift", standalone_mode=False)
     except TunesiftError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+        for sentence in error.args:
+            print(_said(str(sentence)), file=sys.stderr)
+        code = error.exit_code
+    except _UsageError as error:
+        where = error.ctx.command_path if getattr(error, "ctx", None) else "tunesift"
+        print(_said(f"{error.format_message().rstrip('.')}; see {where} --help."), file=sys.stderr)
+        code = RecipeError.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = STOPPED
+    if code == STOPPED:
         print("stopped; start the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(code)
+
+
+def _said(text: str) -> str:
+    """A message as the terminal gets it: on one line, escaped, of at most 400 characters."""
+    said = printable(text)
+    return said if len(said) <= MOST_SAID else f"{said[:240]} ... {said[-150:]}"
 
 
 if __name__ == "__main__":

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from tunesift import console, telling
 from tunesift.perform import run_recipe
 from tunesift.recipe import Recipe, load_recipe, recipe_for
 from tunesift.recipe import schema as recipe_schema
 
+Told = Literal["words", "json", "nothing"]
+"""How a run tells what it did."""
 
-def run_method(method: str, input: Path, output: Path, settings: list[str], quiet: bool, as_json: bool) -> None:
+
+def run_method(method: str, input: Path, output: Path, settings: list[str], told: Told) -> None:
     """Run a method's vetted recipe with the settings put in."""
-    _run(recipe_for(method, input, output, settings), quiet, as_json)
+    _run(recipe_for(method, input, output, settings), told)
 
 
-def run_file(recipe: Path, settings: list[str], quiet: bool, as_json: bool) -> None:
+def run_file(recipe: Path, settings: list[str], told: Told) -> None:
     """Run a recipe's file with the settings put in."""
-    _run(load_recipe(recipe, settings), quiet, as_json)
+    _run(load_recipe(recipe, settings), told)
 
 
 def plan(what: str, input: Path | None, settings: list[str], as_json: bool) -> None:
@@ -46,9 +50,9 @@ def doctor(as_json: bool) -> None:
     print(telling.told_machine(as_json))
 
 
-def _run(recipe: Recipe, quiet: bool, as_json: bool) -> None:
-    summary = run_recipe(recipe, progress=console.progress_for(quiet or as_json))
-    if as_json:
+def _run(recipe: Recipe, told: Told) -> None:
+    summary = run_recipe(recipe, progress=console.progress_for(told != "words"))
+    if told == "json":
         print(json.dumps(console.as_fields(summary)))
-    elif not quiet:
+    elif told == "words":
         print(console.told(summary))

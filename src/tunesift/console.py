@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from tunesift.errors import printable
 from tunesift.perform import Summary
 from tunesift.running.progress import Progress
 
@@ -78,15 +79,15 @@ class BarProgress(Progress):
 
 def told(summary: Summary) -> str:
     """What a run did, in a few lines: the balance, the reasons, the speed, where to look."""
-    lines = [f"{summary.output}: {summary.balance}"]
+    lines = [f"{printable(str(summary.output))}: {summary.balance}"]
     width = max((len(f"{n:,}") for n in summary.reasons.values()), default=0)
-    lines += [f"  {count:>{width},}  {_printable(reason)}" for reason, count in list(summary.reasons.items())[:12]]
-    if summary.worked:
-        rate = summary.counts["in"] / max(summary.seconds, 1e-9)
+    lines += [f"  {count:>{width},}  {printable(reason)}" for reason, count in list(summary.reasons.items())[:12]]
+    if summary.seconds:
+        rate = summary.counts["in"] / summary.seconds
         lines.append(f"  {summary.seconds:.1f} s, {rate:.1f} records a second; {summary.worked:,} items were worked on")
     else:
-        lines.append("  nothing was left to do; all of it was in the journal")
-    lines.append(f"  report: {_printable(str(summary.report))}")
+        lines.append("  nothing was left to do; the run was complete")
+    lines.append(f"  report: {printable(str(summary.report))}")
     return "\n".join(lines)
 
 
@@ -97,8 +98,3 @@ def as_fields(summary: Summary) -> dict[str, object]:
         "report": str(summary.report), "counts": dict(summary.counts), "reasons": dict(summary.reasons),
         "worked": summary.worked, "seconds": round(summary.seconds, 3),
     }  # fmt: skip
-
-
-def _printable(text: str) -> str:
-    """Text from data or paths with control and direction characters escaped, so that it cannot drive the terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

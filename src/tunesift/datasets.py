@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from array import array
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast, overload
 
@@ -14,7 +16,7 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
-from tunesift.errors import DataError
+from tunesift.errors import DataError, shown
 from tunesift.files import BrokenRow
 from tunesift.formats import Format
 from tunesift.records import Message, Preference, Record
@@ -23,7 +25,7 @@ Row = TypeVar("Row", bound=Record | Preference)
 
 BATCH = 1024
 """Rows of one Arrow batch."""
-_BODIES = pa.schema([("line", pa.int64()), ("body", pa.binary()), ("raw", pa.large_binary())])
+_BODIES = pa.schema([("line", pa.int64()), ("body", pa.large_binary()), ("raw", pa.large_binary())])
 _IDS = pa.schema([("id", pa.string())])
 
 
@@ -81,9 +83,16 @@ class Dataset(Sequence[Row], Generic[Row]):
     def by_id(self, id: str) -> Row:
         """The row with this id; raises `KeyError` where there is none."""
         row = self._store.find(id)
-        if row is None or row not in self._rows:
+        if row is None or not self._shows(row):
             raise KeyError(id)
         return cast(Row, self._store.row(row))
+
+    def _shows(self, row: int) -> bool:
+        return row in self._rows if isinstance(self._rows, range) else _among(row, self._in_order)
+
+    @cached_property
+    def _in_order(self) -> npt.NDArray[np.int64]:
+        return np.sort(np.asarray(self._rows, np.int64))
 
     def batches(self, size: int) -> Iterator[Dataset[Row]]:
         """Consecutive parts of at most `size` rows."""
@@ -156,15 +165,15 @@ class _Store:
         return held[1].column(column)[inside].as_py()
 
 
-Twin = Callable[[str, int, int], str | None]
-"""What to call the n-th row of one id, given the id, n >= 2 and the row's line; None to leave it out."""
+Twin = Callable[[str, int, int], bool]
+"""Whether a further row of one id is read, under an id with an ordinal (`a1b2#2`); given id, row and the row's line."""
 
 _Rows = range | npt.NDArray[np.int64]
 
 
-def refuse_twins(id: str, ordinal: int, line: int) -> str | None:
+def refuse_twins(id: str, row: int, line: int) -> bool:
     """No id may stand twice."""
-    raise DataError(f'two records have the id "{id[:80]}"; every id must be unique.')
+    raise DataError(f'two records have the id "{shown(id)}"; every id must be unique.')
 
 
 class DatasetWriter:
@@ -192,7 +201,7 @@ class DatasetWriter:
         if self._open:
             self._flush()
         self._bodies.close()
-        left_out = self._settle_twins(self._opened("records"), kind, twin)
+        left_out = self._settle_twins(self._opened("records"), twin)
         with pa.ipc.new_file(self._sinks["ids"], _IDS) as writer:
             for ids in self._ids:
                 writer.write_batch(pa.record_batch([ids], schema=_IDS))
@@ -206,21 +215,21 @@ class DatasetWriter:
         self._ids.append(pa.array(self._open_ids, pa.string()))
         self._open, self._open_ids = [], []
 
-    def _settle_twins(self, bodies: pa.RecordBatchFileReader, kind: type, twin: Twin) -> list[int]:
+    def _settle_twins(self, bodies: pa.RecordBatchFileReader, twin: Twin) -> list[int]:
+        """Give further rows of one id an id of their own; returns those that are to be left out."""
+        taken = np.sort(np.asarray(self._hashes, np.int64))
         seen: dict[str, int] = {}
         left_out = []
-        for row in _twins(self._hashes):
-            which, inside = divmod(row, BATCH)
-            id = self._ids[which][inside].as_py()
-            seen[id] = seen.get(id, 0) + 1
-            if seen[id] == 1:
-                continue
-            line = bodies.get_batch(which).column("line")[inside].as_py()
-            named = twin(id, seen[id], line)
-            if named is None:
-                left_out.append(row)
-            ids = self._ids[which].to_pylist()
-            ids[inside] = named or f"{id}#{seen[id]}"
+        for which, rows in itertools.groupby(_twins(self._hashes), lambda row: row // BATCH):
+            ids, lines = self._ids[which].to_pylist(), bodies.get_batch(which).column("line")
+            for row in rows:
+                id, ordinal = ids[row % BATCH], seen.get(ids[row % BATCH], 0) + 1
+                while ordinal > 1 and _among(hash(f"{id}#{ordinal}"), taken):
+                    ordinal += 1
+                seen[id] = ordinal
+                if ordinal > 1 and not twin(id, row, lines[row % BATCH].as_py()):
+                    left_out.append(row)
+                ids[row % BATCH] = id if ordinal == 1 else f"{id}#{ordinal}"
             self._ids[which] = pa.array(ids, pa.string())
         return left_out
 
@@ -237,6 +246,11 @@ def open_dataset(folder: Path, kind: type[Row], source: Source, left_out: Sequen
     readers = [pa.ipc.open_file(pa.memory_map(str(folder / f"{n}.arrow"), "r")) for n in ("records", "ids")]
     store = _Store(readers[0], readers[1], kind)
     return Dataset(store, np.setdiff1d(np.arange(store.length), left_out) if left_out else None, source)
+
+
+def _among(value: int, in_order: npt.NDArray[np.int64]) -> bool:
+    place = int(np.searchsorted(in_order, value))
+    return place < len(in_order) and int(in_order[place]) == value
 
 
 def _twins(hashes: Sequence[int]) -> list[int]:

@@ -23,11 +23,20 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+MOST_SHOWN = 80
+"""Characters of data that one message quotes."""
+
 
 class TunesiftError(Exception):
-    """Base of every error a user can meet; `exit_code` is what the command line returns."""
+    """Base of every error a user can meet; `exit_code` is what the command line returns.
+
+    Made of one sentence, or of one for each thing that is wrong.
+    """
 
     exit_code: ClassVar[int] = 70
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class RecipeError(TunesiftError, ValueError):
@@ -107,3 +116,14 @@ class MissingExtra(TunesiftError):
     """An optional library is needed and not installed."""
 
     exit_code = 69
+
+
+def printable(text: str) -> str:
+    """Text with control, direction and unpaired surrogate characters escaped, so that it cannot drive a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def shown(text: str) -> str:
+    """Data as a message may quote it: escaped, and at most 80 characters of it."""
+    said = printable(text[: MOST_SHOWN + 1])
+    return said if len(said) <= MOST_SHOWN else f"{said[: MOST_SHOWN - 3]}..."

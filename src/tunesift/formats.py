@@ -1,5 +1,4 @@
-"""What do a row's fields mean? Alpaca, ShareGPT, chat messages, prompt/completion and preference pairs, read and
-written back."""
+"""What do a row's fields mean? Alpaca, ShareGPT, chat messages, prompt/completion and preference pairs."""
 
 from __future__ import annotations
 
@@ -10,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 import orjson
 
+from tunesift.errors import shown
 from tunesift.records import Message, Preference, Record, Role, content_id
 
 Format = Literal["alpaca", "sharegpt", "messages", "prompt-completion", "preference"]
@@ -21,7 +21,7 @@ MAX_TURNS = 1000
 MAX_ID = 1024
 """Bytes of an id."""
 
-_ROLES: dict[str, Role] = {
+ROLES: dict[str, Role] = {
     "system": "system", "developer": "system",
     "human": "user", "user": "user", "prompter": "user",
     "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
@@ -29,8 +29,9 @@ _ROLES: dict[str, Role] = {
     "tool": "user", "observation": "user", "function": "user", "function_response": "user",
 }  # fmt: skip
 _TOOL_ROLES = frozenset({"tool", "observation", "function", "function_response", "function_call"})
-_PROMPTS, _ANSWERS = ("prompt", "instruction", "question"), ("completion", "response", "answer")
-_MEDIA_MARK = "<image>"
+PROMPTS, ANSWERS = ("prompt", "instruction", "question"), ("completion", "response", "answer")
+MEDIA_MARK = "<image>"
+TEXT_PARTS, IMAGE_PARTS = ("text", "reasoning", "tool_call"), ("image", "image_url")
 
 
 class RowFault(ValueError):
@@ -59,9 +60,9 @@ def recognise(fields: Fields) -> Format | None:
         return "messages"
     if "conversations" in fields or "conversation" in fields:
         return "sharegpt"
-    if "instruction" in fields and "output" in fields:
+    if "instruction" in fields and ("output" in fields or "input" in fields):
         return "alpaca"
-    if any(p in fields for p in _PROMPTS) and any(a in fields for a in _ANSWERS):
+    if any(p in fields for p in PROMPTS) and any(a in fields for a in ANSWERS):
         return "prompt-completion"
     return "alpaca" if "instruction" in fields else None
 
@@ -100,15 +101,10 @@ def preference_of(parsed: Parsed) -> Preference:
     return Preference(record_of(parsed).id, prompt, chosen, parsed.rejected, extra=parsed.extra)
 
 
-def write_row(record: Record, source: Fields, format: Format) -> dict[str, Any]:
-    """The source row with the record's text put back into its fields; all other fields stay as they were."""
-    return {**source, **_WRITERS[format](record, source)}
-
-
 def _alpaca(fields: Fields) -> Parsed:
     output = "output" if "output" in fields else "response"
     instruction, given = _text(fields, "instruction"), _text(fields, "input", optional=True)
-    history = [m for turn in fields.get("history") or [] for m in _history_turn(turn)]
+    history = _history(fields.get("history") or [])
     messages = (
         *_system(fields),
         *history,
@@ -119,14 +115,15 @@ def _alpaca(fields: Fields) -> Parsed:
     return Parsed(messages, None, _rest(fields, read), None)
 
 
-def _history_turn(turn: object) -> tuple[Message, Message]:
-    if not (isinstance(turn, list) and len(turn) == 2 and all(isinstance(t, str) for t in turn)):
+def _history(turns: object) -> list[Message]:
+    pairs: list[Any] = turns if isinstance(turns, list) else [turns]  # Any: whatever JSON holds
+    if not all(isinstance(p, list) and len(p) == 2 and all(isinstance(t, str) for t in p) for p in pairs):
         raise RowFault("E202", '"history" must be a list of pairs of texts')
-    return Message("user", turn[0]), Message("assistant", turn[1])
+    return [m for asked, said in pairs for m in (Message("user", asked), Message("assistant", said))]
 
 
 def _pair(fields: Fields) -> Parsed:
-    ask, answer = _first(fields, _PROMPTS), _first(fields, _ANSWERS)
+    ask, answer = first_of(fields, PROMPTS), first_of(fields, ANSWERS)
     prompt = fields[ask]
     start = _turns(prompt, ask) if isinstance(prompt, list) else (Message("user", _text(fields, ask)),)
     messages = (*_system(fields), *start, *_answer(fields, answer))
@@ -149,11 +146,11 @@ def _preference(fields: Fields) -> Parsed:
     if "conversations" in fields:
         prompt: tuple[Message, ...] = _turns(fields["conversations"], "conversations")
         read = {"conversations"}
-    elif any(p in fields for p in _PROMPTS):
-        ask = _first(fields, _PROMPTS)
+    elif any(p in fields for p in PROMPTS):
+        ask = first_of(fields, PROMPTS)
         given = _text(fields, "input", optional=True) if ask == "instruction" else ""
         prompt = _turns(fields[ask], ask) if isinstance(fields[ask], list) else (_asked(_text(fields, ask), given),)
-        read = {ask, "input"} if ask == "instruction" else {ask}
+        read = {ask} if given.strip() else {ask, "input"} if ask == "instruction" else {ask}
     else:
         shared = 0
         while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
@@ -192,18 +189,19 @@ def _turns(value: object, name: str) -> tuple[Message, ...]:
         raise RowFault("E203", f'"{name}" has no messages')
     if len(value) > MAX_TURNS:
         raise RowFault("E403", f'"{name}" has {len(value)} messages, more than {MAX_TURNS}')
-    return tuple(_turn(turn, f"{name}[{number}]") for number, turn in enumerate(value))
+    return tuple(parse_turn(turn, f"{name}[{number}]") for number, turn in enumerate(value))
 
 
-def _turn(turn: object, name: str) -> Message:
+def parse_turn(turn: object, name: str) -> Message:
+    """One turn of a conversation; `name` is what messages call it."""
     if not isinstance(turn, Mapping):
         raise RowFault("E202", f'"{name}" must be a message, not {_kind(turn)}')
     said = turn.get("role", turn.get("from"))
-    role = _ROLES.get(said) if isinstance(said, str) else None
+    role = ROLES.get(said) if isinstance(said, str) else None
     if role is None:
-        raise RowFault("E204", f'"{name}" has the role {str(said)[:40]!r}; use system, user, assistant or tool')
+        raise RowFault("E204", f'"{name}" has the role "{shown(str(said))}"; use system, user, assistant or tool')
     content = turn.get("content", turn.get("value"))
-    if content is None and turn.get("tool_calls"):
+    if not content and turn.get("tool_calls"):
         return Message(role, orjson.dumps(turn["tool_calls"], default=str).decode())
     if isinstance(content, list):
         return _parts(role, content, name)
@@ -217,11 +215,12 @@ def _parts(role: Role, parts: Sequence[object], name: str) -> Message:
     images: list[str] = []
     for part in parts:
         kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind == "text" and isinstance(cast(Fields, part).get("text"), str):
-            texts.append(cast(Fields, part)["text"])
-        elif kind in ("image", "image_url"):
+        text = cast(Fields, part).get("text", cast(Fields, part).get("value")) if kind in TEXT_PARTS else None
+        if isinstance(text, str):
+            texts.append(text)
+        elif kind in IMAGE_PARTS:
             images.append(_image_path(cast(Fields, part), name))
-            texts.append(_MEDIA_MARK)
+            texts.append(MEDIA_MARK)
         else:
             raise RowFault("E202", f'"{name}" has a part that is neither text nor image')
     return Message(role, "".join(texts), tuple(images))
@@ -245,11 +244,11 @@ def _with_images(messages: tuple[Message, ...], images: object) -> tuple[Message
     left = list(images)
     placed = []
     for message in messages:
-        count = min(len(left), message.text.count(_MEDIA_MARK))
+        count = min(len(left), message.text.count(MEDIA_MARK))
         placed.append(Message(message.role, message.text, (*message.images, *left[:count])))
         left = left[count:]
     if left:
-        raise RowFault("E205", f'"images" has {len(left)} more than the conversation has {_MEDIA_MARK} marks')
+        raise RowFault("E205", f'"images" has {len(left)} more than the conversation has {MEDIA_MARK} marks')
     return tuple(placed)
 
 
@@ -262,15 +261,14 @@ def _check_turns(messages: tuple[Message, ...], fields: Fields) -> None:
         raise RowFault("E204", "the conversation begins with the assistant; it must begin with the user")
     if spoken[-1].role != "assistant":
         raise RowFault("E201", "the conversation does not end with a response of the assistant")
-    tools = any(isinstance(t, Mapping) and t.get("role", t.get("from")) in _TOOL_ROLES for t in _listed(fields))
     twice = next((a.role for a, b in itertools.pairwise(spoken) if a.role == b.role), None)
-    if twice and not tools:
+    if twice and not _uses_tools(fields):
         raise RowFault("E204", f"two {twice} messages stand in a row; user and assistant must take turns")
 
 
-def _listed(fields: Fields) -> list[object]:
-    found = fields.get("messages") or fields.get("conversations") or fields.get("conversation")
-    return found if isinstance(found, list) else []
+def _uses_tools(fields: Fields) -> bool:
+    turns = [turn for value in fields.values() if isinstance(value, list) for turn in value]
+    return any(isinstance(t, Mapping) and str(t.get("role", t.get("from"))) in _TOOL_ROLES for t in turns)
 
 
 def _system(fields: Fields) -> tuple[Message, ...]:
@@ -291,10 +289,11 @@ def _text(fields: Fields, name: str, optional: bool = False) -> str:
 
 def _missing(fields: Fields, name: str) -> Any:  # Any: never returns
     wanted = 'neither "output" nor "response"' if name == "response" else f'no "{name}"'
-    raise RowFault("E201", f"record has {wanted}; its fields are {', '.join(map(str, fields))[:120] or 'none'}")
+    raise RowFault("E201", f"record has {wanted}; its fields are {shown(', '.join(fields)) or 'none'}")
 
 
-def _first(fields: Fields, names: Sequence[str]) -> str:
+def first_of(fields: Fields, names: Sequence[str]) -> str:
+    """The first of these names that the row has a field for; raises `RowFault` where it has none."""
     found = next((n for n in names if n in fields), None)
     return found if found is not None else cast(str, _missing(fields, names[0]))
 
@@ -308,57 +307,3 @@ def _kind(value: object) -> str:
         return "null"
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
     return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
-
-
-def _write_alpaca(record: Record, source: Fields) -> dict[str, Any]:
-    answer = "output" if "output" in source or "response" not in source else "response"
-    asked = record.prompt[-1].text
-    given = source.get("input") or ""
-    unchanged = given.strip() and asked.endswith(f"\n\n{given}")
-    if unchanged:
-        return {"instruction": asked.removesuffix(f"\n\n{given}"), answer: record.response}
-    return {"instruction": asked, **({"input": ""} if "input" in source else {}), answer: record.response}
-
-
-def _write_pair(record: Record, source: Fields) -> dict[str, Any]:
-    ask, answer = _first(source, _PROMPTS), _first(source, _ANSWERS)
-    if isinstance(source[ask], list):
-        return {ask: _turns_out(record.prompt, source[ask]), answer: _turns_out(record.messages[-1:], source[answer])}
-    return {ask: record.prompt[-1].text, answer: record.response}
-
-
-def _write_list(record: Record, source: Fields) -> dict[str, Any]:
-    name = next(n for n in ("messages", "conversations", "conversation") if n in source)
-    system = isinstance(source.get("system"), str) and source["system"].strip() and name != "messages"
-    return {name: _turns_out(record.messages[1:] if system else record.messages, source[name])}
-
-
-def _write_preference(record: Record, source: Fields) -> dict[str, Any]:
-    chosen = source["chosen"]
-    if isinstance(chosen, str):
-        return {"chosen": record.response}
-    turns = _turns_out(record.messages[-1:], chosen[-1:] if isinstance(chosen, list) else [chosen])
-    return {"chosen": [*chosen[:-1], *turns] if isinstance(chosen, list) else turns[0]}
-
-
-def _turns_out(messages: Sequence[Message], source: object) -> list[dict[str, Any]]:
-    """The messages in the words of the source: its key names, its role names, its further fields."""
-    old = [t for t in source if isinstance(t, Mapping)] if isinstance(source, list) else []
-    role, text = ("from", "value") if old and "from" in old[0] else ("role", "content")
-    words = {_ROLES[t[role]]: t[role] for t in reversed(old) if t.get(role) in _ROLES}
-    spelt = {"user": "human", "assistant": "gpt"} if role == "from" else {}
-    out = []
-    for number, message in enumerate(messages):
-        same = old[number] if number < len(old) and _ROLES.get(str(old[number].get(role))) == message.role else {}
-        if same and _turn(same, "").text == message.text:
-            out.append(dict(same))
-        else:
-            said = same.get(role) or words.get(message.role) or spelt.get(message.role, message.role)
-            out.append({**same, role: said, text: message.text})
-    return out
-
-
-_WRITERS: dict[Format, Callable[[Record, Fields], dict[str, Any]]] = {
-    "alpaca": _write_alpaca, "sharegpt": _write_list, "messages": _write_list, "prompt-completion": _write_pair,
-    "preference": _write_preference,
-}  # fmt: skip

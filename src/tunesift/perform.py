@@ -5,21 +5,37 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import os
 import platform
 import secrets
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pyarrow as pa
 
 from tunesift.datasets import Dataset, Source, open_dataset
-from tunesift.errors import CannotCreate, DataError, RecipeError, ResumeError, RunError
-from tunesift.files import BrokenRow, Place, container_of
+from tunesift.errors import (
+    CannotCreate,
+    DataError,
+    RecipeError,
+    ResumeError,
+    RunError,
+    RunLocked,
+    StorageError,
+    TunesiftError,
+    shown,
+)
+from tunesift.files import BrokenRow, Place, check_file, container_of
+from tunesift.methods.score import ScoreRecords
 from tunesift.reading import Reading, file_digest, read
 from tunesift.recipe import Recipe, as_json, check, command
 from tunesift.records import Record, Score
@@ -30,7 +46,7 @@ from tunesift.running.progress import Progress
 from tunesift.running.result import Result
 from tunesift.running.run import Run, write_table
 from tunesift.settings import Json, differences, semantic
-from tunesift.writing import write_records
+from tunesift.writing import check_place, write_records
 
 FORMAT = 1
 """Version of the run folder."""
@@ -64,21 +80,37 @@ class Summary:
 def run_recipe(recipe: Recipe, *, progress: Progress | None = None) -> Summary:
     """Do what a recipe says; what its folder already holds is not done again.
 
-    Raises `RecipeError`, `DataError`, `ModelError` or `RunError`; each says what would be right.
+    Raises `RecipeError`, `DataError`, `ModelError` or `RunError`; each says what would be right. A run that ends so
+    before it has done anything leaves no folder behind, so that it can be started again with what was wrong put right.
     """
     recipe = check(as_json(recipe))
     _check_paths(recipe)
-    with Run(recipe.run_folder, recipe.execution, recipe.seed, recipe.max_failures, progress or Progress()) as run:
+    new = not recipe.run_folder.exists()
+    try:
+        return _run(recipe, progress or Progress())
+    except RunLocked:
+        raise
+    except TunesiftError:
+        if new and not _has_work(recipe.run_folder):
+            rmtree(recipe.run_folder, ignore_errors=True)
+        raise
+
+
+def _run(recipe: Recipe, progress: Progress) -> Summary:
+    with Run(recipe.run_folder, recipe.execution, recipe.seed, recipe.max_failures, progress) as run:
         began = time.monotonic()
         digest = file_digest(recipe.input) if recipe.input else None
         manifest = _open_folder(recipe, digest)
         if (done := _finished(recipe, manifest["run_id"])) is not None:
             return done
         data = _read_input(recipe, run.folder / "inputs")
+        _check_fields(recipe, data[0])
         result = recipe.method(data, run)
-        counts = run.finish(data, result.decisions)
+        balance = _balance(run.finish(data, result.decisions), data)
         _write_output(recipe, result, data)
-        summary = _summarise(recipe, manifest["run_id"], counts, data, result, run, time.monotonic() - began)
+        worked, seconds = sum(s.worked for s in run.stages), time.monotonic() - began
+        summary = Summary(manifest["run_id"], run.folder, recipe.output, run.folder / "report.html", balance,
+                          _reasons(result, data), worked, seconds)  # fmt: skip
         _write_report(summary)
         write_json(run.folder / "result.json", _as_result(summary, run))
         return summary
@@ -88,12 +120,36 @@ def _check_paths(recipe: Recipe) -> None:
     container_of(recipe.output)
     if recipe.input is None:
         raise RecipeError("input: is not given; name the file to read.")
-    if not recipe.input.exists():
-        raise DataError(f"E101 {recipe.input}: there is no such file; check the path.")
-    if recipe.input.resolve() == recipe.output.resolve():
-        raise RecipeError(f"output: {recipe.output} is the input itself; write to another file.")
-    if recipe.output.exists() and not _is_ours(recipe):
+    check_file(recipe.input)
+    if os.path.realpath(recipe.input) == os.path.realpath(recipe.output):
+        raise RecipeError(f"E701 output: {recipe.output} is the input itself; write to another file.")
+    if os.path.lexists(recipe.output) and not _is_ours(recipe):
         raise CannotCreate(f"{recipe.output}: exists already; choose another output, or remove it.")
+    check_place(recipe.output)
+
+
+def _has_work(folder: Path) -> bool:
+    """Whether anything was done in this folder that a new start would do again."""
+    try:
+        with closing(open_state(folder)) as db:
+            (found,) = db.execute("SELECT EXISTS (SELECT 1 FROM part) OR EXISTS (SELECT 1 FROM result)").fetchone()
+            return bool(found)
+    except sqlite3.Error:
+        return (folder / "state.db").exists()
+
+
+def open_state(folder: Path) -> sqlite3.Connection:
+    """The database of a run's folder, for reading only."""
+    return sqlite3.connect(f"{(folder / 'state.db').absolute().as_uri()}?mode=ro", uri=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:  # Any: JSON
+    """A small file that a run wrote; raises `StorageError` where it is not as it was written."""
+    try:
+        with storage_errors(path):
+            return dict(json.loads(path.read_text("utf-8")))
+    except ValueError as error:
+        raise StorageError(f"{path}: is damaged ({error}); delete the run folder to begin anew.") from error
 
 
 def _is_ours(recipe: Recipe) -> bool:
@@ -101,9 +157,7 @@ def _is_ours(recipe: Recipe) -> bool:
     path = recipe.run_folder / "run.json"
     if not path.exists():
         return False
-    with storage_errors(path):
-        written = Path(json.loads(path.read_text("utf-8"))["recipe"]["output"])
-    return written.resolve() == recipe.output.resolve()
+    return os.path.realpath(str(read_json(path)["recipe"]["output"])) == os.path.realpath(recipe.output)
 
 
 def _open_folder(recipe: Recipe, digest: str | None) -> dict[str, Any]:  # Any: run.json
@@ -116,19 +170,22 @@ def _open_folder(recipe: Recipe, digest: str | None) -> dict[str, Any]:  # Any: 
                "command": command(recipe), "recipe": as_json(recipe), **new}  # fmt: skip
         write_json(path, run)
         return run
-    with storage_errors(path):
-        old = json.loads(path.read_text("utf-8"))
+    old = read_json(path)
     if old.get("format") != FORMAT:
         raise ResumeError(f"{path.parent}: is a run of format {old.get('format')}, not {FORMAT}; use another folder.")
     changed = differences(old["settings"], new["settings"])
     if changed:
-        said = ", ".join(f"{p} was {json.dumps(a)} and is now {json.dumps(b)}" for p, a, b in changed[:3])
+        said = ", ".join(f"{p} was {_told(a)} and is now {_told(b)}" for p, a, b in changed[:3])
         raise ResumeError(f"{path.parent}: holds another run: {said}; use another output or folder, or go back.")
     if old["input"]["sha256"] != digest:
         raise ResumeError(
             f"{path.parent}: the input {recipe.input} has changed since the run began; use another folder."
         )
-    return dict(old)
+    return old
+
+
+def _told(value: Json) -> str:
+    return shown(json.dumps(value, ensure_ascii=False))
 
 
 def _finished(recipe: Recipe, run_id: str) -> Summary | None:
@@ -136,8 +193,7 @@ def _finished(recipe: Recipe, run_id: str) -> Summary | None:
     path = recipe.run_folder / "result.json"
     if not path.exists():
         return None
-    with storage_errors(path):
-        old = json.loads(path.read_text("utf-8"))
+    old = read_json(path)
     if not recipe.output.exists():
         path.unlink()
         return None
@@ -150,13 +206,12 @@ def _finished(recipe: Recipe, run_id: str) -> Summary | None:
 def _read_input(recipe: Recipe, folder: Path) -> Dataset[Record]:
     """The input as memory-mapped records; read once, and found again when the run is resumed."""
     note = folder / "source.json"
+    assert recipe.input is not None  # _check_paths refuses a recipe without one
     if note.exists():
-        with storage_errors(note):
-            return _opened(folder, json.loads(note.read_text("utf-8")))
+        return _opened(folder, read_json(note) | {"path": str(recipe.input)})
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     reading = Reading(recipe.format, recipe.duplicate_ids, recipe.max_bad, recipe.limit)
-    assert recipe.input is not None  # _check_paths refuses a recipe without one
     data = read(recipe.input, Record, reading, folder)
     assert data.source is not None  # read() always says what it read
     broken = [{**dataclasses.asdict(b), "raw": base64.b64encode(b.raw).decode()} for b in data.source.broken]
@@ -165,8 +220,8 @@ def _read_input(recipe: Recipe, folder: Path) -> Dataset[Record]:
         "broken": broken,
         "left_out": data.left_out(),
     }  # Any: JSON
-    write_json(note, fields)
     write_table(folder.parent / "quarantine.parquet", _quarantine(data.source.broken))
+    write_json(note, fields)  # last: its presence means that the input is read
     return data
 
 
@@ -183,7 +238,8 @@ def _opened(folder: Path, note: dict[str, Any]) -> Dataset[Record]:  # Any: sour
     )
     names = [f.name for f in dataclasses.fields(Source) if f.name != "broken"]
     source = Source(**{name: note[name] for name in names}, broken=broken)
-    return open_dataset(folder, Record, source, note["left_out"])
+    with storage_errors(folder):
+        return open_dataset(folder, Record, source, note["left_out"])
 
 
 def _write_output(recipe: Recipe, result: Result, data: Dataset[Record]) -> None:
@@ -191,9 +247,15 @@ def _write_output(recipe: Recipe, result: Result, data: Dataset[Record]) -> None
         raise RunError("the method made no data; use it as a step of another.")
     beside = None
     if result.scores is not None:
-        scores = result.scores
-        beside = lambda r: {"id": r.id, "scores": {k: _shown(s) for k, s in scores[r.id].items()}}  # noqa: E731
+        beside = partial(_beside, result.scores)
     write_records(result.data, recipe.output, data, beside)
+
+
+def _beside(scores: Mapping[str, Mapping[str, object]], record: Record) -> dict[str, Any]:  # Any: JSON
+    """A record's id and its scores, those that it came with included."""
+    earlier = record.extra.get("scores")
+    found = {scorer: _shown(score) for scorer, score in scores[record.id].items()}
+    return {"id": record.id, "scores": {**(earlier if isinstance(earlier, Mapping) else {}), **found}}
 
 
 def _shown(score: object) -> dict[str, Any]:  # Any: JSON
@@ -202,19 +264,28 @@ def _shown(score: object) -> dict[str, Any]:  # Any: JSON
     return {"value": None, "parts": {}, "note": f"{getattr(score, 'kind', '')}: {getattr(score, 'message', '')}"}
 
 
-def _summarise(recipe: Recipe, run_id: str, counts: Counter[str], data: Dataset[Record], result: Result, run: Run,
-               seconds: float) -> Summary:  # fmt: skip
+_DONE = {"keep": "kept", "drop": "dropped", "replace": "replaced", "create": "created", "quarantine": "quarantined"}
+
+
+def _check_fields(recipe: Recipe, first: Record) -> None:
+    """Refuse input whose own field stands where scores are to be written, before any work is done for it."""
+    own = first.extra.get("scores")
+    if isinstance(recipe.method, ScoreRecords) and own is not None and not isinstance(own, Mapping):
+        raise DataError(f'E206 {recipe.input}: has a field "scores" of its own, where scores are written; rename it.')
+
+
+def _balance(counts: Counter[str], data: Dataset[Record]) -> dict[str, int]:
     assert data.source is not None  # data come from a file
-    broken = len(data.source.broken)
-    names = {"keep": "kept", "drop": "dropped", "replace": "replaced", "create": "created"}
     balance = {"in": data.source.rows, "kept": counts["keep"], "dropped": counts["drop"],
-               "quarantined": counts["quarantine"] + broken}  # fmt: skip
-    balance |= {names[a]: counts[a] for a in ("replace", "create") if counts[a]}
-    reasons = Counter(f"{names.get(d.action, 'quarantined')}: {d.reason.partition(':')[0]}" for d in result.decisions)
+               "quarantined": counts["quarantine"] + len(data.source.broken)}  # fmt: skip
+    return balance | {_DONE[action]: counts[action] for action in ("replace", "create") if counts[action]}
+
+
+def _reasons(result: Result, data: Dataset[Record]) -> dict[str, int]:
+    assert data.source is not None  # data come from a file
+    reasons = Counter(f"{_DONE[d.action]}: {d.reason.partition(':')[0]}" for d in result.decisions)
     reasons.update(f"quarantined: {b.code} {b.message}"[:80] for b in data.source.broken)
-    worked = sum(s.worked for s in run.stages)
-    return Summary(run_id, run.folder, recipe.output, run.folder / "report.html", balance, dict(reasons.most_common()),
-                   worked, seconds)  # fmt: skip
+    return dict(reasons.most_common())
 
 
 def _write_report(summary: Summary) -> None:

@@ -7,8 +7,10 @@ import hashlib
 import itertools
 import tempfile
 import weakref
-from collections import Counter
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -17,8 +19,8 @@ from typing import Generic, Literal
 import orjson
 
 from tunesift.datasets import Dataset, DatasetWriter, Row, Source
-from tunesift.errors import DataError
-from tunesift.files import BrokenRow, Place, RawRow, read_rows
+from tunesift.errors import DataError, shown
+from tunesift.files import KEPT_RAW, BrokenRow, Place, RawRow, read_rows
 from tunesift.formats import FORMATS, Format, RowFault, parse_row, preference_of, recognise, record_of
 from tunesift.records import Preference, Record
 
@@ -80,9 +82,12 @@ def read(path: Path, kind: type[Row], reading: Reading, into: Path | None = None
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file's bytes, in hexadecimal; raises `DataError` where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"E119 {path}: cannot be read ({error.strerror}); check the file's permissions.") from error
 
 
 class _Reader(Generic[Row]):
@@ -91,21 +96,30 @@ class _Reader(Generic[Row]):
     def __init__(self, path: Path, kind: type[Row], reading: Reading, writer: DatasetWriter) -> None:
         self.path, self.kind, self.reading, self.writer = path, kind, reading, writer
         self.broken: list[BrokenRow] = []
-        self.own_ids: Counter[type] = Counter()
         self.rows = 0
-        self.has_own_ids = False
+        self.own_ids: set[type] = set()
+        self.made = 0
+        self.without_id = array("q")
+        self.twins: list[tuple[str, int, int]] = []
 
     def read(self) -> Dataset[Row]:
-        rows = itertools.islice(read_rows(self.path), self.reading.limit)
-        head = list(itertools.islice(rows, _TRIED))
-        format = self.reading.format or self._recognise(head)
-        for row in itertools.chain(head, rows):
-            self._take(row, format)
+        with closing(read_rows(self.path)) as all_rows:
+            rows = itertools.islice(all_rows, self.reading.limit)
+            head = list(itertools.islice(rows, _TRIED))
+            format = self.reading.format or self._recognise(head)
+            for row in itertools.chain(head, rows):
+                self._take(row, format)
         if self.rows == len(self.broken):
             raise DataError(self._no_records())
+        self._check_share(whole=True)
         source = Source(str(self.path), format, file_digest(self.path), self.path.stat().st_size, self.rows)
         data = self.writer.finish(self.kind, self._twin, source)
-        data.source = dataclasses.replace(source, broken=tuple(self.broken))
+        if self.twins and self.reading.duplicate_ids == "refuse":
+            raise DataError(self._twice())
+        for id, number, line in self.twins:
+            place, message = Place(self.path.name, line, 0), f'another record has the id "{shown(id)}" too'
+            self.broken.append(BrokenRow(place, "E208", message, data._store.raw(number)[:KEPT_RAW]))
+        data.source = dataclasses.replace(source, broken=tuple(sorted(self.broken, key=lambda b: b.place.line)))
         return data
 
     def _recognise(self, head: Iterable[RawRow | BrokenRow]) -> Format:
@@ -116,7 +130,7 @@ class _Reader(Generic[Row]):
         if not sound:
             self.broken = [row for row in head if isinstance(row, BrokenRow)]
             raise DataError(self._no_records())
-        place, names = sound[0].place, ", ".join(sound[0].fields)[:120]
+        place, names = sound[0].place, shown(", ".join(sound[0].fields))
         raise DataError(f"E201 {place}: fields are {names or 'none'}, no format we know; give --format, one of "
                         f"{', '.join(FORMATS)}.")  # fmt: skip
 
@@ -124,7 +138,8 @@ class _Reader(Generic[Row]):
         if not self.broken:
             return f"E101 {self.path}: the file has no records; give a file with at least one."
         first = self.broken[0]
-        return f"E105 {self.path}: none of its rows is a record; the first, {first.place}: {first.message}."
+        return (f"E105 {self.path}: none of its rows is a record; the first, {first.place}: {first.message}; give one "
+                "record a line, or one JSON array.")  # fmt: skip
 
     def _take(self, row: RawRow | BrokenRow, format: Format) -> None:
         self.rows += 1
@@ -132,7 +147,7 @@ class _Reader(Generic[Row]):
             try:
                 self._add(row, format)
             except RowFault as fault:
-                row = BrokenRow(row.place, fault.code, fault.message, row.raw or _as_json(row.fields))
+                row = BrokenRow(row.place, fault.code, fault.message, (row.raw or _as_json(row.fields))[:KEPT_RAW])
         if isinstance(row, BrokenRow):
             self.broken.append(row)
             self._check_share()
@@ -140,30 +155,37 @@ class _Reader(Generic[Row]):
     def _add(self, row: RawRow, format: Format) -> None:
         parsed = parse_row(row.fields, format)
         if parsed.own_id is not None:
-            self.has_own_ids = True
-            self.own_ids[type(row.fields["id"])] += 1
+            self.own_ids.add(type(row.fields["id"]))
             if len(self.own_ids) > 1:
                 raise DataError(f"E209 {row.place}: ids are texts in one record and numbers in another; make them one.")
+        else:
+            self.without_id.append(self.made)
         made: Record | Preference = record_of(parsed) if self.kind is Record else preference_of(parsed)
         self.writer.add(made, row.place.line, row.raw)
+        self.made += 1
 
-    def _check_share(self) -> None:
-        many = len(self.broken) >= _MANY and len(self.broken) > self.reading.max_bad * _WATCHED
-        early = self.rows >= _TRIED and len(self.broken) > self.reading.max_bad * max(self.rows, _TRIED)
-        if self.rows <= _WATCHED and len(self.broken) >= _MANY and (many or early):
+    def _check_share(self, whole: bool = False) -> None:
+        """Stop where too many rows are broken: of the first thousand, or of the whole file if it has fewer."""
+        counted = self.rows if whole else _WATCHED if self.rows < _TRIED else max(self.rows, _TRIED)
+        many = len(self.broken) >= _MANY and len(self.broken) > self.reading.max_bad * counted
+        if many and self.rows <= _WATCHED:
             first = self.broken[0]
             raise DataError(f"E199 {self.path}: {len(self.broken)} of the first {self.rows} rows are broken; first, "
                             f"{first.place}: {first.message}; raise max_bad to go on without them.")  # fmt: skip
 
-    def _twin(self, id: str, ordinal: int, line: int) -> str | None:
-        if not self.has_own_ids or self.reading.duplicate_ids == "suffix":
-            return f"{id}#{ordinal}"
-        if self.reading.duplicate_ids == "refuse":
-            raise DataError(f'E208 {self.path.name}:{line}: another record has the id "{id[:80]}"; make ids unique, '
-                            "or set duplicate_ids to first or suffix.")  # fmt: skip
-        place = Place(self.path.name, line, 0)
-        self.broken.append(BrokenRow(place, "E208", f'another record has the id "{id[:80]}" too', b""))
-        return None
+    def _twin(self, id: str, row: int, line: int) -> bool:
+        nameless = bisect_left(self.without_id, row)
+        if self.reading.duplicate_ids == "suffix" or row in self.without_id[nameless : nameless + 1]:
+            return True
+        self.twins.append((id, row, line))
+        return False
+
+    def _twice(self) -> str:
+        names = list(dict.fromkeys(id for id, _, _ in self.twins))
+        said = "an id stands" if len(names) == 1 else f"{len(names)} ids stand"
+        said = f"{said} more than once, {shown(', '.join(names[:10]))}"
+        place = f"{self.path.name}:{self.twins[0][2]}"
+        return f"E208 {place}: {said}; make ids unique, or set duplicate_ids=first or suffix."
 
 
 def _as_json(fields: dict[str, object]) -> bytes:

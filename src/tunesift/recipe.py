@@ -9,24 +9,23 @@ import json
 import re
 import shlex
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from tunesift.catalogue import AnyExecutor, AnyMethod
-from tunesift.errors import RecipeError
+from tunesift.errors import RecipeError, shown
 from tunesift.formats import Format
 from tunesift.reading import DuplicateIds
 from tunesift.running.local import Local
-from tunesift.settings import INCIDENTAL, Json, Settings, canonical, differences
+from tunesift.settings import INCIDENTAL, Json, Settings, canonical
 
 MAX_BYTES = 2**20
 """Bytes of a recipe file."""
-MAX_ALIASES = 100
 
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
@@ -58,6 +57,13 @@ class Recipe(Settings):
     max_bad: Annotated[float, INCIDENTAL] = 0.05
     """Fraction of the first 1,000 rows of the input that may be broken; nine may always be."""
 
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise RecipeError(f"limit: {self.limit} reads nothing; write the number of rows to read.")
+        for name, fraction in (("max_failures", self.max_failures), ("max_bad", self.max_bad)):
+            if not 0 <= fraction <= 1:
+                raise RecipeError(f"{name}: {fraction:g} is not a fraction from 0 to 1; write 0.05 for 5 percent.")
+
     @property
     def run_folder(self) -> Path:
         """The run's folder: the one given, or the output's name with the ending `.run`."""
@@ -66,12 +72,16 @@ class Recipe(Settings):
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a YAML file with dotted overrides (`method.keep.fraction=0.05`); raises `RecipeError`."""
-    return check(override(read_yaml(Path(path)), overrides), overrides)
+    return check(override(_filled(read_yaml(Path(path))), overrides), overrides)
 
 
 def vetted(method: str) -> dict[str, Json]:
     """The recipe that comes with the package for a method, without input and output."""
-    file = importlib.resources.files("tunesift") / "recipes" / f"{method}.yaml"
+    folder = importlib.resources.files("tunesift") / "recipes"
+    names = sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    if method not in names:
+        raise RecipeError(f"there is no method {shown(method)}; use one of {', '.join(names)}, or a recipe in YAML.")
+    file = folder / f"{method}.yaml"
     return _mapping(_parse_yaml(file.read_text("utf-8"), f"{method}.yaml"), f"{method}.yaml")
 
 
@@ -80,7 +90,16 @@ def recipe_for(method: str, input: Path | None, output: Path, overrides: Sequenc
     whole: dict[str, Json] = {"input": str(input) if input else None, "output": str(output)}
     names = {f.name for f in dataclasses.fields(Recipe)}
     full = [o if o.partition("=")[0].split(".")[0] in names else f"method.{o}" for o in overrides]
-    return check(override({**vetted(method), **whole}, full), full)
+    return check(override(_filled({**vetted(method), **whole}), full), full)
+
+
+def _filled(recipe: dict[str, Json]) -> dict[str, Json]:
+    """The recipe with its defaults written out, so that an override can reach into them; as it is if it is wrong."""
+    try:
+        whole = as_json(check({"output": "", **recipe}))
+    except RecipeError:
+        return recipe
+    return {name: value for name, value in whole.items() if name != "output" or name in recipe}
 
 
 def read_yaml(path: Path) -> dict[str, Json]:
@@ -93,17 +112,23 @@ def read_yaml(path: Path) -> dict[str, Json]:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: byte {error.start} is not valid UTF-8; save the file as UTF-8.") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}); check the file's permissions.") from None
     return _mapping(_parse_yaml(text, str(path)), str(path))
 
 
 def override(recipe: Mapping[str, Json], overrides: Sequence[str]) -> dict[str, Json]:
-    """The recipe with dotted settings put in; a new `kind` replaces its neighbours by their defaults."""
+    """The recipe with dotted settings put in; a new `kind` drops its neighbours, a `count` the fraction beside it."""
     changed: dict[str, Json] = {k: v for k, v in recipe.items()}
     pairs = [_split(text) for text in overrides]
     for path, value in sorted(
         pairs, key=lambda pair: (pair[0][-1] != "kind", len(pair[0]) if pair[0][-1] == "kind" else 0)
     ):
-        changed = _put(changed, path, value)
+        changed = _mapping(_put(changed, path, value), "the recipe")
+    given = {tuple(path) for path, _ in pairs}
+    for path, value in pairs:
+        if path[-1] == "count" and value is not None and (*path[:-1], "fraction") not in given:
+            changed = _mapping(_put(changed, [*path[:-1], "fraction"], None), "the recipe")
     return changed
 
 
@@ -111,12 +136,14 @@ def check(recipe: Mapping[str, Json], overrides: Sequence[str] = ()) -> Recipe:
     """The recipe as an object; raises one `RecipeError` that names every wrong setting."""
     try:
         return _ADAPTER.validate_json(canonical(dict(recipe)))
+    except UnicodeEncodeError as error:
+        raise RecipeError(f"{shown(str(error.object))}: is not valid UTF-8; rename it, or write it so.") from None
     except ValidationError as error:
         texts = _meant_as_text(error, overrides)
         if texts:
             return check(override(recipe, texts))
         lines = dict.fromkeys(_sentence(problem, recipe) for problem in error.errors(include_url=False))
-        raise RecipeError("\n".join(lines)) from None
+        raise RecipeError(*lines) from None
 
 
 def as_json(recipe: Recipe) -> dict[str, Any]:  # Any: JSON of the whole recipe
@@ -126,11 +153,29 @@ def as_json(recipe: Recipe) -> dict[str, Any]:  # Any: JSON of the whole recipe
 
 def command(recipe: Recipe) -> str:
     """The command line that means this recipe: its method, and what differs from the method's vetted settings."""
-    method = recipe.method.kind
-    plain = as_json(recipe_for(method, recipe.input, recipe.output))
-    changed = differences(plain, as_json(recipe))
-    said = [f"{path.removeprefix('method.')}={json.dumps(value)}" for path, _, value in changed]
-    return shlex.join(["tunesift", method, str(recipe.input), "-o", str(recipe.output), *said])
+    plain = recipe_for(recipe.method.kind, recipe.input, recipe.output)
+    said = [s.removeprefix("method.") for s in _changes(plain, recipe, as_json(recipe), "")]
+    return shlex.join(["tunesift", recipe.method.kind, str(recipe.input), "-o", str(recipe.output), *said])
+
+
+def _changes(old: object, new: Settings, told: Mapping[str, Json], path: str) -> Iterator[str]:
+    """The overrides that make the new settings out of the old; out of defaults where they are of another kind."""
+    same = type(old) is type(new)
+    if not same:
+        yield f"{path}kind={told['kind']}"
+    for field_ in dataclasses.fields(cast(Any, new)):  # Any: Settings are dataclasses
+        name, value, inner = field_.name, getattr(new, field_.name), told[field_.name]
+        before = getattr(old, name) if same else _default(field_)
+        if name == "kind" or before == value:
+            continue
+        if isinstance(value, Settings) and isinstance(before, Settings) and isinstance(inner, dict):
+            yield from _changes(before, value, inner, f"{path}{name}.")
+        else:
+            yield f"{path}{name}={json.dumps(inner, ensure_ascii=False)}"
+
+
+def _default(field_: dataclasses.Field[Any]) -> object:  # Any: of any type
+    return field_.default_factory() if callable(field_.default_factory) else field_.default
 
 
 def schema() -> dict[str, Any]:  # Any: a JSON schema
@@ -142,24 +187,21 @@ _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML: keys once, `no` a word and not False, 012 not octal, no merges."""
-
-    aliases = 0
+    """Plain YAML: keys once, `no` a word and not False, 012 a word and not octal, no merges, no aliases."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:  # Any: PyYAML's own types
         if self.check_event(yaml.AliasEvent):
-            self.aliases += 1
-            if self.aliases > MAX_ALIASES:
-                raise yaml.YAMLError(f"more than {MAX_ALIASES} aliases")
+            raise yaml.YAMLError("an alias refers to another place")  # a few of them can unfold into gigabytes
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # Any: PyYAML's own types
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
+        seen: set[str] = set()
+        for key in [self.construct_object(key, deep=True) for key, _ in node.value]:
             if not isinstance(key, str):
-                raise yaml.YAMLError(f"the key {key!r} is not a text")
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f'the key "{key}" stands twice')
+                raise yaml.YAMLError(f"the key {shown(repr(key))} is not a text")
+            if key in seen:
+                raise yaml.YAMLError(f'the key "{shown(key)}" stands twice')
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 
@@ -168,7 +210,7 @@ for _tag, _shape, _first in (
     ("bool", r"^(?:true|false)$", "tf"),
     ("null", r"^(?:null|~|)$", ["n", "~", ""]),
     ("int", r"^-?(?:0|[1-9][0-9]*)$", "-0123456789"),
-    ("float", r"^-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?$", "-0123456789"),
+    ("float", r"^-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$", "-.0123456789"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_shape), list(_first))
 
@@ -181,7 +223,8 @@ def _parse_yaml(text: str, name: str) -> Json:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise RecipeError(f"{name}{line}: is not valid YAML ({error.problem}); check the indentation.") from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise RecipeError(f"{name}: {error}; write each setting once, as plain YAML.") from None
+        said = "is nested too deep" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
+        raise RecipeError(f"{name}: {said}; write each setting once, as plain YAML.") from None
     except (TypeError, ValueError):
         raise RecipeError(
             f"{name}: holds a value that no setting can have; use texts, numbers, lists and mappings."
@@ -198,24 +241,33 @@ def _mapping(value: Json, name: str) -> dict[str, Json]:
 def _split(text: str) -> tuple[list[str], Json]:
     name, equals, value = text.partition("=")
     if not equals or not name or not all(name.split(".")):
-        raise RecipeError(f'"{text[:80]}" is not a setting; write name=value, such as keep=10%.')
+        said = shown(text.removeprefix("method."))
+        raise RecipeError(f'"{said}" is not a setting; write name=value, such as keep=10%.')
     if found := _PERCENT.fullmatch(value.strip()):
         return name.split("."), float(found[1]) / 100
     return name.split("."), _parse_yaml(value, name)
 
 
-def _put(recipe: dict[str, Json], path: Sequence[str], value: Json) -> dict[str, Json]:
+def _put(place: Json, path: Sequence[str], value: Json) -> Json:
+    """A mapping or a list with a value put in at a path; what is neither becomes a mapping."""
     head, rest = path[0], path[1:]
-    old = recipe.get(head)
+    if head == "kind" and isinstance(place, dict) and place.get("kind", value) != value:
+        return {"kind": value}
+    if isinstance(place, list) and head.isdigit() and int(head) < len(place):
+        number = int(head)
+        return [*place[:number], _put(place[number], rest, value) if rest else value, *place[number + 1 :]]
+    found = place if isinstance(place, dict) else {}
+    old = found.get(head)
     if rest:
-        inner: Json = _put(old if isinstance(old, dict) else {}, rest, value)
-        if rest == ["kind"] and isinstance(old, dict) and old.get("kind") != value:
-            inner = {"kind": value}
+        inner = _put(old, rest, value)
     elif head == "keep" and isinstance(value, int | float) and not isinstance(value, bool):
-        inner = {**(old if isinstance(old, dict) else {"kind": "largest"}), "fraction": float(value)}
+        others = old if isinstance(old, dict) else {"kind": "largest"}
+        inner = {**{k: v for k, v in others.items() if k != "count"}, "fraction": float(value)}
+    elif head == "keep" and isinstance(value, str):
+        raise RecipeError(f"keep: {_shown(value)} is not a fraction; write keep=10% or keep=0.1 to keep 10 percent.")
     else:
         inner = value
-    return {**recipe, head: inner}
+    return {**found, head: inner}
 
 
 def _meant_as_text(error: ValidationError, overrides: Sequence[str]) -> list[str]:
@@ -257,14 +309,14 @@ def _sentence(problem: Mapping[str, Any], recipe: Mapping[str, Json]) -> str:  #
     if kind in ("missing", "missing_argument", "union_tag_not_found"):
         return f"{where}: is not given; {'name its kind' if kind == 'union_tag_not_found' else 'give it a value'}."
     if kind == "union_tag_invalid":
-        return f"{where}.kind: {problem['ctx']['tag']!r} is unknown; use one of {problem['ctx']['expected_tags']}."
+        tag, tags = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
+        return f"{where}.kind: {_shown(tag)} is unknown; use one of {tags}."
     said = problem["msg"][0].lower() + problem["msg"][1:]
     return f"{where}: {_shown(value)} does not fit; {said}."
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return shown(repr(value))
 
 
 def _names_at(path: Sequence[str], recipe: Mapping[str, Json]) -> list[str]:

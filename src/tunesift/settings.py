@@ -79,11 +79,13 @@ def digest(value: Json) -> str:
 
 
 def differences(old: Json, new: Json, path: str = "") -> list[tuple[str, Json, Json]]:
-    """Every leaf at which two JSON values differ: its dotted path, the old value, the new one."""
+    """Every leaf at which two JSON values differ: its dotted path, the old value, the new one. 1 is 1.0, not true."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = ({str(n): value for n, value in enumerate(values)} for values in (old, new))
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(k for k in new if k not in old)]
         return [d for k in keys for d in differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
-    return [] if old == new else [(path, old, new)]
+    return [] if old == new and isinstance(old, bool) == isinstance(new, bool) else [(path, old, new)]
 
 
 def settings_within(value: object) -> list[Any]:  # Any: models, scorers and tuners have no common base but Settings

@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,12 +19,14 @@ from typing import Annotated, Any, get_args, get_origin
 import pyarrow.parquet as pq
 
 from tunesift import catalogue
-from tunesift.errors import DataError, RunError
+from tunesift.errors import DataError, RunError, printable, shown
 from tunesift.methods.select import AnyScorer, AnySelector
 from tunesift.models import ChatModel
 from tunesift.models.transformers import EMBEDDED, local_folder
+from tunesift.perform import open_state, read_json
 from tunesift.planning import Plan, matrix_rate, plan
 from tunesift.recipe import Recipe, load_recipe, recipe_for
+from tunesift.running.journal import storage_errors
 from tunesift.running.local import Local
 
 _EXTRAS = {"local": ("torch", "transformers", "safetensors"), "cluster": ("sklearn",)}
@@ -48,7 +51,7 @@ def told_plan(recipe: Recipe, as_json: bool) -> str:
         f"  stage {s.stage}: {s.items:,} items, {s.forwards} forward passes each, by {s.model}" for s in found.stages
     ]
     lines.append(f"  time: {_told_time(found)}; calls: {found.calls}; cost: {found.money:g}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _told_time(found: Plan) -> str:
@@ -73,7 +76,7 @@ def told_run(folder: Path, as_json: bool) -> str:
         lines += [f"  {count:>8,}  {reason}" for reason, count in result["reasons"].items()]
     else:
         lines.append("  start the same command again to finish it")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def told_record(folder: Path, id: str, as_json: bool) -> str:
@@ -84,7 +87,7 @@ def told_record(folder: Path, id: str, as_json: bool) -> str:
         raise RunError(f"{folder}: has no decisions yet; start the run again to finish it.")
     rows = pq.read_table(path, filters=[("record_id", "=", id)]).to_pylist()
     if not rows:
-        raise DataError(f'{folder}: no record has the id "{id[:80]}"; ids are in decisions.parquet.')
+        raise DataError(f'{folder}: no record has the id "{shown(id)}"; ids are in decisions.parquet.')
     stages: dict[str, object] = {}
     for part in sorted((folder / "stages").glob("*/part-*.parquet")):
         for row in pq.read_table(part, filters=[("id", "=", id)]).to_pylist():
@@ -93,7 +96,8 @@ def told_record(folder: Path, id: str, as_json: bool) -> str:
     if as_json:
         return json.dumps(found)
     lines = [f"{id}: {found['action']}", f"  {found['reason']}"]
-    return "\n".join([*lines, *(f"  {name}: {json.dumps(outcome)}" for name, outcome in stages.items())])
+    lines += [f"  {name}: {json.dumps(outcome)}" for name, outcome in stages.items()]
+    return "\n".join(map(printable, lines))
 
 
 def told_catalogue(as_json: bool) -> str:
@@ -152,18 +156,19 @@ def _entry(member: type) -> dict[str, Any]:  # Any: JSON
 
 
 def _stage_rows(folder: Path) -> dict[str, int]:
+    """Items done by stage, of a run that may be under way."""
+    query = "SELECT stage, rows FROM part UNION ALL SELECT stage, 1 FROM result"
     counts: Counter[str] = Counter()
-    for part in (folder / "stages").glob("*/part-*.parquet"):
-        counts[part.parent.name] += pq.read_metadata(part).num_rows
+    with storage_errors(folder), closing(open_state(folder)) as db:
+        for stage, rows in db.execute(query):
+            counts[stage] += rows
     return dict(counts)
 
 
 def _read(folder: Path, name: str) -> Mapping[str, Any]:  # Any: JSON
-    path = folder / name
-    if not path.exists():
-        raise RunError(f"{folder}: is not a run's folder; it has no {name}.")
-    found: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
-    return found
+    if not (folder / name).exists():
+        raise DataError(f"{folder}: is not a run's folder; it has no {name}.")
+    return read_json(folder / name)
 
 
 def _version(name: str) -> str:

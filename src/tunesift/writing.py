@@ -2,74 +2,116 @@
 
 from __future__ import annotations
 
+import base64
+import errno
 import gzip
 import itertools
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunesift.datasets import Dataset, Source
-from tunesift.errors import CannotCreate, DataError
-from tunesift.files import container_of, parquet_batches, parse_json
-from tunesift.formats import write_row
+from tunesift.errors import CannotCreate, DataError, StorageError, shown
+from tunesift.files import container_of, packing, parquet_batches, plain_rows
+from tunesift.formats import RowFault
+from tunesift.json_text import JsonFault, parse_json
+from tunesift.reading import file_digest
 from tunesift.records import Record
+from tunesift.rewriting import write_row
 
 _GROUP = 4096
 """Rows of one group of a Parquet file."""
+_LINE_END = re.compile(rb"[\r\n]+[ \t]*")
+_DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
-
-Beside = Callable[[Record], dict[str, Any]]  # Any: JSON
+Fields = dict[str, Any]  # Any: JSON
+Beside = Callable[[Record], Fields]
 """Fields to write beside those of a record."""
 
 
-def write_records(records: Iterable[Record], path: Path, origin: Dataset[Record], beside: Beside | None = None) -> None:
+def write_records(records: Sequence[Record], path: Path, origin: Dataset[Record], beside: Beside | None = None) -> None:
     """Write records, in the order of their origin, in the format of the file that `origin` was read from.
 
-    A record that `origin` holds unchanged keeps its bytes; another is written into the fields of the record whose id
-    its own begins with (`a1b2~response` into `a1b2`). Raises `CannotCreate` where the path cannot be written.
+    A record that `origin` holds unchanged keeps its bytes (in Parquet: its cells); another is written into the fields
+    of the record whose id its own begins with (`a1b2~response` into `a1b2`). From Parquet to JSON, times become texts,
+    bytes base64, and numbers that are none null. Raises `CannotCreate` where the path cannot be written.
     """
-    source = origin.source
-    if source is None:
+    if origin.source is None:
         raise DataError("the dataset was made in Python and has no format; read it from a file to write it back.")
-    parquet_in = container_of(Path(source.path)) == "parquet"
-    rows = (_parquet_rows if parquet_in else _json_rows)(records, origin, source, beside)
+    rows = _Rows(records, origin, origin.source, beside)
+    if rows.from_parquet and file_digest(rows.path) != origin.source.sha256:
+        raise DataError(f"E118 {rows.path}: the file changed since it was read; start again with another output.")
     with whole_or_nothing(path) as part:
-        if container_of(path) == "parquet":
-            _write_parquet(rows, part, pq.read_schema(source.path) if parquet_in and not beside else None)
-        else:
-            write_json_rows((json.dumps(r, ensure_ascii=False, default=str).encode() if isinstance(r, dict) else r
-                             for r in rows), part, path)  # fmt: skip
+        if container_of(path) != "parquet":
+            write_json_rows(rows.texts(), part, path)
+            return
+        try:
+            (_write_cells if rows.from_parquet else _write_columns)(rows, part)
+        except (pa.ArrowException, OverflowError) as error:
+            reason = shown(str(error).partition("\n")[0])
+            raise DataError(f"{path}: the rows do not fit into columns ({reason}); write .jsonl instead.") from error
+
+
+def source_of(id: str, origin: Dataset[Record]) -> Record:
+    """The record of the origin with this id, or else with what a derived id begins with: `a1b2` for `a1b2~response`."""
+    begin, derived = id, "~"
+    while derived:
+        try:
+            return origin.by_id(begin)
+        except KeyError:
+            begin, derived, _ = begin.rpartition("~")
+    raise DataError(f'no record of the input has the id "{shown(id)}"; begin a derived id with its record\'s and "~".')
 
 
 @contextmanager
 def whole_or_nothing(path: Path) -> Iterator[Path]:
     """A temporary neighbour that takes the name of `path` when all has gone well, and is removed otherwise."""
     part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with _create_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Raise `CannotCreate` where no file of this name can be made; asked before any work is done for it."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _create_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise CannotCreate(
-            f"{path}: cannot be written ({error.strerror}); choose a folder you may write to."
-        ) from error
-    finally:
-        part.unlink(missing_ok=True)
+        part.touch()
+        part.unlink()
+
+
+@contextmanager
+def _create_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error).partition("\n")[0]
+        why = "a file stands where its folder should" if isinstance(error, FileExistsError) else why
+        if error.errno in _DISK_TROUBLE:
+            raise StorageError(f"{path}: writing stopped ({why}); make room and start again.") from error
+        raise CannotCreate(f"{path}: cannot be written ({why}); choose a folder you may write to.") from error
 
 
 def write_json_rows(rows: Iterable[bytes], part: Path, path: Path) -> None:
     """Write JSON texts as lines, or as one array where the final name says `.json`; packed where it says so."""
     with _packed(part, path) as file:
         if container_of(path) == "jsonl":
-            file.writelines(row.replace(b"\r", b"").replace(b"\n", b" ") + b"\n" for row in rows)
+            file.writelines(_LINE_END.sub(b" ", row) + b"\n" for row in rows)
         else:
             file.write(b"[")
             file.writelines((b",\n  " if number else b"\n  ") + row for number, row in enumerate(rows))
@@ -79,55 +121,154 @@ def write_json_rows(rows: Iterable[bytes], part: Path, path: Path) -> None:
 @contextmanager
 def _packed(part: Path, path: Path) -> Iterator[IO[bytes]]:
     with part.open("wb") as file:
-        if path.suffix == ".gz":
+        if packing(path) == ".gz":
             with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
                 yield cast(IO[bytes], packed)
-        elif path.suffix == ".zst":
+        elif packing(path) == ".zst":
             with pa.CompressedOutputStream(file, "zstd") as packed:
                 yield packed
         else:
             yield file
 
 
-def base_id(id: str) -> str:
-    """The id of the source record that a derived record's id begins with: `a1b2` of `a1b2~response`."""
-    return id.partition("~")[0]
+class _Rows:
+    """The rows of an output, made from those of the source; they can be walked more than once."""
+
+    def __init__(
+        self, records: Sequence[Record], origin: Dataset[Record], source: Source, beside: Beside | None
+    ) -> None:
+        self._records, self._origin, self._beside = records, origin, beside
+        self.path, self._format = Path(source.path), source.format
+        self.from_parquet = container_of(self.path) == "parquet"
+
+    def texts(self) -> Iterator[bytes]:
+        """The rows as JSON."""
+        if self.from_parquet:
+            for batch, pairs in self._taken():
+                for (record, old), fields in zip(pairs, map(_sound, plain_rows(batch)), strict=True):
+                    yield self._text(record, old, fields)
+            return
+        for record in self._records:
+            old = source_of(record.id, self._origin)
+            raw = self._origin.raw(old.id)
+            unchanged = record == old and self._beside is None
+            yield raw if unchanged else self._text(record, old, parse_json(raw.decode())[0])
+
+    def cells(self) -> Iterator[pa.RecordBatch]:
+        """The rows as Arrow, without what stands beside them."""
+        return (self._rewritten(batch, pairs) for batch, pairs in self._taken())
+
+    def beside(self) -> Iterator[Fields]:
+        """What stands beside the rows."""
+        return map(self._beside, self._records) if self._beside else iter(())
+
+    def _taken(self) -> Iterator[tuple[pa.RecordBatch, list[tuple[Record, Record]]]]:
+        """Rows of a Parquet file, read forward once beside the records; both are in the same order."""
+        wanted = ((record, source_of(record.id, self._origin)) for record in self._records)
+        todo, before = next(wanted, None), 0
+        for batch in parquet_batches(self.path):
+            pairs: list[tuple[Record, Record]] = []
+            numbers: list[int] = []
+            while todo and (number := (self._origin.line(todo[1].id) or 0) - before - 1) < batch.num_rows:
+                pairs.append(todo)
+                numbers.append(number)
+                todo = next(wanted, None)
+            before += batch.num_rows
+            if pairs:
+                yield _picked(batch, numbers), pairs
+
+    def _rewritten(self, batch: pa.RecordBatch, pairs: list[tuple[Record, Record]]) -> pa.RecordBatch:
+        """The batch with the cells in which a record says something new; all others stay as they are."""
+        for number, (record, old) in enumerate(pairs):
+            if record == old:
+                continue
+            fields = _sound(next(plain_rows(batch.slice(number, 1))))
+            new = self._put_back(record, fields)
+            for name in [n for n in new if new[n] != fields.get(n)]:
+                batch = self._with_cell(batch, name, number, new[name])
+        return batch
+
+    def _with_cell(self, batch: pa.RecordBatch, name: str, row: int, cell: object) -> pa.RecordBatch:
+        if name not in batch.schema.names:
+            raise DataError(f'{self.path}: has no column "{name}", which a changed record needs; write .jsonl instead.')
+        place = batch.schema.get_field_index(name)
+        cells = batch.column(place).to_pylist()
+        cells[row] = cell
+        return batch.set_column(place, batch.schema.field(place), pa.array(cells, batch.schema.field(place).type))
+
+    def _text(self, record: Record, old: Record, fields: Fields) -> bytes:
+        row = fields if record == old else self._put_back(record, fields)
+        return _as_json({**row, **(self._beside(record) if self._beside else {})})
+
+    def _put_back(self, record: Record, fields: Fields) -> Fields:
+        try:
+            return write_row(record, fields, self._format)
+        except RowFault as fault:
+            said = f'{self.path}: the record "{shown(record.id)}" cannot be written as {self._format}'
+            raise DataError(f"{said}: {fault.message}.") from None
 
 
-def _json_rows(
-    records: Iterable[Record], origin: Dataset[Record], source: Source, beside: Beside | None
-) -> Iterator[bytes | dict[str, Any]]:
-    for record in records:
-        old = origin.by_id(base_id(record.id))
-        raw = origin.raw(old.id)
-        if old == record and beside is None:
-            yield raw
-            continue
-        fields = parse_json(raw.decode())[0]
-        fields = fields if old == record else write_row(record, fields, source.format)
-        yield {**fields, **(beside(record) if beside else {})}
+def _picked(batch: pa.RecordBatch, numbers: list[int]) -> pa.RecordBatch:
+    """Some rows of a batch, in order; by slices, since Arrow takes single rows of some types only."""
+    parts = []
+    for _, run in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        rows = [number for _, number in run]
+        parts.append(batch.slice(rows[0], len(rows)))
+    return parts[0] if len(parts) == 1 else pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
 
 
-def _parquet_rows(
-    records: Iterable[Record], origin: Dataset[Record], source: Source, beside: Beside | None
-) -> Iterator[bytes | dict[str, Any]]:
-    """The source's rows, read forward once beside the records; both are in the same order."""
-    rows = itertools.chain.from_iterable(b.to_pylist() for b in parquet_batches(Path(source.path)))
-    read = 0
-    for record in records:
-        old = origin.by_id(base_id(record.id))
-        line = origin.line(old.id) or 0
-        fields = next(itertools.islice(rows, line - read - 1, None))
-        read = line
-        fields = fields if old == record else write_row(record, fields, source.format)
-        yield {**fields, **(beside(record) if beside else {})}
+def _sound(row: Fields | JsonFault) -> Fields:
+    assert isinstance(row, dict)  # the file is as it was read, and a row that cannot be read makes no record
+    return row
 
 
-def _write_parquet(rows: Iterable[bytes | dict[str, Any]], part: Path, schema: pa.Schema | None) -> None:
-    parsed = (parse_json(row.decode())[0] if isinstance(row, bytes) else row for row in rows)
-    head = list(itertools.islice(parsed, _GROUP))
-    schema = schema or pa.Table.from_pylist(head).schema
-    with pq.ParquetWriter(part, schema, compression="zstd", write_page_checksum=True) as writer:
-        while head:
-            writer.write_table(pa.Table.from_pylist(head, schema=schema))
-            head = list(itertools.islice(parsed, _GROUP))
+def _as_json(row: Fields) -> bytes:
+    return orjson.dumps(row, default=lambda v: base64.b64encode(v).decode() if isinstance(v, bytes) else str(v))
+
+
+def _write_cells(rows: _Rows, part: Path) -> None:
+    """Arrow to Arrow: the source's own columns, and columns for what stands beside."""
+    schema, more = pq.read_schema(rows.path), _schema_of(rows.beside())
+    for field in more:
+        place = schema.get_field_index(field.name)
+        schema = schema.append(field) if place < 0 else schema.set(place, field)
+    beside = rows.beside()
+    with _parquet_writer(part, schema) as writer:
+        for table in _groups(rows.cells()):
+            new = pa.Table.from_pylist(list(itertools.islice(beside, table.num_rows)), schema=more)
+            columns = [(new if name in more.names else table).column(name) for name in schema.names]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def _write_columns(rows: _Rows, part: Path) -> None:
+    """JSON to Arrow: walked once for the columns that any row has, and once to write them."""
+    schema = _schema_of(map(orjson.loads, rows.texts()))
+    texts = rows.texts()
+    with _parquet_writer(part, schema) as writer:
+        while group := [orjson.loads(text) for text in itertools.islice(texts, _GROUP)]:
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+
+
+def _parquet_writer(part: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    return pq.ParquetWriter(part, schema, compression="zstd", write_page_checksum=True)
+
+
+def _schema_of(rows: Iterator[Fields]) -> pa.Schema:
+    """The columns of all rows, in the order in which they first come."""
+    schema = pa.schema([])
+    while group := list(itertools.islice(rows, _GROUP)):
+        names = dict.fromkeys(name for row in group for name in row)
+        found = pa.schema([(name, pa.infer_type([row.get(name) for row in group])) for name in names])
+        schema = pa.unify_schemas([schema, found], promote_options="permissive")
+    return schema
+
+
+def _groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch)
+        if sum(b.num_rows for b in held) >= _GROUP:
+            yield pa.Table.from_batches(held)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held)

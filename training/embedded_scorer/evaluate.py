@@ -137,7 +137,10 @@ def compare(better: list[Record], worse: list[Record], scorer: IFD) -> dict[str,
 def check_revisions(data: Path, scorer: IFD, pairs: int, rng: random.Random) -> dict[str, object]:
     """Expert revision against the raw response."""
     rows = json.loads((data / "expert_revisions" / "coachlm_expert_revisions.json").read_text("utf-8"))
-    names = [("Revised Instruction", "Revised Input", "Revised Response"), ("Raw Instruction", "Raw Input", "Raw Response")]
+    names = [
+        ("Revised Instruction", "Revised Input", "Revised Response"),
+        ("Raw Instruction", "Raw Input", "Raw Response"),
+    ]
     rows = rng.sample(rows, min(pairs, len(rows)))
     sides = [[record(str(n), *(str(r.get(k) or "") for k in keys)) for n, r in enumerate(rows)] for keys in names]
     return compare(sides[0], sides[1], scorer)

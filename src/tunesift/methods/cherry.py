@@ -27,7 +27,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from tunesift.datasets import Dataset
-from tunesift.errors import MissingExtra
+from tunesift.errors import MissingExtra, RecipeError
 from tunesift.methods.select import AnySelector
 from tunesift.models import EmbedModel, LikelihoodModel
 from tunesift.models.base import Span
@@ -39,6 +39,9 @@ from tunesift.running.run import Run
 from tunesift.scoring.ifd import IFD, Ratio
 from tunesift.scoring.selectors import Largest, Pool
 from tunesift.settings import Settings
+
+PROMPT_TOKENS = 512
+"""Tokens of an instruction whose loss is measured, as in the authors' script."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,14 @@ class PreExperience(Settings):
     """Percentile of the cluster's perplexities below which a record is too easy; the authors' script has 25."""
     high: float = 75.0
     """Percentile above which a record is too odd; the authors' script has 75."""
+
+    def __post_init__(self) -> None:
+        if min(self.clusters, self.per_cluster) < 1:
+            raise RecipeError("pre_experience: clusters and per_cluster are numbers of 1 or more.")
+        if not 0 <= self.low <= self.high <= 100:
+            raise RecipeError(
+                f"pre_experience: {self.low:g} to {self.high:g} are no percentiles; write 0 <= low <= high <= 100."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +122,7 @@ class PromptLoss(Settings):
     returns: ClassVar[type[Score]] = Score
 
     def __call__(self, chunk: Sequence[Record], /) -> list[Score | Failure]:
-        losses = self.student.loss([Span("", _prompt(record)) for record in chunk])
+        losses = self.student.loss([Span("", _prompt(record), limit=PROMPT_TOKENS) for record in chunk])
         return [loss if isinstance(loss, Failure) else Score(loss.mean) for loss in losses]
 
 
@@ -160,5 +171,5 @@ def _clusters(vectors: Sequence[Sequence[float]], clusters: int) -> list[int]:
         ) from error
     if not vectors:
         return []
-    means = KMeans(min(clusters, len(vectors)), random_state=0, n_init=10)
+    means = KMeans(min(clusters, len(set(map(tuple, vectors)))), random_state=0, n_init=10)
     return [int(label) for label in means.fit_predict(np.asarray(vectors, np.float64))]

@@ -44,7 +44,8 @@ class Span:
     target: str
     seam: Literal["separate", "joint"] = "separate"
     """separate: both sides are tokenised apart, so that the target's tokens never depend on the context; joint: as one
-    text, the target beginning after as many tokens as the context alone has, as the published scripts do."""
+    text, the target beginning after as many tokens as the context alone has, as the published scripts do; a text that
+    names a special token is always tokenised apart."""
     bos: Literal["always", "tokenizer"] = "always"
     """always: a text starts with BOS (EOS where there is none); tokenizer: with what the tokenizer itself adds."""
     limit: int | None = None
@@ -79,7 +80,7 @@ class Chat(Protocol):
 
 
 class Likelihood(Protocol):
-    """Predicts targets; one loss per span, in order, or a Failure for a span that fits no device."""
+    """Predicts targets; one loss per span, in order, or a Failure for what fits no device or no chat template."""
 
     def loss(self, spans: Sequence[Span]) -> list[TargetLoss | Failure]: ...
 

@@ -6,7 +6,7 @@ Legend: B spans of a batch, T tokens of its longest span, R target tokens of the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,8 +26,11 @@ class Tokenizer(Protocol):
 
     bos_token_id: int | None
     eos_token_id: int | None
+    unk_token_id: int | None
     chat_template: str | None
-    all_special_tokens: list[str]
+
+    @property
+    def added_tokens_decoder(self) -> Mapping[int, Any]: ...  # Any: tokenizers' own AddedToken
 
     def __call__(self, text: str, **options: Any) -> Any: ...
     def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any: ...
@@ -48,12 +51,15 @@ class SpanEncoder:
 
     def __init__(self, tokenizer: Tokenizer, limit: int) -> None:
         self.tokenizer, self.limit = tokenizer, limit
+        special = {number: str(t) for number, t in tokenizer.added_tokens_decoder.items() if t.special}
+        self._control = special.keys() - {tokenizer.unk_token_id}
+        self._names = tuple(special.values())
         self._targets: dict[str, list[int]] = {}
         self._adds_space = self._plain("\nx") != [*self._plain("\n"), *self._plain("x")]
 
     def __call__(self, span: Span) -> Segment:
         """Tokens of a span, cut on the right to the smaller of its own limit and the model's."""
-        if span.seam == "joint":
+        if span.seam == "joint" and not self._names_special(span.context, span.target):
             ids, start = self._joint(span)
         else:
             before = self._context(span)
@@ -62,48 +68,63 @@ class SpanEncoder:
         return Segment(tuple(ids[:most]), start, len(ids) > most)
 
     def _joint(self, span: Span) -> tuple[list[int], int]:
-        if not isinstance(span.context, str):
-            before = render(span.context, self.tokenizer)
-            whole, alone = (self.tokenizer(t, add_special_tokens=False) for t in (before + span.target, before))
-            return list(whole["input_ids"]), len(alone["input_ids"])
-        ids = list(self.tokenizer(span.context + span.target)["input_ids"])
-        start = len(self.tokenizer(span.context)["input_ids"])
-        first = first_token(self.tokenizer) if span.bos == "always" else None
-        return ([first, *ids], start + 1) if first is not None and ids[:1] != [first] else (ids, start)
+        if isinstance(span.context, str):
+            begin, before = self._begin(span), span.context
+        else:
+            begin, before = [], render(span.context, self.tokenizer)
+        return [*begin, *self._marked(before + span.target)], len(begin) + len(self._marked(before))
 
     def _context(self, span: Span) -> list[int]:
         if not isinstance(span.context, str):
             return self._conversation(span.context)
-        if span.bos == "tokenizer":
-            return list(self.tokenizer(span.context)["input_ids"])
-        return [first_token(self.tokenizer), *(self._plain(span.context) if span.context else [])]
+        return [*self._begin(span), *(self._plain(span.context) if span.context else [])]
+
+    def _begin(self, span: Span) -> list[int]:
+        if span.bos == "always":
+            return [first_token(self.tokenizer)]
+        added = self.tokenizer("")["input_ids"]  # some add EOS, too, which nothing here is to predict or to follow
+        return [i for i in added if i == self.tokenizer.bos_token_id]
 
     def _conversation(self, conversation: Sequence[Message]) -> list[int]:
         """The rendered conversation; where its texts hold the name of a special token, that stays plain text."""
-        special = self.tokenizer.all_special_tokens
-        if not any(token in m.text for m in conversation for token in special):
+        if not self._names_special(conversation):
             return self._marked(render(conversation, self.tokenizer))
         marks = [chr(0xE000 + n) for n in range(len(conversation))]
         frame = render([Message(m.role, c) for m, c in zip(conversation, marks, strict=True)], self.tokenizer)
         texts = dict(zip(marks, (m.text for m in conversation), strict=True))
-        pieces = re.split(f"([{''.join(marks)}])", frame)
-        return [i for p in pieces for i in (self._plain(texts[p]) if p in texts else self._marked(p))]
+        first, *rest = re.split(f"([{''.join(marks)}])", frame)
+        tails = (self._tail(texts[p], self._plain) if p in texts else self._tail(p, self._marked) for p in rest)
+        return [*self._marked(first), *(i for tail in tails for i in tail)]
+
+    def _names_special(self, context: str | Sequence[Message], target: str = "") -> bool:
+        texts = [context] if isinstance(context, str) else [m.text for m in context]
+        return any(name in text for text in (*texts, target) for name in self._names)
 
     def _target(self, target: str) -> list[int]:
         """The target's own tokens, without the leading-space piece that some tokenizers put before every text."""
         if target not in self._targets:
-            self._targets[target] = self._unspaced(target) if self._adds_space else self._plain(target)
+            self._targets[target] = self._tail(target, self._plain)
         return self._targets[target]
 
-    def _unspaced(self, target: str) -> list[int]:
-        for header in ("\n", "0", "#"):
-            alone, both = self._plain(header), self._plain(header + target)
+    def _tail(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
+        """Tokens of text that other text stands before."""
+        for header in ("\n", "0", "#") if self._adds_space else ():
+            alone, both = encode(header), encode(header + text)
             if both[: len(alone)] == alone:
                 return both[len(alone) :]
-        return self._plain(target)
+        return encode(text)
 
     def _plain(self, text: str) -> list[int]:
         """Tokens of text that is data: the name of a special token in it stays plain text."""
+        ids = self._split(text)
+        if self._control.isdisjoint(ids):
+            return ids
+        # A Unigram vocabulary holds those names as pieces: what is cut inside a name cannot become one.
+        inside = "|".join(f"(?<={re.escape(n[0])})(?={re.escape(n[1:])})" for n in self._names)
+        first, *rest = re.split(inside, text)
+        return [*self._split(first), *(i for part in rest for i in self._tail(part, self._split))]
+
+    def _split(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def _marked(self, text: str) -> list[int]:

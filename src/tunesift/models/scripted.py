@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
 from tunesift.records import Failure, Message
-from tunesift.settings import Settings
+from tunesift.settings import INCIDENTAL, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class ScriptedModel(Settings):
     """What to say when the last message contains the key; the first key that fits."""
     otherwise: str = "I have nothing to add."
     """What to say when no key fits."""
-    concurrency: int = 1
+    concurrency: Annotated[int, INCIDENTAL] = 1
     """Calls at once."""
 
     def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
@@ -45,5 +45,5 @@ class ScriptedModel(Settings):
         known = set(context.lower().split())
         words = span.target.lower().split()
         nats = [hashlib.sha256(w.encode()).digest()[0] / 64 * (0.25 if w in known else 1.0) for w in words]
-        most = span.limit or len(nats)
+        most = len(nats) if span.limit is None else max(0, span.limit - len(context.split()))
         return TargetLoss(tuple(nats[:most]), len(nats) > most)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
-from tunesift.models.likelihood import Segment, SpanEncoder, batches, losses, render
+from tunesift.models.likelihood import Segment, SpanEncoder, batches, losses
 from tunesift.records import Failure, Message, content_digest
 from tunesift.settings import INCIDENTAL, Settings
 
@@ -58,20 +58,24 @@ class TransformersModel(Settings):
         """Losses of the spans, in order; a span that alone exceeds the device's memory is a Failure."""
         weights = _weights(self)
         encode = SpanEncoder(weights.tokenizer, self._limit(weights))
-        segments = [encode(span) for span in spans]
-        done: list[TargetLoss | Failure | None] = [None] * len(spans)
-        for batch in batches(segments, self.batch_tokens):
-            for number, loss in zip(batch, weights.losses([segments[n] for n in batch]), strict=True):
-                done[number] = loss
-        return [loss for loss in done if loss is not None]
+        encoded = [_encoded(encode, span) for span in spans]
+        done: dict[int, TargetLoss | Failure] = {n: e for n, e in enumerate(encoded) if isinstance(e, Failure)}
+        segments = {n: e for n, e in enumerate(encoded) if isinstance(e, Segment)}
+        numbers = list(segments)
+        for batch in batches(list(segments.values()), self.batch_tokens):
+            chosen = [numbers[n] for n in batch]
+            done |= zip(chosen, weights.losses([segments[n] for n in chosen]), strict=True)
+        return [done[n] for n in range(len(spans))]
 
     def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
         """Mean of the last hidden layer over all tokens of each text, BOS included, [hidden size] each."""
         weights = _weights(self)
-        limit = self._limit(weights)
-        ids = [tuple(weights.tokenizer(t)["input_ids"][:limit]) for t in texts]
-        segments = [Segment(i or (weights.pad,), 0, truncated=False) for i in ids]
-        return [weights.mean_hidden(segment) for segment in segments]
+        encode = SpanEncoder(weights.tokenizer, self._limit(weights))
+        segments = [encode(Span(text, "", bos="tokenizer")) for text in texts]
+        means: dict[int, tuple[float, ...]] = {}
+        for batch in batches(segments, self.batch_tokens):
+            means |= zip(batch, weights.mean_hidden([segments[n] for n in batch]), strict=True)
+        return [means[n] for n in range(len(texts))]
 
     def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
         """One completion per conversation, in order; above temperature 0 each has a stream of its own."""
@@ -92,6 +96,7 @@ class _Weights:
         self.body: Callable[..., Any] = model.base_model
         self._head: Callable[..., Any] = model.get_output_embeddings()
         self._whole = not self._splits()
+        self._ends = self._end_tokens()
 
     def losses(self, segments: list[Segment]) -> list[TargetLoss | Failure]:
         """Losses of one batch; on out-of-memory its halves are tried, down to one span."""
@@ -111,46 +116,60 @@ class _Weights:
         _LOG.warning("out of memory with %d spans; trying %d", len(segments), half)
         return self.losses(segments[:half]) + self.losses(segments[half:])
 
-    def mean_hidden(self, segment: Segment) -> tuple[float, ...]:
+    def mean_hidden(self, segments: list[Segment]) -> list[tuple[float, ...]]:
+        """Mean of the last hidden layer over each segment's own tokens; one padding token for an empty text."""
         import torch
 
+        counts = [max(1, len(s.ids)) for s in segments]
         with torch.inference_mode():
-            ids = torch.tensor([segment.ids], device=self.device)  # [1, T]
-            hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state  # [1, T, H]
-            return tuple(hidden[0].float().mean(0).tolist())
+            hidden = self.body(input_ids=self._padded(segments), use_cache=False).last_hidden_state  # [B, T, H]
+            return [tuple(h[:n].float().mean(0).tolist()) for h, n in zip(hidden, counts, strict=True)]
 
     def complete(self, conversation: Sequence[Message], sampling: Sampling) -> Completion:
         import torch
+        from transformers import GenerationConfig
 
-        ids = self.tokenizer(render(conversation, self.tokenizer), add_special_tokens=False, return_tensors="pt")
-        start = ids["input_ids"].shape[1]
-        options: dict[str, Any] = {"do_sample": False}
-        if sampling.temperature > 0:
-            options = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0}
+        said = _encoded(SpanEncoder(self.tokenizer, self.limit), Span(tuple(conversation), ""))
+        if isinstance(said, Failure):
+            raise ModelRefused(f"{said.message}; change the conversation, or use another model.")
+        room = min(sampling.max_tokens, self.limit - len(said.ids))
+        if room < 1:
+            raise ModelRefused(f"a conversation leaves no room in the model's {self.limit} tokens; shorten it.")
+        heat = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0} if sampling.temperature > 0 else {}
+        # The model's own generation_config.json may penalise or cut off tokens; Sampling says all that is wanted.
+        self.model.generation_config = GenerationConfig(eos_token_id=self._ends or None, pad_token_id=self.pad, **heat)
         seed = int.from_bytes(content_digest((sampling.seed, tuple(conversation)))[:7], "big")
+        prompt = torch.tensor([said.ids], device=self.device)  # [1, T]
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(seed)
-            out = self.model.generate(
-                **ids.to(self.device), max_new_tokens=sampling.max_tokens, pad_token_id=self.pad, **options
-            )[0, start:]
-        return self._completion(out.tolist(), sampling)
+            out = self.model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=room)
+        return self._completion(out[0, len(said.ids) :].tolist(), sampling)
 
     def _completion(self, ids: list[int], sampling: Sampling) -> Completion:
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         cut = min((text.find(s) for s in sampling.stop if s in text), default=-1)
-        ended = cut >= 0 or len(ids) < sampling.max_tokens or ids[-1:] == [self.tokenizer.eos_token_id]
+        ended = cut >= 0 or ids[-1] in self._ends
         return Completion(text[:cut] if cut >= 0 else text, "stop" if ended else "length", len(ids))
+
+    def _end_tokens(self) -> list[int]:
+        """What ends an answer: chat models often name more than their tokenizer's EOS."""
+        named = getattr(self.model.generation_config, "eos_token_id", None)
+        several = named if isinstance(named, list) else [named]
+        return sorted({i for i in (*several, self.tokenizer.eos_token_id) if i is not None})
 
     def _hidden(self, segments: list[Segment]) -> torch.Tensor:
         """[B, T, H]; right padding needs no mask, because no causal model looks to the right."""
-        import torch
-
-        longest = max(len(s.ids) for s in segments)
-        rows = [[*s.ids, *[self.pad] * (longest - len(s.ids))] for s in segments]
-        ids = torch.tensor(rows, device=self.device)  # [B, T]
+        ids = self._padded(segments)
         if self._whole:
             return self.model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]  # [B, T, V]
         return self.body(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+
+    def _padded(self, segments: list[Segment]) -> torch.Tensor:
+        import torch
+
+        longest = max(1, *(len(s.ids) for s in segments))
+        rows = [[*s.ids, *[self.pad] * (longest - len(s.ids))] for s in segments]
+        return torch.tensor(rows, device=self.device)  # [B, T]
 
     def _logits(self, rows: torch.Tensor) -> torch.Tensor:
         return (rows if self._whole else self._head(rows)).float()
@@ -171,48 +190,81 @@ class _Weights:
         return same
 
 
+def _encoded(encode: SpanEncoder, span: Span) -> Segment | Failure:
+    from jinja2 import TemplateError
+
+    try:
+        return encode(span)
+    except TemplateError as error:  # two user turns in a row, a system message: for some models that is no conversation
+        return Failure("refused", f"the model's chat template takes no such conversation: {str(error)[:160]}")
+
+
 def _out_of_memory(error: BaseException) -> bool:
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(words in str(error) for words in ("can't allocate memory", "MPS backend out of memory"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    identity: str
+    weights: _Weights
 
 
 _LOADING = Lock()
+_LOADED: dict[tuple[str, str | None, str, str], _Loaded] = {}
+"""By name, revision, type and device."""
 
 
 def _weights(model: TransformersModel) -> _Weights:
+    place, identity = (model.name, model.revision, model.dtype, model.device), model.identity()
     with _LOADING:  # two threads must not load the same weights twice
-        return _load(model.name, model.revision, model.dtype, model.device)
+        if place not in _LOADED or _LOADED[place].identity != identity:
+            _LOADED.pop(place, None)  # weights that changed on disk make room before they are loaded anew
+            _LOADED[place] = _Loaded(identity, _load(*place))
+        return _LOADED[place].weights
 
 
-@cache
 def _load(name: str, revision: str | None, dtype: str, device: str) -> _Weights:
     try:
         import torch
         import transformers
+        from safetensors import SafetensorError
     except ImportError as error:
         raise MissingExtra('local models need the "local" extra: pip install "tunesift[local]".') from error
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     where = torch.device(_device(device))
     place = str(local_folder(name) or name)
-    options: dict[str, Any] = {"revision": revision} if revision else {}
+    # Not left open: transformers would ask on the terminal whether to run code that came with the model.
+    options: dict[str, Any] = {"trust_remote_code": False} | ({"revision": revision} if revision else {})
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            place, dtype=getattr(torch, dtype), use_safetensors=True, **options
-        )
-    except (OSError, ValueError, KeyError) as error:
+        model, found = transformers.AutoModelForCausalLM.from_pretrained(
+            place, dtype=getattr(torch, dtype), use_safetensors=True, ignore_mismatched_sizes=True,
+            output_loading_info=True, **options,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise _not_loaded(name, error) from error
+    odd = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    if odd:  # transformers has drawn these at random
+        raise ModelRefused(f'model "{name}" has no fitting weights for {odd[0]}; give a whole causal language model.')
     return _Weights(model.eval().to(where), tokenizer, where)
 
 
 def _device(wanted: str) -> str:
     import torch
 
-    if wanted != "auto":
-        return wanted
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=wanted)
+    except (AssertionError, RuntimeError) as error:
+        said = str(error).splitlines()[0][:160]
+        raise ModelUnavailable(f'device: "{wanted}" is not to be had here ({said}); write auto or cpu.') from error
+    return wanted
 
 
 def _not_loaded(name: str, error: Exception) -> ModelUnavailable | ModelRefused:

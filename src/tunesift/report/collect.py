@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,15 +64,20 @@ def collect(folder: Path, counts: Mapping[str, int]) -> ReportData:
 def _scores(folder: Path) -> dict[str, _Scored]:
     """Scores by record id, of the last stage in the folder that made some."""
     found: dict[str, _Scored] = {}
-    for stage in sorted((folder / "stages").iterdir()) if (folder / "stages").exists() else ():
-        settings = json.loads((stage / "_SUCCESS.json").read_text("utf-8"))["settings"]
-        for part in sorted(stage.glob("part-*.parquet")):
-            table = pq.read_table(part, columns=["id", "failure", "outcome"])
-            for id, failure, outcome in zip(*(table.column(n).to_pylist() for n in table.column_names), strict=True):
-                made = None if failure else orjson.loads(outcome)
-                if isinstance(made, dict) and made.get("parts") and "value" in made:
-                    found[id] = _Scored(settings.get("kind", stage.name), made["value"], made["parts"])
+    for scorer, id, outcome in _outcomes(folder):
+        made = orjson.loads(outcome)
+        if isinstance(made, dict) and made.get("parts") and "value" in made:
+            found[id] = _Scored(scorer, made["value"], made["parts"])
     return found
+
+
+def _outcomes(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Every good outcome of every stage: the kind of its step, the item's id, its JSON."""
+    for part in sorted(folder.glob("stages/*/part-*.parquet")):
+        settings = json.loads((part.parent / "_SUCCESS.json").read_text("utf-8"))["settings"]
+        for row in pq.read_table(part, columns=["id", "failure", "outcome"]).to_pylist():
+            if row["failure"] is None:
+                yield settings.get("kind", part.parent.name), row["id"], row["outcome"]
 
 
 def _facts(run: Mapping[str, Any], note: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:  # Any: JSON

@@ -10,15 +10,16 @@ import hashlib
 import json
 import os
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tunesift.errors import ResumeError, StorageError
+from tunesift.errors import ResumeError, StorageError, shown
 from tunesift.settings import Json, differences
 
 PART_ROWS = 8192
@@ -44,6 +45,15 @@ _PART = pa.schema(
 )
 
 
+_CHANGED = "{}: is not as it was sealed; delete the run folder to begin anew."
+
+
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    rows: int
+    sha256: str
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One row of a stage: which item it was, and what came of it."""
@@ -63,27 +73,36 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with storage_errors(folder):
+        self._stages: dict[str, StageJournal] = {}
+        with storage_errors(folder), ExitStack() as opening:
             self._db = sqlite3.connect(folder / "state.db", isolation_level=None, check_same_thread=False)
+            opening.enter_context(closing(self._db))
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
                 self._db.execute(f"PRAGMA {pragma}")
+            (said,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+            if said != "ok":
+                raise sqlite3.DatabaseError(f"state.db is damaged: {said}")
             self._db.executescript(_SCHEMA)
+            opening.pop_all()
 
     def close(self) -> None:
         """Close the database; the folder can be opened again."""
         self._db.close()
 
     def stage(self, name: str, settings: Json) -> StageJournal:
-        """The rows of one stage; raises `ResumeError` where it was started with other settings."""
+        """The rows of one stage; raises `ResumeError` where it was started with other settings, now or before."""
         with storage_errors(self._folder):
             found = self._db.execute("SELECT settings FROM stage WHERE name = ?", (name,)).fetchone()
             if found is None:
                 self._db.execute("INSERT INTO stage VALUES (?, ?)", (name, json.dumps(settings)))
         if found is not None and (changed := differences(json.loads(found[0]), settings)):
             path, old, new = changed[0]
-            raise ResumeError(f'stage "{name}" was started with {path}={json.dumps(old)}; it is now {json.dumps(new)}; '
+            was, now = (shown(json.dumps(value, ensure_ascii=False)) for value in (old, new))
+            raise ResumeError(f'stage "{name}" was started with {path}={was}; it is now {now}; '
                               "use another folder, or go back.")  # fmt: skip
-        return StageJournal(self._db, self._folder / "stages" / name, name)
+        if name not in self._stages:
+            self._stages[name] = StageJournal(self._db, self._folder / "stages" / name, name)
+        return self._stages[name]
 
     def stages(self) -> list[str]:
         """Names of the stages begun, in the order of their names."""
@@ -97,45 +116,51 @@ class StageJournal:
         self._db, self._folder, self._name = db, folder, name
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            parts = db.execute(
-                "SELECT number, rows, bytes FROM part WHERE stage = ? ORDER BY number", (name,)
-            ).fetchall()
-            rows = db.execute("SELECT row FROM result WHERE stage = ?", (name,))
-            self._open: set[int] = {row for (row,) in rows}
-        self._sealed: dict[int, int] = {number: rows for number, rows, _ in parts}
+            parts = db.execute("SELECT number, rows, bytes, sha256 FROM part WHERE stage = ?", (name,)).fetchall()
+            self._sealed = {number: _Sealed(rows, sha256) for number, rows, _, sha256 in parts}
+            self._open: defaultdict[int, set[int]] = defaultdict(set)
+            for (row,) in db.execute("SELECT row FROM result WHERE stage = ?", (name,)):
+                self._open[row // PART_ROWS].add(row)
+            self._check_sizes([(number, size) for number, _, size, _ in parts])
+            self._drop_strangers()
+        self._finished = (folder / "_SUCCESS.json").exists()
         self._held: tuple[int, pa.Table] | None = None
-        self._check_sizes([(number, size) for number, _, size in parts])
-        self._drop_strangers()
 
     def __len__(self) -> int:
         """Rows done."""
-        return sum(self._sealed.values()) + len(self._open)
+        return sum(part.rows for part in self._sealed.values()) + sum(map(len, self._open.values()))
 
     def get(self, row: int) -> Entry | None:
-        """What came of a row; None for one that is not done."""
+        """What came of a row; None where that is to be done; raises `ResumeError` behind a finished stage's last."""
         number, inside = divmod(row, PART_ROWS)
-        if number in self._sealed:
+        if number in self._sealed and inside < self._sealed[number].rows:
             part = self._part(number)
-            return Entry(*(part.column(n)[inside].as_py() for n in _PART.names)) if inside < part.num_rows else None
-        if row not in self._open:
-            return None
-        query = "SELECT row, id, digest, failure, outcome FROM result WHERE stage = ? AND row = ?"
-        return Entry(*self._db.execute(query, (self._name, row)).fetchone())
+            return Entry(*(part.column(n)[inside].as_py() for n in _PART.names))
+        if row in self._open.get(number, ()):
+            query = "SELECT row, id, digest, failure, outcome FROM result WHERE stage = ? AND row = ?"
+            return Entry(*self._db.execute(query, (self._name, row)).fetchone())
+        if self._finished or number in self._sealed:
+            raise ResumeError(f'stage "{self._name}" was finished with {len(self)} rows and is now asked for more; '
+                              "use another folder, or go back.")  # fmt: skip
+        return None
 
     def commit(self, entries: Sequence[Entry]) -> None:
         """Write rows down in one transaction; they are done when this returns."""
         rows = [(self._name, e.row, e.id, e.digest, e.failure, e.outcome) for e in entries]
         with storage_errors(self._folder), transaction(self._db):
             self._db.executemany("INSERT INTO result VALUES (?, ?, ?, ?, ?, ?)", rows)
-        self._open.update(e.row for e in entries)
+        for entry in entries:
+            self._open[entry.row // PART_ROWS].add(entry.row)
         for number in sorted({e.row // PART_ROWS for e in entries}):
-            first = number * PART_ROWS
-            if all(row in self._open for row in range(first, first + PART_ROWS)):
+            if len(self._open[number]) == PART_ROWS:
                 self._seal(number)
 
-    def finish(self) -> None:
-        """Seal what is open; the stage will get no more rows."""
-        for number in sorted({row // PART_ROWS for row in self._open}):
+    def finish(self, asked: int) -> None:
+        """Seal what is open; raises `ResumeError` where the stage holds other rows than the first `asked`."""
+        if len(self) != asked:
+            raise ResumeError(f'stage "{self._name}" holds {len(self)} rows and was now asked for {asked}; '
+                              "use another folder, or go back.")  # fmt: skip
+        for number in sorted(self._open):
             self._seal(number)
         query = "SELECT number, rows, failed, bytes, sha256 FROM part WHERE stage = ? ORDER BY number"
         parts: list[Json] = [dict(zip(("number", "rows", "failed", "bytes", "sha256"), r, strict=True))
@@ -143,6 +168,7 @@ class StageJournal:
         (settings,) = self._db.execute("SELECT settings FROM stage WHERE name = ?", (self._name,)).fetchone()
         done: Json = {"stage": self._name, "settings": json.loads(settings), "rows": len(self), "parts": parts}
         write_json(self._folder / "_SUCCESS.json", done)
+        self._finished = True
 
     def _seal(self, number: int) -> None:
         first = number * PART_ROWS
@@ -153,7 +179,7 @@ class StageJournal:
             rows = self._db.execute(query, (self._name, first, first + PART_ROWS)).fetchall()
             table = pa.table([pa.array(c, f.type) for c, f in zip(zip(*rows, strict=True), _PART, strict=True)], _PART)
             path = self._path(number)
-            part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+            part = path.with_name(f"{path.name}.tmp")
             pq.write_table(table, part, compression="zstd", write_page_checksum=True)
             if not pq.read_table(part, page_checksum_verification=True).equals(table):
                 raise StorageError(f"{part}: reads back other than it was written; check the disk.")
@@ -167,13 +193,17 @@ class StageJournal:
                                  (self._name, number, len(rows), failed, size, digest))  # fmt: skip
                 self._db.execute("DELETE FROM result WHERE stage = ? AND row >= ? AND row < ?",
                                  (self._name, first, first + PART_ROWS))  # fmt: skip
-        self._open.difference_update(row[0] for row in rows)
-        self._sealed[number] = len(rows)
+        del self._open[number]
+        self._sealed[number] = _Sealed(len(rows), digest)
 
     def _part(self, number: int) -> pa.Table:
         if self._held is None or self._held[0] != number:
+            path = self._path(number)
             with storage_errors(self._folder):
-                self._held = (number, pq.read_table(self._path(number), page_checksum_verification=True))
+                content = path.read_bytes()
+                if hashlib.sha256(content).hexdigest() != self._sealed[number].sha256:
+                    raise StorageError(_CHANGED.format(path))
+                self._held = (number, pq.read_table(pa.BufferReader(content)))
         return self._held[1]
 
     def _path(self, number: int) -> Path:
@@ -183,13 +213,13 @@ class StageJournal:
         for number, size in parts:
             path = self._path(number)
             if not path.exists() or path.stat().st_size != size:
-                raise StorageError(f"{path}: is not as it was sealed; delete the run folder to begin anew.")
+                raise StorageError(_CHANGED.format(path))
 
     def _drop_strangers(self) -> None:
         """Remove what a crash left behind: files that no record names."""
-        for path in self._folder.glob("part-*"):
-            if path.suffix != ".parquet" or int(path.stem.removeprefix("part-")) not in self._sealed:
-                path.unlink()
+        named = {self._path(number) for number in self._sealed}
+        for path in set(self._folder.glob("part-*")) - named:
+            path.unlink()
 
 
 @contextmanager
@@ -223,8 +253,8 @@ def sync(path: Path) -> None:
 
 
 def write_json(path: Path, value: Json) -> None:
-    """Write a small JSON file whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    """Write a small JSON file whole or not at all; the folder must be locked, so that its temporary name is ours."""
+    part = path.with_name(f"{path.name}.tmp")
     with storage_errors(path):
         part.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
         sync(part)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Literal, TypeVar
 
-from tunesift.errors import RunError
+from tunesift.errors import RecipeError, RunError, TunesiftError
 from tunesift.records import Failure
 from tunesift.running.step import Made, Step
 from tunesift.settings import INCIDENTAL, Settings, settings_within
@@ -25,6 +25,10 @@ class Local(Settings):
     chunk: Annotated[int, INCIDENTAL] = 64
     """Items of one chunk of a step on local weights: what a crash can cost."""
 
+    def __post_init__(self) -> None:
+        if self.chunk < 1:
+            raise RecipeError(f"execution.chunk: {self.chunk} is no number of items; write 1 or more.")
+
     def chunk_size(self, step: object) -> int:
         """Items of one chunk: 1 for models that wait on a network, else `chunk`."""
         return 1 if concurrency(step) > 1 else self.chunk
@@ -33,23 +37,39 @@ class Local(Settings):
         """Yield chunk numbers and outcomes, all that are finished at a time, in whatever order chunks finish.
 
         A slot is free again when the next ones are asked for, so no more than `concurrency` chunks are ever between
-        being begun and being written down.
+        being begun and being written down. Where one raises, or the user interrupts, the others in flight are yielded
+        before the error is raised.
         """
         slots = concurrency(step)
-        if slots == 1:
-            for number, items in chunks:
-                yield [(number, _whole(step, items))]
+        if slots > 1:
+            with ThreadPoolExecutor(slots) as pool:
+                yield from _together(pool, slots, step, iter(chunks))
             return
-        todo = iter(chunks)
-        with ThreadPoolExecutor(slots) as pool:
-            running: dict[Future[Sequence[Made | Failure]], int] = {}
-            while True:
-                for number, items in islice(todo, slots - len(running)):
-                    running[pool.submit(_whole, step, items)] = number
-                if not running:
-                    return
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                yield [(running.pop(future), future.result()) for future in done]
+        for number, items in chunks:
+            yield [(number, _whole(step, items))]
+
+
+def _together(
+    pool: ThreadPoolExecutor, slots: int, step: Step[Item, Made], todo: Iterator[tuple[int, Sequence[Item]]]
+) -> Iterator[Done[Made]]:
+    running: dict[Future[Sequence[Made | Failure]], int] = {}
+    trouble: list[BaseException] = []
+    while running or not trouble:
+        try:
+            for number, items in islice(todo, 0 if trouble else slots - len(running)):
+                running[pool.submit(_whole, step, items)] = number
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+        except (TunesiftError, KeyboardInterrupt) as error:
+            if trouble:
+                raise
+            trouble.append(error)
+            continue
+        if not done:
+            return
+        finished = [(running.pop(future), future) for future in done]
+        trouble += [raised for _, future in finished if (raised := future.exception()) is not None]
+        yield [(number, future.result()) for number, future in finished if future.exception() is None]
+    raise trouble[0]
 
 
 def concurrency(step: object) -> int:

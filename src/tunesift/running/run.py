@@ -12,7 +12,9 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Protocol
@@ -20,11 +22,12 @@ from typing import Generic, Protocol
 import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from tunesift.datasets import Dataset
-from tunesift.errors import CannotCreate, DataError, ResumeError, RunError, RunLocked, TooManyFailures
-from tunesift.records import Decision, Failure, FailureKind, Record, Score, content_digest
+from tunesift.errors import CannotCreate, DataError, ResumeError, RunError, RunLocked, TooManyFailures, shown
+from tunesift.records import Decision, Failure, FailureKind, Record, content_digest
 from tunesift.running.journal import Entry, Journal, StageJournal, storage_errors, sync, write_json
 from tunesift.running.local import Done
 from tunesift.running.progress import Progress
@@ -32,6 +35,8 @@ from tunesift.running.step import Item, Made, Outcomes, Step
 from tunesift.settings import Json, semantic
 
 _LOG = logging.getLogger(__name__)
+
+_KINDS: TypeAdapter[FailureKind] = TypeAdapter(FailureKind)
 
 FEW_FAILURES = 10
 """Failures of one stage that never stop a run, however small the stage."""
@@ -74,17 +79,13 @@ class Run:
 
     def __enter__(self) -> Run:
         """Lock the folder and open its journal; raises `RunLocked`, naming who holds it, or `CannotCreate`."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = filelock.FileLock(self.folder / "LOCK", timeout=0)
-            self._lock.acquire()
-        except filelock.Timeout:
-            raise RunLocked(_held(self.folder)) from None
-        except OSError as error:
-            raise CannotCreate(f"{self.folder}: cannot be written ({error.strerror}); use another folder.") from error
-        who: Json = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        write_json(self.folder / "holder.json", who)
-        self._journal = Journal(self.folder)
+        with ExitStack() as opening:
+            opening.callback(_locked(self.folder).release)
+            who: Json = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+            write_json(self.folder / "holder.json", who)
+            self._journal = Journal(self.folder)
+            opening.callback(self._journal.close)
+            self._closing = opening.pop_all()
         self._open: dict[str, _Stage] = {}
         self._tables: dict[str, list[Mapping[str, object]]] = {}
         return self
@@ -92,8 +93,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._journal.close()
-        self._lock.release()
+        self._closing.close()
 
     def map(self, stage: str, step: Step[Item, Made], items: Iterable[Item]) -> Outcomes[Made]:
         """Do what is not yet in the stage's journal; return everything asked for.
@@ -102,21 +102,22 @@ class Run:
         one id, `TooManyFailures` where more fail than the recipe allows.
         """
         given: Sequence[Item] = items if isinstance(items, Dataset) else _distinct(stage, list(items))
-        if stage not in self._open:
-            self._open[stage] = _Stage(self._journal.stage(stage, semantic(step)))
-        call: _Call[Item, Made] = _Call(stage, self._open[stage], step)
-        self.progress.begin(stage, len(given), min(len(call.journal), len(given)))
+        journal = self._journal.stage(stage, _settings(step))
+        opened = self._open.setdefault(stage, _Stage(journal))
+        allowed = int(max(FEW_FAILURES, self.max_failures * len(given)))
+        call: _Call[Item, Made] = _Call(stage, opened, step, allowed)
+        self.progress.begin(stage, len(given), max(0, min(len(journal) - len(opened.walked), len(given))))
         began, worked = time.monotonic(), 0
-        allowed = max(FEW_FAILURES, self.max_failures * len(given))
-        for done in self.executor.map(step, call.chunks(given, self.executor.chunk_size(step))):
-            count, failed = call.commit(done)
-            worked += count
-            self.progress.advance(stage, count, failed)
-            call.stopped = len(call.failed) > allowed
-        self.progress.end(stage)
+        try:
+            for done in self.executor.map(step, call.chunks(given, self.executor.chunk_size(step))):
+                items_done, failed = call.commit(done)
+                worked += items_done
+                self.progress.advance(stage, items_done, failed)
+        finally:
+            self.progress.end(stage)
         self.stages.append(StageReport(stage, len(given), worked, len(call.failed), time.monotonic() - began))
         _LOG.info("stage %s: %d items, %d done now, %d failed", stage, len(given), worked, len(call.failed))
-        if len(call.failed) > allowed:
+        if call.stopped:
             raise TooManyFailures(_many(stage, call.failed, allowed))
         return Outcomes(call.rows, call.failed, call.read)
 
@@ -130,11 +131,17 @@ class Run:
         self._tables.setdefault(name, []).extend(rows)
 
     def finish(self, data: Dataset[Record] | None, decisions: Sequence[Decision]) -> Counter[str]:
-        """Check that every record has one decision, write decisions and tables, seal the stages; returns the counts."""
+        """Check that every record has one decision, seal the stages, write decisions and tables; returns the counts.
+
+        Raises `ResumeError` where the folder holds more, or other stages, than the page asked for.
+        """
         counts = Counter(d.action for d in decisions)
         _check_conservation(data, decisions)
+        if left := [stage for stage in self._journal.stages() if stage not in self._open]:
+            raise ResumeError(f'{self.folder}: holds the stage "{left[0]}", which was not asked for now; use another '
+                              "folder, or go back.")  # fmt: skip
         for opened in self._open.values():
-            opened.journal.finish()
+            opened.journal.finish(len(opened.walked))
         columns = {
             "record_id": [d.record_id for d in decisions],
             "action": [d.action for d in decisions],
@@ -146,7 +153,9 @@ class Run:
         )
         write_table(self.folder / "decisions.parquet", pa.table(columns, schema))
         for name, rows in self._tables.items():
-            write_table(self.folder / "tables" / f"{name}.parquet", pa.Table.from_pylist([dict(r) for r in rows]))
+            names = dict.fromkeys(column for row in rows for column in row)
+            table = pa.table({column: [row.get(column) for row in rows] for column in names})
+            write_table(self.folder / "tables" / f"{name}.parquet", table)
         return Counter({str(action): count for action, count in counts.items()})
 
 
@@ -161,29 +170,28 @@ class _Stage:
 class _Call(Generic[Item, Made]):
     """One call of map: which items it was given, which are under way, which failed."""
 
-    def __init__(self, stage: str, opened: _Stage, step: Step[Item, Made]) -> None:
+    def __init__(self, stage: str, opened: _Stage, step: Step[Item, Made], allowed: int) -> None:
         self.stage, self.journal, self._walked = stage, opened.journal, opened.walked
+        self._maker, self._allowed = type(step).__name__, allowed
         self._adapter: TypeAdapter[Made] = TypeAdapter(step.returns)
         self._under_way: dict[int, list[tuple[int, Item, bytes]]] = {}
         self.rows: dict[str, int] = {}
         self.failed: dict[str, Failure] = {}
-        self.stopped = False
+
+    @property
+    def stopped(self) -> bool:
+        """More items failed than may, now and before."""
+        return len(self.failed) > self._allowed
 
     def chunks(self, items: Iterable[Item], size: int) -> Iterator[tuple[int, Sequence[Item]]]:
         """The items that are not done yet, some at a time; none once the call is stopped."""
-        chunk: list[tuple[int, Item, bytes]] = []
-        number = 0
-        for row, item, digest in self._missing(items):
-            chunk.append((row, item, digest))
-            if len(chunk) == size:
-                self._under_way[number] = chunk
-                yield number, [i for _, i, _ in chunk]
-                chunk, number = [], number + 1
-                if self.stopped:
-                    return
-        if chunk:
+        missing = self._missing(items)
+        for number in count():
+            chunk = list(islice(missing, size))
+            if not chunk or self.stopped:
+                return
             self._under_way[number] = chunk
-            yield number, [i for _, i, _ in chunk]
+            yield number, [item for _, item, _ in chunk]
 
     def _missing(self, items: Iterable[Item]) -> Iterator[tuple[int, Item, bytes]]:
         for item in items:
@@ -203,55 +211,89 @@ class _Call(Generic[Item, Made]):
         entries = []
         for number, outcomes in done:
             for (row, item, digest), outcome in zip(self._under_way.pop(number), outcomes, strict=True):
-                failure = outcome if isinstance(outcome, Failure) else _not_finite(outcome)
-                if failure is not None:
-                    self.failed[item.id] = failure
-                    entries.append(Entry(row, item.id, digest, failure.kind, failure.message))
-                elif not isinstance(outcome, Failure):
-                    entries.append(Entry(row, item.id, digest, None, self._adapter.dump_json(outcome).decode()))
+                written = _writable(outcome) if isinstance(outcome, Failure) else self._written(outcome)
+                if isinstance(written, Failure):
+                    self.failed[item.id] = written
+                    entries.append(Entry(row, item.id, digest, written.kind, written.message))
+                else:
+                    entries.append(Entry(row, item.id, digest, None, written))
         self.journal.commit(entries)
         return len(entries), sum(e.failure is not None for e in entries)
 
+    def _written(self, outcome: Made) -> str | Failure:
+        """JSON of an outcome that reads back as it is; a `Failure` where a number in it is not finite."""
+        try:
+            written = self._adapter.dump_json(outcome, warnings="error").decode()
+            if "null" in written:  # None, or what JSON has no number for
+                if number := _not_finite(self._adapter.dump_python(outcome, mode="json")):
+                    return Failure("not-finite", f"a number in the outcome is {number}")
+                self._adapter.validate_json(written)
+        except (PydanticSerializationError, ValidationError) as error:
+            said = shown(str(error).splitlines()[-1].strip())
+            raise RunError(f'stage "{self.stage}": {self._maker} gave an outcome that is not of the type it returns, '
+                           f"or cannot be written ({said}).") from error  # fmt: skip
+        return written
+
     def read(self, row: int) -> Made | Failure:
         entry = self.journal.get(row)
-        if entry is None:
-            raise RunError(f'stage "{self.stage}" lost row {row}; start the run again.')
+        assert entry is not None  # map gives outcomes when every row is done
         return self._adapter.validate_json(entry.outcome) if entry.failure is None else _failure(entry)
 
 
-def _not_finite(outcome: object) -> Failure | None:
-    """A score that is not a number is a failure, whatever scorer made it."""
-    if isinstance(outcome, Score) and outcome.value is not None and not math.isfinite(outcome.value):
-        return Failure("not-finite", f"the score is {outcome.value}")
-    return None
+def _settings(step: object) -> Json:
+    """What decides a step's outcomes: its settings, and its class where they name no kind."""
+    settings = semantic(step)
+    return {"kind": type(step).__name__, **settings} if isinstance(settings, dict) else settings
+
+
+def _not_finite(value: object) -> float | None:
+    """The first number in a JSON value that is no number to JSON; None where there is none."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((found for v in inner if (found := _not_finite(v)) is not None), None)
+
+
+def _writable(failure: Failure) -> Failure:
+    """The same failure; halves of surrogate pairs, which cannot be written, become question marks."""
+    return Failure(failure.kind, failure.message.encode(errors="replace").decode())
 
 
 def _failure(entry: Entry) -> Failure:
-    kinds: TypeAdapter[FailureKind] = TypeAdapter(FailureKind)
-    return Failure(kinds.validate_python(entry.failure), entry.outcome)
+    return Failure(_KINDS.validate_python(entry.failure), entry.outcome)
 
 
 def _other(stage: str, entry: Entry, id: str) -> str:
     if entry.id != id:
-        return f'stage "{stage}" was given the item "{entry.id[:60]}" where it is now given "{id[:60]}".'
+        return f'stage "{stage}" was given the item "{shown(entry.id)}" where it is now given "{shown(id)}".'
     return (
-        f'stage "{stage}": the content of the item "{id[:60]}" is not what it was; use another folder, or restore it.'
+        f'stage "{stage}": the content of the item "{shown(id)}" is not what it was; use another folder, or restore it.'
     )
 
 
 def _distinct(stage: str, items: list[Item]) -> list[Item]:
     twice = [id for id, count in Counter(item.id for item in items).items() if count > 1]
     if twice:
-        raise DataError(f'stage "{stage}" was given two items with the id "{twice[0][:60]}"; ids must be unique.')
+        raise DataError(f'stage "{stage}" was given two items with the id "{shown(twice[0])}"; ids must be unique.')
     return items
 
 
-def _many(stage: str, failed: Mapping[str, Failure], allowed: float) -> str:
-    common = Counter(f"{f.kind}: {f.message}"[:100] for f in failed.values()).most_common(3)
+def _many(stage: str, failed: Mapping[str, Failure], allowed: int) -> str:
+    common = Counter(shown(f"{f.kind}: {f.message}") for f in failed.values()).most_common(3)
     said = "; ".join(f"{count} times {message}" for message, count in common)
-    return (
-        f'stage "{stage}": {len(failed)} items failed, more than {int(allowed)} ({said}); raise max_failures to go on.'
-    )
+    return f'stage "{stage}": {len(failed)} items failed, more than {allowed} ({said}); raise max_failures to go on.'
+
+
+def _locked(folder: Path) -> filelock.BaseFileLock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = filelock.FileLock(folder / "LOCK", timeout=0)
+        lock.acquire()
+    except filelock.Timeout:
+        raise RunLocked(_held(folder)) from None
+    except OSError as error:
+        raise CannotCreate(f"{folder}: cannot be written ({error.strerror}); use another folder.") from error
+    return lock
 
 
 def _held(folder: Path) -> str:
@@ -264,17 +306,21 @@ def _held(folder: Path) -> str:
 
 def _check_conservation(data: Dataset[Record] | None, decisions: Sequence[Decision]) -> None:
     decided = Counter(d.record_id for d in decisions if d.action != "create")
-    given = list(data.ids()) if data is not None else []
-    wrong = next((id for id in given if decided[id] != 1), None) or next(iter(set(decided) - set(given)), None)
-    if wrong is not None:
-        raise RunError(f'record "{wrong[:60]}" has {decided[wrong]} decisions; every record must have exactly one.')
+    given = dict.fromkeys(data.ids()) if data is not None else {}
+    for id in given:
+        if decided[id] != 1:
+            raise RunError(f'record "{shown(id)}" has {decided[id]} decisions; every record must have exactly one.')
+    for id in decided:
+        if id not in given:
+            raise RunError(f'"{shown(id)}" was decided on and is no record of the input; a new record is "create".')
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file whole or not at all."""
+    """Write a Parquet file whole or not at all; the folder must be locked, so that its temporary name is ours."""
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        part = path.with_name(f"{path.name}.tmp")
         pq.write_table(table, part, compression="zstd", write_page_checksum=True)
         sync(part)
         part.replace(path)
+        sync(path.parent)

@@ -152,7 +152,7 @@ class ReversedIFD(Scorer):
         return _scores(self.student, [self._pairs(record) for record in chunk], self.ratio)
 
     def _pairs(self, record: Record) -> list[tuple[Span, Span]]:
-        instruction = record.prompt[-1].text
+        instruction = record.prompt[-1].text if record.prompt else ""
         if not record.response.strip() or not instruction.strip():
             return []
         question = Message("user", fill(REVERSED, response=record.response))

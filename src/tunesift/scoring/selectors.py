@@ -49,20 +49,18 @@ def top(values: Mapping[str, float], count: int) -> list[str]:
     return order[:count]
 
 
-def check_fraction(name: str, fraction: float | None) -> None:
-    """Raise `RecipeError` for what is not a fraction above 0 and up to 1."""
+def check_fraction(name: str, fraction: float | None, *, or_count: bool = False) -> None:
+    """Raise `RecipeError` for what is not a fraction above 0 and up to 1; perhaps a count was meant."""
     if fraction is not None and not 0 < fraction <= 1:
-        right = (
-            f"write {name}.count={int(fraction)} to keep so many records"
-            if fraction > 1
-            else "write 0.1 to keep 10 percent"
-        )
+        right = "write 0.1 to keep 10 percent"
+        if or_count and 1 < fraction < math.inf:
+            right = f"write {name}.count={int(fraction)} to keep so many records"
         raise RecipeError(f"{name}.fraction: {fraction:g} is not a fraction above 0 and up to 1; {right}.")
 
 
 def check_budget(fraction: float | None, count: int | None) -> None:
     """Raise `RecipeError` unless exactly one of the two is given and means something."""
-    check_fraction("keep", fraction)
+    check_fraction("keep", fraction, or_count=True)
     if count is not None and count < 1:
         raise RecipeError(f"keep.count: {count} keeps nothing; write the number of records to keep.")
     if (fraction is None) == (count is None):
@@ -88,7 +86,7 @@ class Largest(Settings):
 
     def __call__(self, pool: Pool) -> list[Decision]:
         """The best of those within the bounds; ties go to the earlier record."""
-        return _ranked(pool, self.fraction, self.count, lambda v: _bound(v, self.below, self.at_most), "largest", 1)
+        return _ranked(pool, self.fraction, self.count, _Order("largest", 1, self.below, self.at_most))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +106,7 @@ class Smallest(Settings):
 
     def __call__(self, pool: Pool) -> list[Decision]:
         """The smallest of those within the bound; ties go to the earlier record."""
-        return _ranked(pool, self.fraction, self.count, lambda v: _bound(v, self.below, None), "smallest", -1)
+        return _ranked(pool, self.fraction, self.count, _Order("smallest", -1, self.below))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +157,8 @@ class Quota(Settings):
             group = groups.get(id, "none")
             sizes[group] += 1
             score = pool.scores.get(id)
-            if score is not None and score.value is not None and not _bound(score.value, self.below, None):
-                valid[group][id] = score.value
+            if (value := _finite(score)) is not None and not _bound(value, self.below, None):
+                valid[group][id] = value
         chosen = {g: top(values, max(1, budget(self.fraction, None, sizes[g]))) for g, values in valid.items()}
         kept = {id: f"{place} of {sizes[g]} in {g}" for g, ids in chosen.items() for place, id in enumerate(ids, 1)}
 
@@ -218,11 +216,16 @@ class Longest(Settings):
         """The responses with the most characters; ties go to the earlier record."""
         lengths = {r.id: Score(float(len(r.response))) for r in pool.data}
         by_length = Pool(pool.data, lengths, {}, "characters", pool.stream)
-        return _ranked(by_length, self.fraction, self.count, lambda _: "", "longest", 1)
+        return _ranked(by_length, self.fraction, self.count, _Order("longest", 1))
 
 
 NEEDS_NO_SCORES = (Random, Longest)
 """Selectors for which nothing is scored."""
+
+
+def _finite(score: Score | None) -> float | None:
+    value = None if score is None else score.value
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _bound(value: float, below: float | None, at_most: float | None) -> str:
@@ -231,18 +234,30 @@ def _bound(value: float, below: float | None, at_most: float | None) -> str:
     return f"above {at_most:g}" if at_most is not None and value > at_most else ""
 
 
-def _ranked(pool: Pool, fraction: float | None, count: int | None, outside: Callable[[float], str], word: str,
-            sign: int) -> list[Decision]:  # fmt: skip
-    found = {id: s.value for id in pool.data.ids() if (s := pool.scores.get(id)) is not None and s.value is not None}
-    valid = {id: sign * v for id, v in found.items() if not outside(v)}
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """Which end of the scores is kept, and between which bounds."""
+
+    word: str
+    sign: int
+    below: float | None = None
+    at_most: float | None = None
+
+    def outside(self, value: float) -> str:
+        return _bound(value, self.below, self.at_most)
+
+
+def _ranked(pool: Pool, fraction: float | None, count: int | None, order: _Order) -> list[Decision]:
+    found = {id: value for id in pool.data.ids() if (value := _finite(pool.scores.get(id))) is not None}
+    valid = {id: order.sign * v for id, v in found.items() if not order.outside(v)}
     ranking = top(valid, len(valid))
     ranks = {id: place for place, id in enumerate(ranking, start=1)}
     kept = min(len(ranking), budget(fraction, count, len(pool.data)))
-    share = f"{word} {fraction * 100:g}%" if count is None and fraction is not None else f"{word} {kept}"
+    share = f"{order.word} {fraction * 100:g}%" if count is None and fraction is not None else f"{order.word} {kept}"
     last = f"; the last one kept has {found[ranking[kept - 1]]:.4f}" if kept else ""
 
     def verdict(id: str, value: float) -> Decision:
-        if bound := outside(value):
+        if bound := order.outside(value):
             return Decision(id, "drop", f"{pool.label} {bound}: {value:.4f}")
         place = f"{pool.label} {value:.4f}, rank {ranks[id]} of {len(ranking)}"
         if ranks[id] <= kept:
@@ -256,10 +271,12 @@ def _decide(pool: Pool, verdict: Callable[[str, float], Decision]) -> list[Decis
     decisions = []
     for id in pool.data.ids():
         score, failure = pool.scores.get(id), pool.failures.get(id)
+        value = _finite(score)
         if failure is not None:
             decisions.append(Decision(id, "quarantine", f"{failure.kind}: {failure.message}"))
-        elif score is None or score.value is None or not math.isfinite(score.value):
-            decisions.append(Decision(id, "drop", f"no score: {score.note if score else 'not scored'}"))
+        elif value is None:
+            note = score.note or "not a finite number" if score else "not scored"
+            decisions.append(Decision(id, "drop", f"no score: {note}"))
         else:
-            decisions.append(verdict(id, score.value))
+            decisions.append(verdict(id, value))
     return decisions

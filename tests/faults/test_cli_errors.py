@@ -1,0 +1,395 @@
+"""What a user reads when something is wrong: one sentence, on stderr, with the exit code of its family; no traceback."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tunesift import Local, Run, cli
+
+SCRIPTED = "scorer.student.kind=scripted"
+ROWS = [{"instruction": f"Question {n}?", "input": "", "output": f"Answer {n} of it."} for n in range(20)]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a command gave."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def sentence(self) -> str:
+        """The one line on stderr; fails where there is none or more."""
+        assert self.out == ""
+        assert self.err.endswith("\n")
+        assert self.err.count("\n") == 1, self.err
+        assert "Traceback" not in self.err
+        assert len(self.err) <= 401
+        assert self.err[:-1].isprintable()
+        return self.err[:-1]
+
+
+Command = Callable[..., Told]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of one's own to stand in, with a sound file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text(LINES)
+    handlers = logging.root.handlers[:]
+    yield tmp_path
+    logging.root.handlers[:] = handlers
+
+
+@pytest.fixture
+def tunesift(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command line, in this process."""
+
+    def run(*words: str) -> Told:
+        monkeypatch.setattr(sys, "argv", ["tunesift", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return Told(int(ended.value.code or 0), said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def select(tunesift: Command) -> Command:
+    """`tunesift select` with a scripted student, quiet."""
+    return lambda *words: tunesift("select", *words, SCRIPTED, "--quiet")
+
+
+FILES: dict[str, tuple[str, str | bytes | None, str]] = {
+    "no file": ("b.jsonl", None, "E101 b.jsonl: there is no such file; check the path."),
+    "no bytes": ("b.jsonl", "", "E101 b.jsonl: the file is empty; give a file with at least one record."),
+    "no records": ("b.json", "[]", "E101 b.json: the file has no records; give a file with at least one."),
+    "blank lines": ("b.jsonl", "\n  \n\n", "E101 b.jsonl: the file has no records; give a file with at least one."),
+    "broken array": (
+        "b.json", '[\n {"instruction": "x",\n  "output" "y"}\n]',
+        'E105 b.json: none of its rows is a record; the first, b.json:2: not valid JSON: expecting \':\' delimiter; give one '
+        "record a line, or one JSON array.",
+    ),
+    "broken lines": (
+        "b.jsonl", '{"instruction": x}\n' * 30,
+        "E105 b.jsonl: none of its rows is a record; the first, b.jsonl:1: not valid JSON: expecting value; give one record "
+        "a line, or one JSON array.",
+    ),
+    "Latin-1": (
+        "b.jsonl", '{"instruction": "é"}'.encode("latin-1"),
+        "E105 b.jsonl: none of its rows is a record; the first, b.jsonl:1: byte 17 is not valid UTF-8; save the file as "
+        "UTF-8; give one record a line, or one JSON array.",
+    ),
+    "strange fields": (
+        "b.jsonl", '{"text": "x", "label": 1}',
+        "E201 b.jsonl:1: fields are text, label, no format we know; give --format, one of alpaca, sharegpt, messages, "
+        "prompt-completion, preference.",
+    ),
+    "strange ending": (
+        "b.csv", "a,b",
+        "E116 b.csv: the ending is not one we know; use .json, .jsonl, .parquet, or the first two with .gz or .zst.",
+    ),
+    "one id twice": (
+        "b.jsonl", '{"id": "x", "prompt": "a", "completion": "b"}\n' * 2,
+        "E208 b.jsonl:2: an id stands more than once, x; make ids unique, or set duplicate_ids=first or suffix.",
+    ),
+    "no response": (
+        "b.jsonl", '{"instruction": "x", "text": "y"}',
+        'E105 b.jsonl: none of its rows is a record; the first, b.jsonl:1: record has neither "output" nor "response"; its '
+        "fields are instruction, text; give one record a line, or one JSON array.",
+    ),
+    "many broken rows": (
+        "b.jsonl", LINES + "{\n" * 30,
+        "E199 b.jsonl: 30 of the first 50 rows are broken; first, b.jsonl:21: not valid JSON: the text ends too early; "
+        "raise max_bad to go on without them.",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_cannot_be_read_is_named_with_the_trouble(select: Command, place: Path, name: str) -> None:
+    path, content, sentence = FILES[name]
+    if content is not None:
+        (place / path).write_bytes(content if isinstance(content, bytes) else content.encode())
+    told = select(path, "-o", "out.jsonl")
+    assert (told.code, told.sentence) == (65, sentence)
+    assert not (place / "out.jsonl.run").exists()
+    assert not (place / "out.jsonl").exists()
+
+
+SETTINGS = {
+    "keep=0": "keep.fraction: 0 is not a fraction above 0 and up to 1; write 0.1 to keep 10 percent.",
+    "keep=1.5": "keep.fraction: 1.5 is not a fraction above 0 and up to 1; write keep.count=1 to keep so many records.",
+    "keep=20": "keep.fraction: 20 is not a fraction above 0 and up to 1; write keep.count=20 to keep so many records.",
+    "keep=abc": "keep: 'abc' is not a fraction; write keep=10% or keep=0.1 to keep 10 percent.",
+    "keep=-5%": "keep: '-5%' is not a fraction; write keep=10% or keep=0.1 to keep 10 percent.",
+    "kep=10%": "method.kep: there is no such setting; did you mean keep?",
+    "keep.fractoin=0.1": "method.keep.fractoin: there is no such setting; did you mean fraction?",
+    "scorer.studnet.name=x": "method.scorer.studnet: there is no such setting; did you mean student?",
+    "scorer.x=1": "method.scorer.x: there is no such setting; there are kind, student, profile, ratio, template, turns.",
+    "scorer.kind=ifdd": "method.scorer.kind: 'ifdd' is unknown; use one of 'ifd', 'reversed-ifd'.",
+    "scorer.student.kind=gpt": "method.scorer.student.kind: 'gpt' is unknown; use one of 'transformers', 'scripted'.",
+    "scorer.profile=best": "method.scorer.profile: 'best' does not fit; input should be 'canonical', 'cherry' or 'superfilter'.",
+    "seed=x": "seed: 'x' does not fit; input should be a valid integer.",
+    "seed=012": "seed: '012' does not fit; input should be a valid integer.",
+    "limit=1.5": "limit: 1.5 does not fit; input should be a valid integer.",
+    "limit=-1": "limit: -1 reads nothing; write the number of rows to read.",
+    "max_bad=5": "max_bad: 5 is not a fraction from 0 to 1; write 0.05 for 5 percent.",
+    "max_failures=-1%": "max_failures: '-1%' does not fit; input should be a valid number.",
+    "keep": '"keep" is not a setting; write name=value, such as keep=10%.',
+    "=5": '"=5" is not a setting; write name=value, such as keep=10%.',
+    "keep..fraction=5": '"keep..fraction=5" is not a setting; write name=value, such as keep=10%.',
+    "seed=[1": "seed line 1: is not valid YAML (expected ',' or ']', but got '<stream end>'); check the indentation.",
+    "seed={a: 1, a: 2}": 'seed: the key "a" stands twice; write each setting once, as plain YAML.',
+    "format=alpacca": "format: 'alpacca' does not fit; input should be 'alpaca', 'sharegpt', 'messages', 'prompt-completion' or 'preference'.",
+    "duplicate_ids=last": "duplicate_ids: 'last' does not fit; input should be 'refuse', 'first' or 'suffix'.",
+    "keep.kind=quota": "method.keep.group: is not given; give it a value.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_wrong_setting_is_named_with_what_would_be_right(tunesift: Command, place: Path, setting: str) -> None:
+    told = tunesift("select", "a.jsonl", "-o", "out.jsonl", setting)
+    assert (told.code, told.sentence) == (64, SETTINGS[setting])
+    assert sorted(p.name for p in place.iterdir()) == ["a.jsonl"]
+
+
+def test_several_wrong_settings_are_told_together(tunesift: Command) -> None:
+    told = tunesift("select", "a.jsonl", "-o", "out.jsonl", "keep.fraction=2", "seed=x", "kep=1", "scorer.profile=x")
+    assert told.code == 64
+    assert sorted(line.partition(":")[0] for line in told.err.splitlines()) == [
+        "keep.fraction", "method.kep", "method.scorer.profile", "seed",
+    ]  # fmt: skip
+
+
+def test_what_a_message_quotes_is_short_and_cannot_drive_the_terminal(select: Command, place: Path) -> None:
+    evil = "\x1b[31m\u202e\r\n" + "x" * 600
+    (place / "b.jsonl").write_text(json.dumps({evil: 1}))
+    (place / "c.jsonl").write_text(json.dumps({"id": evil, "prompt": "x", "completion": "y"}) + "\n" * 2)
+    (place / "d.jsonl").write_text(f'{{"prompt": "x", "{"y" * 600}": 1, "{"y" * 600}": 2}}')
+    for words in (
+        ["b.jsonl"],
+        ["c.jsonl"],
+        ["d.jsonl"],
+        ["a.jsonl", f"seed={evil}"],
+        ["a.jsonl", f"{evil}=1"],
+        [evil[:200]],
+    ):
+        told = select(*words, "-o", "out.jsonl")
+        assert told.code in (0, 64, 65)
+        assert told.code == 0 or told.sentence.count("x" * 80) + told.sentence.count("y" * 80) <= 3
+
+
+def test_an_unknown_model_folder_is_named(tunesift: Command, place: Path) -> None:
+    told = tunesift("select", "a.jsonl", "-o", "out.jsonl", "scorer.student.name=./nowhere", "--quiet")
+    assert (told.code, "./nowhere" in told.sentence) == (69, True)
+    assert not (place / "out.jsonl.run").exists(), "the name put right must not meet the run of the wrong one"
+
+
+def test_an_output_that_exists_is_never_overwritten(select: Command, place: Path) -> None:
+    (place / "out.jsonl").write_text("mine")
+    (place / "folder.jsonl").mkdir()
+    (place / "link.jsonl").symlink_to("nowhere")
+    for name in ("out.jsonl", "folder.jsonl", "link.jsonl"):
+        told = select("a.jsonl", "-o", name)
+        assert (told.code, told.sentence) == (73, f"{name}: exists already; choose another output, or remove it.")
+    assert (place / "out.jsonl").read_text() == "mine"
+
+
+def test_the_output_cannot_be_the_input(select: Command, place: Path) -> None:
+    told = select("a.jsonl", "-o", "a.jsonl")
+    assert (told.code, told.sentence) == (64, "E701 output: a.jsonl is the input itself; write to another file.")
+    assert (place / "a.jsonl").read_text() == LINES
+
+
+@pytest.mark.parametrize(
+    "output", ["a.jsonl/out.jsonl", "/proc/none/out.jsonl", "/dev/null/out.jsonl", f"{'x' * 250}.jsonl"]
+)
+@pytest.mark.parametrize("folder", [[], ["folder=run"]])
+def test_an_output_in_an_impossible_place_is_refused_before_any_work(
+    select: Command, place: Path, output: str, folder: list[str]
+) -> None:
+    told = select("a.jsonl", "-o", output, *folder)
+    assert told.code == 73
+    assert "cannot be written" in told.sentence
+    assert sorted(p.name for p in place.iterdir()) == ["a.jsonl"]
+
+
+def test_a_run_folder_in_an_impossible_place_is_refused(select: Command, place: Path) -> None:
+    told = select("a.jsonl", "-o", "out.jsonl", "folder=a.jsonl/run")
+    assert (told.code, "cannot be written" in told.sentence) == (73, True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permission bits do not hold for root")
+def test_a_read_only_folder_is_refused(select: Command, place: Path) -> None:
+    (place / "closed").mkdir(mode=0o500)
+    told = select("a.jsonl", "-o", "closed/out.jsonl")
+    assert (told.code, "Permission denied" in told.sentence) == (73, True)
+
+
+def test_a_run_folder_that_is_being_written_says_by_whom(select: Command, place: Path) -> None:
+    with Run(place / "out.jsonl.run", Local()):
+        told = select("a.jsonl", "-o", "out.jsonl")
+    assert told.code == 75
+    assert f"out.jsonl.run is being written by process {os.getpid()} on " in told.sentence
+    assert (place / "out.jsonl.run" / "state.db").exists()
+
+
+def test_a_run_with_other_settings_is_refused_with_the_old_and_the_new(select: Command) -> None:
+    assert select("a.jsonl", "-o", "out.jsonl").code == 0
+    told = select("a.jsonl", "-o", "out.jsonl", "keep=20%", "seed=5")
+    assert told.code == 64
+    assert told.sentence == (
+        "out.jsonl.run: holds another run: method.keep.fraction was 0.1 and is now 0.2, seed was 0 and is now 5; use another "
+        "output or folder, or go back."
+    )
+    assert select("a.jsonl", "-o", "out.jsonl").code == 0
+
+
+def test_a_run_of_another_input_is_refused(select: Command, place: Path) -> None:
+    assert select("a.jsonl", "-o", "out.jsonl").code == 0
+    (place / "a.jsonl").write_text(LINES + LINES)
+    told = select("a.jsonl", "-o", "out.jsonl")
+    assert (told.code, "the input a.jsonl has changed since the run began" in told.sentence) == (64, True)
+
+
+def test_an_output_that_was_changed_by_hand_is_not_taken_for_ours(select: Command, place: Path) -> None:
+    assert select("a.jsonl", "-o", "out.jsonl").code == 0
+    (place / "out.jsonl").write_text("mine now")
+    told = select("a.jsonl", "-o", "out.jsonl")
+    assert (told.code, "was changed after the run wrote it" in told.sentence) == (73, True)
+    assert (place / "out.jsonl").read_text() == "mine now"
+
+
+@pytest.mark.parametrize("name", ["run.json", "result.json"])
+def test_a_damaged_run_folder_says_so(tunesift: Command, select: Command, place: Path, name: str) -> None:
+    assert select("a.jsonl", "-o", "out.jsonl").code == 0
+    (place / "out.jsonl.run" / name).write_text('{"recipe": ')
+    for told in (select("a.jsonl", "-o", "out.jsonl"), tunesift("inspect", "out.jsonl.run")):
+        assert told.code == 74
+        assert told.sentence.startswith(f"out.jsonl.run/{name}: is damaged (")
+        assert told.sentence.endswith("delete the run folder to begin anew.")
+
+
+def test_after_a_failure_the_same_command_can_be_put_right(tunesift: Command, place: Path) -> None:
+    (place / "b.jsonl").write_text("{\n")
+    words = ["b.jsonl", "-o", "out.jsonl", SCRIPTED, "--quiet"]
+    assert tunesift("select", *words).code == 65
+    (place / "b.jsonl").write_text(LINES)
+    assert tunesift("select", *words[:3], "scorer.student.name=./nowhere", "--quiet").code == 69
+    assert tunesift("select", *words).code == 0
+
+
+RECIPES: dict[str, tuple[str | bytes, str]] = {
+    "a key twice": ("output: x.jsonl\nseed: 1\nseed: 2\n", 'r.yaml: the key "seed" stands twice; write each setting once, as plain YAML.'),
+    "a tab": ("output: x.jsonl\nmethod:\n\tkind: select\n", "r.yaml line 3: is not valid YAML (found character '\\t' that cannot start any token); check the indentation."),
+    "anchors": ("output: x.jsonl\na: &a [1]\nb: *a\n", "r.yaml: an alias refers to another place; write each setting once, as plain YAML."),
+    "a list": ("- output\n- method\n", "r.yaml: a recipe is a mapping of settings; write `method:` and `output:` in it."),
+    "nothing": ("", "r.yaml: a recipe is a mapping of settings; write `method:` and `output:` in it."),
+    "no as a number": ("output: x.jsonl\nmethod: {kind: select}\nseed: no\n", "seed: 'no' does not fit; input should be a valid integer."),
+    "yes as a text": ("output: yes\nmethod: {kind: select}\nseed: on\n", "seed: 'on' does not fit; input should be a valid integer."),
+    "octal": ("output: x.jsonl\nmethod: {kind: select}\nseed: 012\n", "seed: '012' does not fit; input should be a valid integer."),
+    "sexagesimal": ("output: x.jsonl\nmethod: {kind: select}\nseed: 1:30\n", "seed: '1:30' does not fit; input should be a valid integer."),
+    "a date": ("output: x.jsonl\nmethod: {kind: select}\nseed: 2024-01-01\n", "seed: '2024-01-01' does not fit; input should be a valid integer."),
+    "a tag": ("output: !!python/object/apply:os.system [x]\n", "r.yaml line 1: is not valid YAML (could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.system'); check the indentation."),
+    "a number for a key": ("output: x.jsonl\n1: 2\n", "r.yaml: the key 1 is not a text; write each setting once, as plain YAML."),
+    "a merge": ("output: x.jsonl\nmethod: {kind: select, <<: {kind: score}}\n", "method.<<: there is no such setting; there are kind, scorer, keep."),
+    "two documents": ("output: x.jsonl\n---\nseed: 1\n", "r.yaml line 2: is not valid YAML (but found another document); check the indentation."),
+    "infinity": ("output: x.jsonl\nmethod: {kind: select}\nmax_bad: 1e999\n", "r.yaml: holds a value that no setting can have; use texts, numbers, lists and mappings."),
+    "a control character": ("output: \x01\n", "r.yaml: unacceptable character #x0001: special characters are not allowed; write each setting once, as plain YAML."),
+    "Latin-1": ("output: é\n".encode("latin-1"), "r.yaml: byte 8 is not valid UTF-8; save the file as UTF-8."),
+    "deep nesting": ("a: " + "[" * 5_000, "r.yaml: is nested too deep; write each setting once, as plain YAML."),
+    "no method": ("output: x.jsonl\n", "method: is not given; give it a value."),
+    "no output": ("method: {kind: select}\n", "output: is not given; give it a value."),
+    "no kind": ("output: x.jsonl\nmethod: {keep: {kind: random}}\n", "method: is not given; name its kind."),
+    "no input": ("output: x.jsonl\nmethod: {kind: select}\n", "input: is not given; name the file to read."),
+    "a megabyte": ("#" * 2**20 + "#", "r.yaml: a recipe has at most 1048576 bytes; this file is something else."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_that_does_not_fit_says_why(tunesift: Command, place: Path, name: str) -> None:
+    content, sentence = RECIPES[name]
+    (place / "r.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    told = tunesift("run", "r.yaml")
+    assert told.code == 64
+    assert told.sentence == sentence
+    assert sorted(p.name for p in place.iterdir()) == ["a.jsonl", "r.yaml"]
+
+
+def test_a_bomb_of_anchors_is_refused_at_once(tunesift: Command, place: Path) -> None:
+    levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 10)]
+    (place / "r.yaml").write_text("\n".join(["output: x.jsonl", "l0: &l0 [x]", *levels]))
+    assert tunesift("run", "r.yaml").code == 64
+
+
+def test_a_recipe_that_is_not_there_is_named(tunesift: Command) -> None:
+    told = tunesift("run", "nowhere.yaml")
+    assert (told.code, told.sentence) == (64, "nowhere.yaml: there is no such recipe; check the path.")
+
+
+USAGE = {
+    ("selct",): "No such command 'selct'",
+    ("select",): "Missing argument",
+    ("select", "a.jsonl"): "Missing option '--output' / '-o'",
+    ("select", "a.jsonl", "-o", "b.jsonl", "--kep", "5"): "No such option: --kep",
+    ("select", "a.jsonl", "-o", "b.jsonl", "--limit", "x"): "Invalid value for '--limit'",
+    ("select", "a.jsonl", "-o", "b.jsonl", "--limit", "0"): "Invalid value for '--limit'",
+    ("inspect",): "Missing argument",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", USAGE)
+def test_a_command_that_is_not_one_ends_with_64_and_a_way_to_help(tunesift: Command, words: tuple[str, ...]) -> None:
+    told = tunesift(*words)
+    assert told.code == 64
+    assert USAGE[words] in told.sentence
+    assert told.sentence.endswith(" --help.")
+
+
+def test_what_is_not_there_to_inspect_or_to_plan_is_named(tunesift: Command, select: Command, place: Path) -> None:
+    assert select("a.jsonl", "-o", "out.jsonl").code == 0
+    wanted = {
+        ("inspect", "nowhere"): (65, "nowhere: is not a run's folder; it has no run.json."),
+        ("inspect", "out.jsonl.run", "no\x1bid"): (65, 'out.jsonl.run: no record has the id "no\\x1bid"; ids are in decisions.parquet.'),
+        ("plan", "selct", "a.jsonl"): (64, "there is no method selct; use one of cherry, score, select, superfiltering, or a recipe in YAML."),
+        ("plan", "select"): (64, "input: is not given; name the file to read."),
+        ("plan", "select", "nowhere.jsonl"): (65, "E101 nowhere.jsonl: there is no such file; check the path."),
+    }  # fmt: skip
+    for words, expected in wanted.items():
+        told = tunesift(*words)
+        assert (told.code, told.sentence) == expected
+
+
+def test_ctrl_c_ends_with_a_word_on_how_to_go_on(tunesift: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tunesift.cli.commands.list_everything", interrupted)
+    told = tunesift("list")
+    assert (told.code, told.sentence) == (130, "stopped; start the same command again to go on")
+
+
+def test_the_installed_command_says_the_same_as_its_function(place: Path) -> None:
+    script = [sys.executable, "-m", "tunesift.cli"]
+    for words, code, sentence in (
+        (["select", "b.jsonl", "-o", "x.jsonl"], 65, "E101 b.jsonl: there is no such file; check the path.\n"),
+        (["selct"], 64, "No such command 'selct'"),
+    ):
+        done = subprocess.run([*script, *words], capture_output=True, text=True, check=False, cwd=place)
+        assert (done.returncode, done.stdout) == (code, "")
+        assert done.stderr.startswith(sentence)

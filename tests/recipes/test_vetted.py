@@ -1,0 +1,84 @@
+"""Every vetted recipe loads, is the constructor call that it looks like, and says where its numbers come from."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path, PosixPath
+
+import pytest
+
+import tunesift
+from tunesift import Recipe, ScriptedModel, load_recipe, recipe_for, run_recipe
+from tunesift.planning import plan
+from tunesift.recipe import as_json, check, vetted
+
+FILES = sorted((Path(tunesift.__file__).parent / "recipes").glob("*.yaml"))
+NAMES = [file.stem for file in FILES]
+PUBLIC = {name: getattr(tunesift, name) for name in tunesift.__all__} | {"PosixPath": PosixPath}
+
+
+@pytest.fixture(params=FILES, ids=NAMES)
+def file(request: pytest.FixtureRequest) -> Path:
+    return Path(request.param)
+
+
+@pytest.fixture
+def recipe(file: Path) -> Recipe:
+    return recipe_for(file.stem, Path("in.jsonl"), Path("out.jsonl"))
+
+
+def test_there_is_a_recipe_for_every_method() -> None:
+    kinds = {str(vetted(name)["method"]["kind"]) for name in NAMES}  # type: ignore[call-overload, index]
+    assert kinds == {"select", "cherry", "score"}
+    assert {"select", "cherry", "score", "superfiltering"} <= set(NAMES)
+
+
+def test_it_loads_as_a_file_too(file: Path, recipe: Recipe) -> None:
+    assert load_recipe(file, ["input=in.jsonl", "output=out.jsonl"]) == recipe
+
+
+def test_it_comes_back_from_json(recipe: Recipe) -> None:
+    assert check(json.loads(json.dumps(as_json(recipe)))) == recipe
+
+
+def test_it_equals_the_constructor_call_that_it_prints_as(recipe: Recipe) -> None:
+    assert eval(repr(recipe), dict(PUBLIC)) == recipe
+
+
+def test_it_names_the_source_of_its_numbers(file: Path) -> None:
+    text = file.read_text("utf-8")
+    comment = "\n".join(line for line in text.splitlines() if line.startswith("#"))
+    assert text.startswith("#")
+    assert re.search(r"arXiv:\d{4}\.\d{5}|card \w+\.md", comment), "name a paper or a card"
+
+
+def test_it_names_nothing_that_has_to_be_downloaded_unless_its_comment_says_so(file: Path) -> None:
+    names = re.findall(r"name: ([\w/.-]+)", file.read_text("utf-8"))
+    assert set(names) <= {"embedded"} or "Set scorer.student.name to a folder" in file.read_text("utf-8")
+
+
+def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path: Path) -> None:
+    rows = [{"instruction": f"Question {n}?", "input": "", "output": f"Answer {n} and more."} for n in range(40)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = as_json(recipe) | {"input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "out.jsonl")}
+    method = fields["method"]
+    for holder in (method, method.get("scorer", {}), *method.get("scorers", ())):
+        if "student" in holder:
+            holder["student"] = {"kind": "scripted"}
+    if method["kind"] == "cherry":
+        pytest.importorskip("sklearn", reason='needs the "cluster" extra')
+        method["pre_experience"] |= {"clusters": 3}
+    dry = check(fields)
+    assert ScriptedModel() in (
+        getattr(dry.method, "student", None),
+        *(getattr(s, "student", None) for s in scorers(dry)),
+    )
+    stages = plan(dry).stages
+    summary = run_recipe(dry)
+    assert sum(s.items for s in stages) == summary.worked > 0
+    assert summary.counts["in"] == 40 == summary.counts["kept"] + summary.counts["dropped"]
+
+
+def scorers(recipe: Recipe) -> list[object]:
+    return [getattr(recipe.method, "scorer", None), *getattr(recipe.method, "scorers", ())]

@@ -1,0 +1,296 @@
+"""The command line, as a user goes through it: select, look, select again."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tunesift import cli, read_dataset, recipe_for, run_recipe
+
+DEMO = Path(__file__).parents[2] / "demo" / "demo.jsonl"
+SCRIPTED = "scorer.student.kind=scripted"
+ROWS = [
+    {"id": f"r{n}", "instruction": f"Question {n} of many?", "output": f"Answer {n} of many, and a word more."}
+    for n in range(30)
+]
+ROWS[7]["output"] = " "
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a command gave."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The object on stdout."""
+        return json.loads(self.out)
+
+
+Command = Callable[..., Told]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of one's own to stand in, with a file of thirty records, one of them without a response."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    handlers = logging.root.handlers[:]
+    yield tmp_path
+    logging.root.handlers[:] = handlers
+
+
+@pytest.fixture
+def tunesift(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command line, in this process; a command that fails fails the test."""
+
+    def run(*words: str) -> Told:
+        monkeypatch.setattr(sys, "argv", ["tunesift", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        assert not ended.value.code, said.err
+        return Told(0, said.out, said.err)
+
+    return run
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_the_demo_is_selected_from_with_the_scorer_that_comes_along(place: Path) -> None:
+    pytest.importorskip("torch", reason='needs the "local" extra')
+    words = ["select", str(DEMO), "-o", "kept.jsonl", "--limit", "20", "keep=25%", "--json"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tunesift.cli", *words], capture_output=True, text=True, check=True, env=environment
+    )
+    told = json.loads(done.stdout)
+    assert told["counts"] == {"in": 20, "kept": 5, "dropped": 15, "quarantined": 0}
+    assert told["worked"] == 20
+    source = DEMO.read_bytes().splitlines(keepends=True)[:20]
+    kept = (place / "kept.jsonl").read_bytes().splitlines(keepends=True)
+    assert [row for row in source if row in kept] == kept
+    page = Path(told["report"]).read_text("utf-8")
+    assert page.startswith("<!doctype html>")
+    assert told["run_id"] in page
+
+
+def test_select_tells_the_balance_the_reasons_and_where_to_look(tunesift: Command, place: Path) -> None:
+    told = tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "keep=20%")
+    first, *rest = told.out.splitlines()
+    assert first == "kept.jsonl: 30 in = 6 kept + 24 dropped + 0 quarantined"
+    assert "   6  kept: largest 20%" in rest
+    assert any("no score" in line for line in rest)
+    assert rest[-1] == "  report: kept.jsonl.run/report.html"
+    assert told.err.startswith("score: 30 items\n")
+    source = (place / "a.jsonl").read_text().splitlines()
+    kept = (place / "kept.jsonl").read_text().splitlines()
+    assert [row for row in source if row in kept] == kept
+    assert len(kept) == 6
+
+
+def test_a_second_start_does_no_work_and_changes_no_byte(tunesift: Command, place: Path) -> None:
+    words = ["select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED]
+    first = tunesift(*words, "--json").json
+    before = (place / "kept.jsonl").read_bytes()
+    second = tunesift(*words, "--json").json
+    assert (first["worked"], second["worked"]) == (30, 0)
+    assert second == first | {"worked": 0, "seconds": 0.0}
+    assert (place / "kept.jsonl").read_bytes() == before
+    assert "nothing was left to do" in tunesift(*words).out
+
+
+def test_a_lost_output_is_written_again_from_the_journal(tunesift: Command, place: Path) -> None:
+    words = ["select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--json"]
+    tunesift(*words)
+    before = (place / "kept.jsonl").read_bytes()
+    (place / "kept.jsonl").unlink()
+    assert tunesift(*words).json["worked"] == 0
+    assert (place / "kept.jsonl").read_bytes() == before
+
+
+def test_quiet_says_nothing(tunesift: Command) -> None:
+    told = tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--quiet")
+    assert (told.out, told.err) == ("", "")
+
+
+def test_a_format_can_be_forced_and_rows_limited(tunesift: Command, place: Path) -> None:
+    both = [{"instruction": "x", "output": "y", "prompt": "p", "completion": f"c {n}"} for n in range(9)]
+    (place / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in both))
+    told = tunesift(
+        "select", "b.jsonl", "-o", "kept.jsonl", SCRIPTED, "--format", "prompt-completion", "--limit", "5", "--json"
+    )
+    assert told.json["counts"]["in"] == 5
+    run = json.loads((place / "kept.jsonl.run" / "run.json").read_text())
+    assert (run["recipe"]["format"], run["recipe"]["limit"]) == ("prompt-completion", 5)
+
+
+def test_settings_may_stand_before_and_behind_the_options(tunesift: Command, place: Path) -> None:
+    told = tunesift("select", "a.jsonl", SCRIPTED, "-o", "kept.jsonl", "keep.count=3", "--json")
+    assert told.json["counts"]["kept"] == 3
+
+
+def test_rows_that_cannot_be_read_are_counted_and_kept_aside(tunesift: Command, place: Path) -> None:
+    (place / "a.jsonl").write_text(
+        (place / "a.jsonl").read_text() + '{"instruction": "\\ud800", "output": "x"}\n{broken\n'
+    )
+    told = tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--json").json
+    assert told["counts"] == {"in": 32, "kept": 3, "dropped": 27, "quarantined": 2}
+    rows = pq.read_table(place / "kept.jsonl.run" / "quarantine.parquet").to_pylist()
+    assert [(r["file"], r["line"], r["code"], r["raw"]) for r in rows] == [
+        ("a.jsonl", 31, "E302", b'{"instruction": "\\ud800", "output": "x"}'), ("a.jsonl", 32, "E103", b"{broken"),
+    ]  # fmt: skip
+    noted = json.loads((place / "kept.jsonl.run" / "inputs" / "source.json").read_text())
+    assert base64.b64decode(noted["broken"][1]["raw"]) == b"{broken"
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "jsonl.gz", "parquet"])
+def test_score_writes_every_row_with_its_id_and_its_scores(tunesift: Command, place: Path, ending: str) -> None:
+    rows = [{k: v for k, v in row.items() if k != "id"} for row in ROWS]
+    (place / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tunesift("score", "a.jsonl", "-o", f"scored.{ending}", "scorers.0.student.kind=scripted", "--quiet")
+    tunesift("score", f"scored.{ending}", "-o", "again.jsonl", "scorers.0.student.kind=scripted", "--quiet")
+    scored = lines(place / "again.jsonl")
+    assert [{k: row[k] for k in ("instruction", "output")} for row in scored] == rows
+    assert [row["id"] for row in scored] == list(read_dataset("a.jsonl").ids())
+    ifd = [row["scores"]["ifd"] for row in scored]
+    assert [n for n, score in enumerate(ifd) if score["value"] is None] == [7]
+    assert ifd[7]["note"] == "empty_response"
+    assert all(score["value"] > 0 and score["parts"]["tokens"] > 0 for n, score in enumerate(ifd) if n != 7)
+
+
+def test_parquet_keeps_its_columns_when_it_is_scored(tunesift: Command, place: Path) -> None:
+    tunesift("select", "a.jsonl", "-o", "kept.parquet", SCRIPTED, "keep=50%", "--quiet")
+    tunesift("score", "kept.parquet", "-o", "scored.parquet", "scorers.0.student.kind=scripted", "--quiet")
+    old, new = pq.read_table(place / "kept.parquet"), pq.read_table(place / "scored.parquet")
+    assert new.column_names == [*old.column_names, "scores"]
+    assert new.drop_columns("scores").equals(old)
+
+
+def test_scores_stand_beside_those_of_an_earlier_scorer(tunesift: Command, place: Path) -> None:
+    tunesift("score", "a.jsonl", "-o", "one.jsonl", "scorers.0.student.kind=scripted", "--quiet")
+    kind = ["scorers.0.kind=reversed-ifd", "scorers.0.student.kind=scripted"]
+    tunesift("score", "one.jsonl", "-o", "two.jsonl", *kind, "--quiet")
+    one, two = lines(place / "one.jsonl"), lines(place / "two.jsonl")
+    assert all(set(row["scores"]) == {"ifd", "reversed-ifd"} for row in two)
+    assert [row["scores"]["ifd"] for row in two] == [row["scores"]["ifd"] for row in one]
+
+
+def test_a_field_that_stands_where_scores_are_written_is_refused(tunesift: Command, place: Path) -> None:
+    (place / "b.jsonl").write_text(json.dumps(ROWS[0] | {"scores": [1, 2]}))
+    with pytest.raises(AssertionError, match=r'E206 b\.jsonl: has a field "scores" of its own'):
+        tunesift("score", "b.jsonl", "-o", "c.jsonl", "scorers.0.student.kind=scripted")
+    assert not (place / "c.jsonl.run").exists()
+
+
+def test_plan_says_what_a_run_will_ask_for_and_writes_nothing(tunesift: Command, place: Path) -> None:
+    told = tunesift("plan", "select", "a.jsonl", SCRIPTED, "--limit", "20")
+    assert told.out.splitlines()[:2] == [
+        "a.jsonl: 20 records, 0 unreadable rows, about 261 tokens",
+        "  stage score: 20 items, 2 forward passes each, by scripted",
+    ]
+    found = tunesift("plan", "select", "a.jsonl", SCRIPTED, "--json").json
+    assert (found["records"], found["stages"][0]["items"], found["calls"]) == (30, 30, 0)
+    (place / "r.yaml").write_text(
+        "input: a.jsonl\noutput: b.jsonl\nmethod: {kind: cherry, student: {kind: scripted}}\n"
+    )
+    stages = tunesift("plan", "r.yaml", "method.pre_experience=null", "--json").json["stages"]
+    assert [s["stage"] for s in stages] == ["ifd"]
+    assert sorted(p.name for p in place.iterdir()) == ["a.jsonl", "r.yaml"]
+
+
+def test_inspect_shows_a_run_and_one_of_its_records(tunesift: Command) -> None:
+    tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--quiet")
+    told = tunesift("inspect", "kept.jsonl.run").out.splitlines()
+    assert told[0].endswith(", complete")
+    assert told[1:3] == ["  input: a.jsonl", "  output: kept.jsonl"]
+    assert "  stage score: 30 items done" in told
+    assert "  30 in, 3 kept, 27 dropped, 0 quarantined" in told
+    found = tunesift("inspect", "kept.jsonl.run", "--json").json
+    assert (found["complete"], found["stages"], found["result"]["counts"]["kept"]) == (True, {"score": 30}, 3)
+    record = tunesift("inspect", "kept.jsonl.run", "r7").out.splitlines()
+    assert record[0] == "r7: drop"
+    assert "no score" in record[1]
+    one = tunesift("inspect", "kept.jsonl.run", "r7", "--json").json
+    assert one["record_id"] == "r7"
+    assert one["stages"]["score"] == {"value": None, "parts": {}, "note": "empty_response"}
+
+
+def test_a_run_from_a_recipe_is_the_run_of_the_command(tunesift: Command, place: Path) -> None:
+    (place / "r.yaml").write_text(
+        "input: a.jsonl\noutput: one.jsonl\nmethod:\n  kind: select\n  scorer: {kind: ifd, student: {kind: scripted}}\n"
+    )
+    tunesift("run", "r.yaml", "method.keep.fraction=0.2", "--quiet")
+    tunesift("select", "a.jsonl", "-o", "two.jsonl", SCRIPTED, "keep=20%", "--quiet")
+    assert (place / "one.jsonl").read_bytes() == (place / "two.jsonl").read_bytes()
+
+
+def test_three_lines_of_python_do_the_same(place: Path) -> None:
+    summary = run_recipe(recipe_for("select", Path("a.jsonl"), Path("kept.jsonl"), [SCRIPTED]))
+    assert summary.balance == "30 in = 3 kept + 27 dropped + 0 quarantined"
+    assert sum(summary.reasons.values()) == 30
+    assert len(lines(place / "kept.jsonl")) == 3
+
+
+def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
+    found = tunesift("list", "--json").json
+    assert set(found["methods"]) == {"select", "cherry", "score"}
+    assert set(found["scorers"]) == {"ifd", "reversed-ifd"}
+    assert set(found["selectors"]) == {"largest", "smallest", "above", "quota", "random", "longest"}
+    assert {"transformers", "scripted"} <= set(found["models"])
+    told = tunesift("list").out
+    assert all(kind in told and entry["summary"] in told for group in found.values() for kind, entry in group.items())
+
+
+def test_schema_is_json(tunesift: Command) -> None:
+    assert tunesift("schema").json["properties"]["input"]["description"]
+
+
+def test_doctor_says_what_this_machine_can_do(tunesift: Command) -> None:
+    found = tunesift("doctor", "--json").json
+    assert found["embedded_scorer"] is True
+    assert found["processors"] > 0 < found["gflops_float32"]
+    assert "embedded scorer: True" in tunesift("doctor").out
+
+
+COMMANDS = ["select", "cherry", "score", "run", "plan", "inspect", "list", "schema", "doctor"]
+
+
+def test_help_names_every_command(tunesift: Command) -> None:
+    told = tunesift("--help").out
+    assert told == tunesift().out == tunesift("-h").out
+    assert all(name in told for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_help(tunesift: Command, name: str) -> None:
+    told = " ".join(tunesift(name, "--help").out.split())
+    assert f"tunesift {name}" in told
+    if name in ("select", "cherry", "score"):
+        assert all(
+            word in told for word in ("--output", "--format", "--limit", "--quiet", "--json", "NAME=VALUE", "keep=5%")
+        )
+
+
+def test_progress_goes_to_stderr_and_the_result_alone_to_stdout(tunesift: Command) -> None:
+    told = tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--json")
+    assert told.out.count("\n") == 1
+    assert told.err == ""

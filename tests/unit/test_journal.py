@@ -1,0 +1,319 @@
+"""The journal: what is open, what is sealed, and what it says of a folder that is not as it was left."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tunesift import ResumeError, StorageError
+from tunesift.running import journal as storage
+from tunesift.running.journal import Entry, Journal, StageJournal, sync, transaction, write_json
+
+PART = 8
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "PART_ROWS", PART)
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Callable[[], StageJournal]]:
+    """Opens the stage "ifd" of one folder, as often as it is asked; each time is a new life."""
+    lives: list[Journal] = []
+
+    def open_again() -> StageJournal:
+        for life in lives:
+            life.close()
+        lives.append(Journal(tmp_path))
+        return lives[-1].stage("ifd", {"n": 1})
+
+    yield open_again
+    for life in lives:
+        life.close()
+
+
+Opened = Callable[[], StageJournal]
+
+
+def entry(row: int, outcome: str = "", failure: str | None = None) -> Entry:
+    id = f"r{row}"
+    return Entry(row, id, hashlib.sha256(id.encode()).digest()[:16], failure, outcome or json.dumps({"row": row}))
+
+
+def entries(rows: Sequence[int]) -> list[Entry]:
+    return [entry(row) for row in rows]
+
+
+def stage_folder(tmp_path: Path) -> Path:
+    return tmp_path / "stages" / "ifd"
+
+
+def parts(tmp_path: Path) -> list[str]:
+    return sorted(p.name for p in stage_folder(tmp_path).glob("part-*"))
+
+
+def recorded(tmp_path: Path, what: str) -> list[tuple[object, ...]]:
+    db = sqlite3.connect(tmp_path / "state.db")
+    try:
+        return db.execute(what).fetchall()
+    finally:
+        db.close()
+
+
+def test_what_was_committed_is_there_in_the_next_life(opened: Opened) -> None:
+    said = [entry(0), entry(1, "refused to answer", "refused"), entry(2, 'ü\n\0 "quoted" \u2028')]
+    opened().commit(said)
+    again = opened()
+    assert [again.get(row) for row in range(4)] == [*said, None]
+    assert len(again) == 3
+
+
+def test_what_was_not_committed_did_not_happen(opened: Opened) -> None:
+    first = opened()
+    first.commit(entries([0]))
+    with pytest.raises(StorageError):
+        first.commit(entries([1, 2, 0]))  # row 0 is there: nothing of this commit may stay
+    assert [opened().get(row) is not None for row in range(3)] == [True, False, False]
+
+
+def interrupted_insert(db: sqlite3.Connection) -> None:
+    with transaction(db):
+        db.execute("INSERT INTO stage VALUES ('gone', '{}')")
+        raise KeyboardInterrupt
+
+
+def test_a_transaction_is_undone_by_any_exception(opened: Opened, tmp_path: Path) -> None:
+    opened()
+    db = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_insert(db)
+    assert db.execute("SELECT count(*) FROM stage WHERE name = 'gone'").fetchone() == (0,)
+    db.close()
+
+
+def test_a_part_is_sealed_when_its_last_row_comes_whatever_the_order(opened: Opened, tmp_path: Path) -> None:
+    stage = opened()
+    stage.commit(entries([9, 3, 7, 1, 0, 2, 6]))
+    stage.commit(entries([5]))
+    assert parts(tmp_path) == []
+    stage.commit(entries([4]))
+    assert parts(tmp_path) == ["part-000000.parquet"]
+    assert recorded(tmp_path, "SELECT row FROM result") == [(9,)]
+    assert [stage.get(row) for row in range(PART)] == entries(range(PART))
+    table = pq.read_table(stage_folder(tmp_path) / "part-000000.parquet")
+    assert table.column("row").to_pylist() == list(range(PART))
+
+
+def test_one_commit_may_fill_several_parts(opened: Opened, tmp_path: Path) -> None:
+    stage = opened()
+    stage.commit(entries(range(3 * PART + 1)))
+    assert parts(tmp_path) == [f"part-{n:06d}.parquet" for n in range(3)]
+    assert len(stage) == 3 * PART + 1
+
+
+def test_checksums_of_parts_stand_in_the_database_and_in_the_success_file(opened: Opened, tmp_path: Path) -> None:
+    stage = opened()
+    stage.commit([*entries(range(11)), entry(11, "nothing came", "unanswered")])
+    stage.finish(12)
+    sums = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in stage_folder(tmp_path).glob("part-*.parquet")}
+    assert len(sums) == 2
+    rows = recorded(tmp_path, "SELECT number, rows, failed, bytes, sha256 FROM part ORDER BY number")
+    assert [row[4] for row in rows] == [sums[name] for name in sorted(sums)]
+    success = json.loads((stage_folder(tmp_path) / "_SUCCESS.json").read_text())
+    assert success["rows"] == 12
+    assert success["stage"] == "ifd"
+    assert [tuple(p[n] for n in ("number", "rows", "failed", "bytes", "sha256")) for p in success["parts"]] == rows
+    assert [p["failed"] for p in success["parts"]] == [0, 1]
+
+
+def test_a_success_file_comes_only_when_the_stage_is_finished(opened: Opened, tmp_path: Path) -> None:
+    opened().commit(entries(range(2 * PART)))
+    assert not (stage_folder(tmp_path) / "_SUCCESS.json").exists()
+
+
+def test_finishing_twice_changes_nothing(opened: Opened, tmp_path: Path) -> None:
+    stage = opened()
+    stage.commit(entries(range(11)))
+    stage.finish(11)
+    before = {p.name: p.read_bytes() for p in stage_folder(tmp_path).iterdir()}
+    stage.finish(11)
+    opened().finish(11)
+    assert {p.name: p.read_bytes() for p in stage_folder(tmp_path).iterdir()} == before
+
+
+def test_a_stage_without_rows_can_be_finished(opened: Opened, tmp_path: Path) -> None:
+    opened().finish(0)
+    assert json.loads((stage_folder(tmp_path) / "_SUCCESS.json").read_text())["rows"] == 0
+
+
+def test_a_finished_stage_takes_no_more_rows(opened: Opened, tmp_path: Path) -> None:
+    stage = opened()
+    stage.commit(entries(range(11)))
+    stage.finish(11)
+    for life in (stage, opened()):
+        with pytest.raises(ResumeError, match=r'^stage "ifd" was finished with 11 rows and is now asked for more;'):
+            life.get(11)
+    assert [opened().get(row) for row in (8, 10)] == entries([8, 10])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["part-000000.parquet.4121.tmp", "part-000007.parquet", "part-000000.parquet", "part-x.parquet", "part-9.tmp"],
+)
+def test_a_file_that_no_record_names_is_removed_on_reopening(opened: Opened, tmp_path: Path, name: str) -> None:
+    opened().commit(entries([0, 1]))
+    stranger = stage_folder(tmp_path) / name
+    stranger.write_bytes(b"half of a part")
+    stage = opened()
+    assert not stranger.exists()
+    stage.commit(entries(range(2, PART)))
+    assert opened().get(1) == entry(1)
+
+
+def test_a_temporary_success_file_does_not_pile_up(opened: Opened, tmp_path: Path) -> None:
+    stage = opened()
+    stage.commit(entries([0]))
+    folder = stage_folder(tmp_path)
+    write_json(folder / "_SUCCESS.json", {})
+    for left in folder.iterdir():
+        left.rename(left.with_name("_SUCCESS.json.tmp"))  # as a kill between the two steps leaves it
+    opened().finish(1)
+    assert sorted(p.name for p in folder.iterdir()) == ["_SUCCESS.json", "part-000000.parquet"]
+
+
+def cut(part: Path) -> None:
+    part.write_bytes(part.read_bytes()[:-1])
+
+
+def grow(part: Path) -> None:
+    part.write_bytes(part.read_bytes() + b"\0")
+
+
+@pytest.mark.parametrize("damage", [cut, grow, Path.unlink])
+def test_a_part_of_the_wrong_size_is_refused_with_a_sentence(
+    opened: Opened, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    opened().commit(entries(range(PART)))
+    part = stage_folder(tmp_path) / "part-000000.parquet"
+    damage(part)
+    with pytest.raises(StorageError) as refusal:
+        opened()
+    assert str(refusal.value) == f"{part}: is not as it was sealed; delete the run folder to begin anew."
+    assert refusal.value.exit_code == 74
+
+
+def test_any_changed_byte_of_a_sealed_part_is_noticed_when_it_is_read(opened: Opened, tmp_path: Path) -> None:
+    opened().commit(entries(range(PART)))
+    part = stage_folder(tmp_path) / "part-000000.parquet"
+    whole = part.read_bytes()
+    again = opened()
+    for place in range(0, len(whole), 61):
+        part.write_bytes(whole[:place] + bytes([whole[place] ^ 0x20]) + whole[place + 1 :])
+        with pytest.raises(StorageError, match=r"part-000000\.parquet: is not as it was sealed"):
+            again.get(3)
+    part.write_bytes(whole)
+    assert again.get(3) == entry(3)
+
+
+def test_a_damaged_database_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.stage("ifd", {}).commit([entry(row, "x" * 3000) for row in range(PART - 1)])
+    journal.close()
+    database = tmp_path / "state.db"
+    content = bytearray(database.read_bytes())
+    content[8192:] = b"\xff" * len(content[8192:])
+    database.write_bytes(content)
+    with pytest.raises(StorageError, match=r"^\S+: .*(damaged|malformed).*; check the disk and start again\.$"):
+        Journal(tmp_path)
+
+
+def test_an_unwritable_disk_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"check the disk and start again\.$"):
+        Journal(tmp_path / "missing")
+    with pytest.raises(StorageError, match=r"check the disk and start again\.$"):
+        write_json(tmp_path / "missing" / "run.json", {})
+
+
+def test_a_failed_sync_leaves_the_rows_open_for_the_next_life(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    stage = opened()
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "sync", no_space)
+        with pytest.raises(StorageError, match="No space left on device"):
+            stage.commit(entries(range(PART)))
+    again = opened()
+    assert parts(tmp_path) == []
+    assert [again.get(row) for row in range(PART)] == entries(range(PART))
+    again.finish(PART)
+    assert parts(tmp_path) == ["part-000000.parquet"]
+
+
+def test_a_part_that_reads_back_otherwise_is_not_sealed(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = pq.read_table
+    monkeypatch.setattr(pq, "read_table", lambda path, **options: read(path, **options).slice(1))
+    with pytest.raises(StorageError, match="reads back other than it was written"):
+        opened().commit(entries(range(PART)))
+    monkeypatch.undo()
+    assert recorded(tmp_path, "SELECT * FROM part") == []
+
+
+def test_parts_do_not_depend_on_when_rows_came_or_on_how_often_we_died(opened: Opened, tmp_path: Path) -> None:
+    def sealed() -> dict[str, bytes]:
+        return {name: (stage_folder(tmp_path) / name).read_bytes() for name in parts(tmp_path)}
+
+    stage = opened()
+    stage.commit(entries(range(19)))
+    stage.finish(19)
+    together = sealed()
+    shutil.rmtree(stage_folder(tmp_path))
+    (tmp_path / "state.db").unlink()
+    for row in sorted(range(19), key=lambda n: n * 7 % 19):
+        opened().commit(entries([row]))
+    opened().finish(19)
+    assert sealed() == together
+
+
+def test_a_stage_begun_with_other_settings_names_the_setting_and_both_values(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.stage("ifd", {"student": {"name": "a"}, "turns": "last"})
+    with pytest.raises(ResumeError) as refusal:
+        journal.stage("ifd", {"student": {"name": "b"}, "turns": "last"})
+    journal.close()
+    assert str(refusal.value) == (
+        'stage "ifd" was started with student.name="a"; it is now "b"; use another folder, or go back.'
+    )
+
+
+def test_stages_are_kept_apart(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    embed, ifd = journal.stage("embed", {}), journal.stage("ifd", {})
+    embed.commit(entries(range(PART)))
+    ifd.commit([entry(0, "1")])
+    assert (len(embed), len(ifd)) == (PART, 1)
+    assert ifd.get(0) == entry(0, "1")
+    assert ifd.get(1) is None
+    assert journal.stages() == ["embed", "ifd"]
+    journal.close()
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    write_json(path, {"kept": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"kept": float("nan")})
+    assert json.loads(path.read_text()) == {"kept": 1}
+    sync(path)

@@ -1,0 +1,229 @@
+"""A recipe: read, overridden, checked; and what its JSON schema says."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tunesift import (
+    IFD,
+    Above,
+    Cherry,
+    Largest,
+    Quota,
+    Random,
+    Recipe,
+    RecipeError,
+    ReversedIFD,
+    ScoreRecords,
+    ScriptedModel,
+    Select,
+    Smallest,
+    TransformersModel,
+    load_recipe,
+    recipe_for,
+)
+from tunesift.recipe import as_json, check, command, override, schema, vetted
+
+INPUT, OUTPUT = Path("a.jsonl"), Path("b.jsonl")
+
+
+def method(*settings: str, of: str = "select") -> object:
+    return recipe_for(of, INPUT, OUTPUT, settings).method
+
+
+def refused(*settings: str, of: str = "select") -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        recipe_for(of, INPUT, OUTPUT, settings)
+    assert str(caught.value) == "\n".join(caught.value.args)
+    return list(caught.value.args)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "keep=5%",
+        "keep=5.0 %",
+        "keep=0.05",
+        "keep=.05",
+        "keep=5e-2",
+        "keep.fraction=5%",
+        "keep.fraction=0.05",
+        "method.keep=5%",
+    ],
+)
+def test_a_fraction_is_written_as_one_likes(setting: str) -> None:
+    assert method(setting) == Select(keep=Largest(fraction=0.05, below=1.0))
+
+
+def test_the_shorthand_keeps_what_stands_beside_it() -> None:
+    assert method("keep=1") == Select(keep=Largest(fraction=1.0, below=1.0))
+    assert method("keep=5%", of="cherry") == Cherry(keep=Largest(fraction=0.05, at_most=1.0))
+    assert (
+        method("keep=5%", "keep.kind=random")
+        == method("keep.kind=random", "keep=5%")
+        == Select(keep=Random(fraction=0.05))
+    )
+
+
+def test_a_count_takes_the_place_of_the_fraction_and_back() -> None:
+    assert method("keep.count=7") == Select(keep=Largest(fraction=None, count=7, below=1.0))
+    assert method("keep.kind=random", "keep.count=7") == Select(keep=Random(fraction=None, count=7))
+    assert override({"keep": {"kind": "random", "count": 7}}, ["keep=5%"]) == {
+        "keep": {"kind": "random", "fraction": 0.05}
+    }
+    assert refused("keep.count=7", "keep=5%") == ["keep: give either a fraction or a count, and set the other to null."]
+
+
+def test_a_new_kind_drops_the_settings_of_the_old_one() -> None:
+    assert method("keep.kind=above", "keep.threshold=0.5") == Select(keep=Above(threshold=0.5))
+    assert method("keep.kind=quota", "keep.group=category", "keep=20%") == Select(
+        keep=Quota(group="category", fraction=0.2)
+    )
+    assert method("scorer.kind=reversed-ifd", "keep.kind=smallest") == Select(scorer=ReversedIFD(), keep=Smallest())
+    student = "scorer.student"
+    assert method(f"{student}.kind=scripted", "scorer.kind=reversed-ifd") == Select(
+        scorer=ReversedIFD(student=ScriptedModel()), keep=Largest(fraction=0.1, below=1.0)
+    )
+    assert method("scorer.kind=ifd") == method(), "the kind that it is changes nothing"
+
+
+def test_settings_reach_into_lists() -> None:
+    assert method("scorers.0.student.kind=scripted", of="score") == ScoreRecords(
+        scorers=(IFD(student=ScriptedModel()),)
+    )
+    assert method("scorers.0.kind=reversed-ifd", of="score") == ScoreRecords(scorers=(ReversedIFD(),))
+    both = "scorers=[{kind: ifd, student: {kind: scripted}}, {kind: reversed-ifd, student: {kind: scripted}}]"
+    assert method(both, of="score") == ScoreRecords(
+        scorers=(IFD(student=ScriptedModel()), ReversedIFD(student=ScriptedModel()))
+    )
+    assert "method.scorers" in refused("scorers.1.kind=ifd", of="score")[0]
+    assert refused("scorers.0.studnet=1", of="score") == [
+        "method.scorers.0.studnet: there is no such setting; did you mean student?"
+    ]
+
+
+@pytest.mark.parametrize("name", ["1234", "1.5", "true", "null", "0x10", "2024-01-01", "1e5", "a=b", "012", "no"])
+def test_a_text_that_looks_like_something_else_stays_a_text(name: str) -> None:
+    chosen = method(f"scorer.student.name={name}")
+    assert chosen == Select(scorer=IFD(student=TransformersModel(name=name)), keep=Largest(fraction=0.1, below=1.0))
+
+
+def test_paths_may_look_like_numbers_too() -> None:
+    recipe = recipe_for("select", Path("1"), Path("2"), ["folder=3"])
+    assert (recipe.input, recipe.output, recipe.folder, recipe.run_folder) == (
+        Path("1"),
+        Path("2"),
+        Path("3"),
+        Path("3"),
+    )
+    assert recipe_for("select", INPUT, OUTPUT).run_folder == Path("b.jsonl.run")
+
+
+def test_settings_of_the_run_need_no_prefix() -> None:
+    recipe = recipe_for(
+        "select", INPUT, OUTPUT, ["seed=3", "format=alpaca", "limit=5", "max_bad=10%", "execution.chunk=8"]
+    )
+    assert (recipe.seed, recipe.format, recipe.limit, recipe.max_bad, recipe.execution.chunk) == (
+        3,
+        "alpaca",
+        5,
+        0.1,
+        8,
+    )
+
+
+def test_a_recipe_file_takes_overrides_by_their_full_path(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("input: a.jsonl\noutput: b.jsonl\nmethod: {kind: select}\nseed: 1\n")
+    assert load_recipe(path) == Recipe(method=Select(), input=INPUT, output=OUTPUT, seed=1)
+    changed = load_recipe(
+        path, ["method.keep.fraction=0.05", "seed=2", "output=c.json", "method.scorer.profile=cherry"]
+    )
+    assert changed == Recipe(
+        method=Select(scorer=IFD(profile="cherry"), keep=Largest(fraction=0.05, below=1.0)),
+        input=INPUT,
+        output=Path("c.json"),
+        seed=2,
+    )
+    assert load_recipe(path, ["method.keep=5%"]) == load_recipe(path, ["method.keep.fraction=0.05"])
+    with pytest.raises(RecipeError, match="keep: there is no such setting"):
+        load_recipe(path, ["keep=5%"])
+
+
+def test_everything_that_is_wrong_is_reported_together() -> None:
+    wrong = ["seed=x", "kep=5%", "scorer.profile=best", "scorer.student.dtype=int8", "keep.below=high", "limit=many"]
+    found = refused(*wrong)
+    assert sorted(line.partition(":")[0] for line in found) == [
+        "limit", "method.keep.below", "method.kep", "method.scorer.profile", "method.scorer.student.dtype", "seed",
+    ]  # fmt: skip
+
+
+def test_types_are_strict() -> None:
+    for setting in ("seed=1.0", "seed=true", "limit=5.5", "keep.below=[1]", "max_bad=x", "scorer.turns=1"):
+        assert len(refused(setting)) == 1
+
+
+def test_a_vetted_recipe_may_be_asked_for_by_any_of_its_names() -> None:
+    assert recipe_for("superfiltering", INPUT, OUTPUT).method == Select(
+        scorer=IFD(student=TransformersModel(name="gpt2", max_length=1024), profile="superfilter"),
+        keep=Largest(fraction=0.1, below=1.0),
+    )
+    with pytest.raises(
+        RecipeError, match="there is no method cherri; use one of cherry, score, select, superfiltering"
+    ):
+        vetted("cherri")
+    with pytest.raises(RecipeError, match="there is no method"):
+        vetted("../recipes/select")
+
+
+COMMANDS = {
+    "nothing": ("select", []),
+    "values": ("select", ["keep=5%", "seed=4", "scorer.turns=each", "scorer.student.name=a b's/ü.#: x", "limit=7"]),
+    "a count": ("select", ["keep.count=5", "scorer.student.kind=scripted", "scorer.student.otherwise=😀"]),
+    "kinds": ("select", ["scorer.kind=reversed-ifd", "keep.kind=quota", "keep.group=x", "scorer.student.kind=scripted"]),
+    "required": ("select", ["keep.kind=above", "keep.threshold=0.00001"]),
+    "none": ("cherry", ["pre_experience=null", "student.max_length=99"]),
+    "inside": ("cherry", ["pre_experience.clusters=7"]),
+    "lists": ("score", ["scorers.0.student.kind=scripted"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_recipe_comes_back_from_json_and_from_its_command(name: str) -> None:
+    of, settings = COMMANDS[name]
+    recipe = recipe_for(of, INPUT, OUTPUT, settings)
+    assert check(json.loads(json.dumps(as_json(recipe)))) == recipe
+    words = shlex.split(command(recipe))
+    assert words[:5] == ["tunesift", of, "a.jsonl", "-o", "b.jsonl"]
+    assert len(words[5:]) <= len(settings) + 1
+    assert recipe_for(words[1], Path(words[2]), Path(words[4]), words[5:]) == recipe
+
+
+def test_overriding_changes_nothing_of_what_was_given() -> None:
+    given = vetted("select")
+    before = json.dumps(given)
+    override(given, ["method.keep=5%", "method.scorer.student.kind=scripted", "seed=1"])
+    assert json.dumps(given) == before
+
+
+def test_the_json_schema_is_sound_and_says_what_every_setting_means() -> None:
+    found = json.loads(json.dumps(schema()))
+    assert {"input", "output", "method", "seed"} <= set(found["properties"])
+    assert found["properties"]["max_bad"]["description"].startswith("Fraction of the first 1,000 rows")
+    for name, definition in found["$defs"].items():
+        for setting, field in definition["properties"].items():
+            assert setting == "kind" or field.get("description"), f"{name}.{setting} says nothing"
+    undescribed = [name for name, field in found["properties"].items() if not field.get("description")]
+    assert not undescribed
+    assert all(ref.rpartition("/")[2] in found["$defs"] for ref in references(found))
+
+
+def references(value: object) -> list[str]:
+    """Every `$ref` inside a JSON schema."""
+    if isinstance(value, dict):
+        return [*([value["$ref"]] if "$ref" in value else []), *(r for v in value.values() for r in references(v))]
+    return [r for v in value for r in references(v)] if isinstance(value, list) else []
