@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tunesift.errors import BudgetSpent as BudgetSpent
     from tunesift.errors import CannotCreate as CannotCreate
     from tunesift.errors import DataError as DataError
+    from tunesift.errors import DiskFull as DiskFull
     from tunesift.errors import MissingExtra as MissingExtra
     from tunesift.errors import ModelError as ModelError
     from tunesift.errors import ModelRefused as ModelRefused
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tunesift.errors import ResumeError as ResumeError
     from tunesift.errors import RunError as RunError
     from tunesift.errors import RunLocked as RunLocked
+    from tunesift.errors import Stopped as Stopped
     from tunesift.errors import StorageError as StorageError
     from tunesift.errors import TooManyFailures as TooManyFailures
     from tunesift.errors import TunesiftError as TunesiftError
@@ -65,9 +67,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "datasets": ("Dataset",),
     "errors": (
-        "BudgetSpent", "CannotCreate", "DataError", "MissingExtra", "ModelError", "ModelRefused", "ModelUnavailable",
-        "RecipeError", "ResumeError", "RunError", "RunLocked", "StorageError", "TooManyFailures", "TunesiftError",
-        "TuningError",
+        "BudgetSpent", "CannotCreate", "DataError", "DiskFull", "MissingExtra", "ModelError", "ModelRefused",
+        "ModelUnavailable", "RecipeError", "ResumeError", "RunError", "RunLocked", "Stopped", "StorageError",
+        "TooManyFailures", "TunesiftError", "TuningError",
     ),
     "methods.cherry": ("Cherry", "PreExperience"),
     "methods.score": ("ScoreRecords",),

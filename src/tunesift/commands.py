@@ -10,6 +10,7 @@ from tunesift import console, telling
 from tunesift.perform import run_recipe
 from tunesift.recipe import Recipe, load_recipe, recipe_for
 from tunesift.recipe import schema as recipe_schema
+from tunesift.running.stopping import Stop
 
 Told = Literal["words", "json", "nothing"]
 """How a run tells what it did."""
@@ -51,7 +52,9 @@ def doctor(as_json: bool) -> None:
 
 
 def _run(recipe: Recipe, told: Told) -> None:
-    summary = run_recipe(recipe, progress=console.progress_for(told != "words"))
+    stop = Stop()
+    stop.listen()
+    summary = run_recipe(recipe, progress=console.progress_for(told != "words"), stop=stop)
     if told == "json":
         print(json.dumps(console.as_fields(summary)))
     elif told == "words":

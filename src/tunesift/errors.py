@@ -12,7 +12,9 @@
     │  ├─ ResumeError                  this folder holds another run
     │  ├─ TooManyFailures
     │  ├─ CannotCreate                 an output or a folder cannot be made
-    │  └─ StorageError                 reading or writing the run folder failed
+    │  ├─ StorageError                 reading or writing the run folder failed
+    │  │  └─ DiskFull                  no room left; what was in flight is kept
+    │  └─ Stopped                      asked to stop; what was in flight is done
     ├─ TuningError
     └─ MissingExtra                    an optional library is not installed
 
@@ -20,8 +22,6 @@ Every message is one sentence: where, what is wrong with the value in it, and wh
 """
 
 from __future__ import annotations
-
-from typing import ClassVar
 
 MOST_SHOWN = 80
 """Characters of data that one message quotes."""
@@ -33,7 +33,7 @@ class TunesiftError(Exception):
     Made of one sentence, or of one for each thing that is wrong.
     """
 
-    exit_code: ClassVar[int] = 70
+    exit_code: int = 70
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.args))
@@ -106,6 +106,16 @@ class StorageError(RunError):
     """Reading or writing the run folder failed: disk full, damaged file."""
 
     exit_code = 74
+
+
+class DiskFull(StorageError):
+    """There is no room left; what was in flight is written down, and the run can go on when there is."""
+
+
+class Stopped(RunError):
+    """Somebody asked the run to stop; what was in flight is done, and the same command goes on."""
+
+    exit_code = 130  # 143 for SIGTERM
 
 
 class TuningError(TunesiftError):

@@ -41,10 +41,11 @@ from tunesift.recipe import Recipe, as_json, check, command
 from tunesift.records import Record, Score
 from tunesift.report.collect import collect
 from tunesift.report.html import render
-from tunesift.running.journal import storage_errors, write_json
+from tunesift.running.fsio import failpoint, storage_errors, write_bytes, write_json, write_table
 from tunesift.running.progress import Progress
 from tunesift.running.result import Result
-from tunesift.running.run import Run, write_table
+from tunesift.running.run import Run
+from tunesift.running.stopping import Stop
 from tunesift.settings import Json, differences, semantic
 from tunesift.writing import check_place, write_records
 
@@ -77,7 +78,7 @@ class Summary:
         return f"{self.counts['in']:,} in = {' + '.join(parts)}{created}"
 
 
-def run_recipe(recipe: Recipe, *, progress: Progress | None = None) -> Summary:
+def run_recipe(recipe: Recipe, *, progress: Progress | None = None, stop: Stop | None = None) -> Summary:
     """Do what a recipe says; what its folder already holds is not done again.
 
     Raises `RecipeError`, `DataError`, `ModelError` or `RunError`; each says what would be right. A run that ends so
@@ -87,7 +88,7 @@ def run_recipe(recipe: Recipe, *, progress: Progress | None = None) -> Summary:
     _check_paths(recipe)
     new = not recipe.run_folder.exists()
     try:
-        return _run(recipe, progress or Progress())
+        return _run(recipe, progress or Progress(), stop or Stop())
     except RunLocked:
         raise
     except TunesiftError:
@@ -96,8 +97,8 @@ def run_recipe(recipe: Recipe, *, progress: Progress | None = None) -> Summary:
         raise
 
 
-def _run(recipe: Recipe, progress: Progress) -> Summary:
-    with Run(recipe.run_folder, recipe.execution, recipe.seed, recipe.max_failures, progress) as run:
+def _run(recipe: Recipe, progress: Progress, stop: Stop) -> Summary:
+    with Run(recipe.run_folder, recipe.execution, recipe.seed, recipe.max_failures, progress, stop) as run:
         began = time.monotonic()
         digest = file_digest(recipe.input) if recipe.input else None
         manifest = _open_folder(recipe, digest)
@@ -108,10 +109,12 @@ def _run(recipe: Recipe, progress: Progress) -> Summary:
         result = recipe.method(data, run)
         balance = _balance(run.finish(data, result.decisions), data)
         _write_output(recipe, result, data)
+        failpoint("output.written")
         worked, seconds = sum(s.worked for s in run.stages), time.monotonic() - began
         summary = Summary(manifest["run_id"], run.folder, recipe.output, run.folder / "report.html", balance,
                           _reasons(result, data), worked, seconds)  # fmt: skip
         _write_report(summary)
+        failpoint("report.written")
         write_json(run.folder / "result.json", _as_result(summary, run))
         return summary
 
@@ -169,6 +172,7 @@ def _open_folder(recipe: Recipe, digest: str | None) -> dict[str, Any]:  # Any: 
         run = {"format": FORMAT, "run_id": id, "created": time.strftime("%Y-%m-%d %H:%M:%S"), "versions": _versions(),
                "command": command(recipe), "recipe": as_json(recipe), **new}  # fmt: skip
         write_json(path, run)
+        failpoint("run.created")
         return run
     old = read_json(path)
     if old.get("format") != FORMAT:
@@ -289,11 +293,7 @@ def _reasons(result: Result, data: Dataset[Record]) -> dict[str, int]:
 
 
 def _write_report(summary: Summary) -> None:
-    page = render(collect(summary.folder, summary.counts))
-    part = summary.report.with_name(".report.html.tmp")
-    with storage_errors(summary.report):
-        part.write_text(page, "utf-8")
-        part.replace(summary.report)
+    write_bytes(summary.report, render(collect(summary.folder, summary.counts)).encode())
 
 
 def _as_result(summary: Summary, run: Run) -> Json:

@@ -11,7 +11,7 @@ import orjson
 
 Role = Literal["system", "user", "assistant"]
 Action = Literal["keep", "drop", "replace", "create", "quarantine"]
-FailureKind = Literal["refused", "unanswered", "unreadable", "empty", "too-long", "not-finite"]
+FailureKind = Literal["refused", "unanswered", "unreadable", "empty", "too-long", "not-finite", "crashed"]
 
 
 @dataclass(frozen=True, slots=True)

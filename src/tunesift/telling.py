@@ -26,7 +26,7 @@ from tunesift.models.transformers import EMBEDDED, local_folder
 from tunesift.perform import open_state, read_json
 from tunesift.planning import Plan, matrix_rate, plan
 from tunesift.recipe import Recipe, load_recipe, recipe_for
-from tunesift.running.journal import storage_errors
+from tunesift.running.fsio import storage_errors
 from tunesift.running.local import Local
 
 _EXTRAS = {"local": ("torch", "transformers", "safetensors"), "cluster": ("sklearn",)}

@@ -289,9 +289,9 @@ def test_8_only_the_driver_writes_the_journal_whatever_executor_does_the_work(
     writers = set()
     commit = storage.StageJournal.commit
 
-    def watched(self: storage.StageJournal, entries: Sequence[storage.Entry]) -> None:
+    def watched(self: storage.StageJournal, entries: Sequence[storage.Entry], seal: bool = True) -> None:
         writers.add(threading.current_thread())
-        commit(self, entries)
+        commit(self, entries, seal)
 
     monkeypatch.setattr(storage.StageJournal, "commit", watched)
     with life() as run:
@@ -546,11 +546,11 @@ def test_as_many_as_concurrency_are_in_flight_and_never_more_are_begun_and_not_w
     written, in_flight = 0, []
     commit = storage.StageJournal.commit
 
-    def watched(self: storage.StageJournal, entries: Sequence[storage.Entry]) -> None:
+    def watched(self: storage.StageJournal, entries: Sequence[storage.Entry], seal: bool = True) -> None:
         nonlocal written
         time.sleep(0.002)  # time for others to begin, were they let
         in_flight.append(len(worked) - written)
-        commit(self, entries)
+        commit(self, entries, seal)
         written += len(entries)
 
     monkeypatch.setattr(storage.StageJournal, "commit", watched)

@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tunesift import ResumeError, StorageError
+from tunesift.running import fsio
 from tunesift.running import journal as storage
-from tunesift.running.journal import Entry, Journal, StageJournal, sync, transaction, write_json
+from tunesift.running.fsio import sync, write_json
+from tunesift.running.journal import Entry, Journal, StageJournal, transaction
 
 PART = 8
 
@@ -250,7 +252,7 @@ def test_a_failed_sync_leaves_the_rows_open_for_the_next_life(
 
     stage = opened()
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "sync", no_space)
+        patch.setattr(fsio, "sync", no_space)
         with pytest.raises(StorageError, match="No space left on device"):
             stage.commit(entries(range(PART)))
     again = opened()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunesift.errors import ResumeError, StorageError, shown
+from tunesift.running.fsio import (
+    digest,
+    failpoint,
+    make_folder,
+    make_private,
+    settle,
+    storage_errors,
+    temporary,
+    write_json,
+    write_part,
+)
 from tunesift.settings import Json, differences
 
 PART_ROWS = 8192
@@ -33,6 +43,9 @@ CREATE TABLE IF NOT EXISTS part (
 CREATE TABLE IF NOT EXISTS result (
     stage TEXT, row INTEGER, id TEXT NOT NULL, digest BLOB NOT NULL, failure TEXT, outcome TEXT NOT NULL,
     PRIMARY KEY (stage, row)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS intent (stage TEXT, row INTEGER, PRIMARY KEY (stage, row)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS crash (
+    stage TEXT, row INTEGER, lives INTEGER NOT NULL, PRIMARY KEY (stage, row)) STRICT, WITHOUT ROWID;
 """
 _PART = pa.schema(
     [
@@ -74,7 +87,9 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._stages: dict[str, StageJournal] = {}
+        self._closed = False
         with storage_errors(folder), ExitStack() as opening:
+            make_private(folder / "state.db")
             self._db = sqlite3.connect(folder / "state.db", isolation_level=None, check_same_thread=False)
             opening.enter_context(closing(self._db))
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
@@ -83,11 +98,29 @@ class Journal:
             if said != "ok":
                 raise sqlite3.DatabaseError(f"state.db is damaged: {said}")
             self._db.executescript(_SCHEMA)
+            self._count_crashes()
             opening.pop_all()
 
+    def _count_crashes(self) -> None:
+        """What was begun and never answered was in flight when a life of this run ended without a word."""
+        if not self._begun():
+            return
+        with transaction(self._db):
+            self._db.execute("INSERT INTO crash SELECT stage, row, 1 FROM intent WHERE true "
+                             "ON CONFLICT DO UPDATE SET lives = lives + 1")  # fmt: skip
+            self._db.execute("DELETE FROM intent")
+
     def close(self) -> None:
-        """Close the database; the folder can be opened again."""
-        self._db.close()
+        """Close the database in good order: what is still begun was given up, and did not end the process."""
+        if not self._closed:
+            self._closed = True
+            with closing(self._db), storage_errors(self._folder):
+                if self._begun():
+                    self._db.execute("DELETE FROM intent")
+
+    def _begun(self) -> bool:
+        (found,) = self._db.execute("SELECT EXISTS (SELECT 1 FROM intent)").fetchone()
+        return bool(found)
 
     def stage(self, name: str, settings: Json) -> StageJournal:
         """The rows of one stage; raises `ResumeError` where it was started with other settings, now or before."""
@@ -115,7 +148,7 @@ class StageJournal:
     def __init__(self, db: sqlite3.Connection, folder: Path, name: str) -> None:
         self._db, self._folder, self._name = db, folder, name
         with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             parts = db.execute("SELECT number, rows, bytes, sha256 FROM part WHERE stage = ?", (name,)).fetchall()
             self._sealed = {number: _Sealed(rows, sha256) for number, rows, _, sha256 in parts}
             self._open: defaultdict[int, set[int]] = defaultdict(set)
@@ -123,6 +156,9 @@ class StageJournal:
                 self._open[row // PART_ROWS].add(row)
             self._check_sizes([(number, size) for number, _, size, _ in parts])
             self._drop_strangers()
+            crashed = db.execute("SELECT row, lives FROM crash WHERE stage = ?", (name,)).fetchall()
+        self.crashed: dict[int, int] = dict(crashed)
+        """Lives of this run that ended while a row was in flight, by row."""
         self._finished = (folder / "_SUCCESS.json").exists()
         self._held: tuple[int, pa.Table] | None = None
 
@@ -144,16 +180,25 @@ class StageJournal:
                               "use another folder, or go back.")  # fmt: skip
         return None
 
-    def commit(self, entries: Sequence[Entry]) -> None:
-        """Write rows down in one transaction; they are done when this returns."""
+    def begin(self, rows: Sequence[int]) -> None:
+        """Write down that rows are about to be worked on, before anything is sent or computed for them."""
+        failpoint("intent.before_commit")
+        with storage_errors(self._folder), transaction(self._db):
+            self._db.executemany("INSERT INTO intent VALUES (?, ?)", [(self._name, row) for row in rows])
+        failpoint("intent.committed")
+
+    def commit(self, entries: Sequence[Entry], seal: bool = True) -> None:
+        """Write rows down in one transaction; they are done when this returns. Then seal the parts that are full."""
         rows = [(self._name, e.row, e.id, e.digest, e.failure, e.outcome) for e in entries]
+        failpoint("result.before_commit")
         with storage_errors(self._folder), transaction(self._db):
             self._db.executemany("INSERT INTO result VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._db.executemany("DELETE FROM intent WHERE stage = ? AND row = ?", [r[:2] for r in rows])
+        failpoint("result.committed")
         for entry in entries:
             self._open[entry.row // PART_ROWS].add(entry.row)
-        for number in sorted({e.row // PART_ROWS for e in entries}):
-            if len(self._open[number]) == PART_ROWS:
-                self._seal(number)
+        for number in sorted(n for n, rows in self._open.items() if seal and len(rows) == PART_ROWS):
+            self._seal(number)
 
     def finish(self, asked: int) -> None:
         """Seal what is open; raises `ResumeError` where the stage holds other rows than the first `asked`."""
@@ -172,29 +217,27 @@ class StageJournal:
 
     def _seal(self, number: int) -> None:
         first = number * PART_ROWS
-        query = (
-            "SELECT row, id, digest, failure, outcome FROM result WHERE stage = ? AND row >= ? AND row < ? ORDER BY row"
-        )
+        place = (self._name, first, first + PART_ROWS)
+        query = "SELECT row, id, digest, failure, outcome FROM result WHERE stage = ? AND row >= ? AND row < ?"
         with storage_errors(self._folder):
-            rows = self._db.execute(query, (self._name, first, first + PART_ROWS)).fetchall()
-            table = pa.table([pa.array(c, f.type) for c, f in zip(zip(*rows, strict=True), _PART, strict=True)], _PART)
-            path = self._path(number)
-            part = path.with_name(f"{path.name}.tmp")
-            pq.write_table(table, part, compression="zstd", write_page_checksum=True)
-            if not pq.read_table(part, page_checksum_verification=True).equals(table):
-                raise StorageError(f"{part}: reads back other than it was written; check the disk.")
-            digest, size = _digest(part), part.stat().st_size
-            sync(part)
-            part.replace(path)
-            sync(self._folder)
-            failed = sum(failure is not None for _, _, _, failure, _ in rows)
-            with transaction(self._db):
-                self._db.execute("INSERT INTO part VALUES (?, ?, ?, ?, ?, ?)",
-                                 (self._name, number, len(rows), failed, size, digest))  # fmt: skip
-                self._db.execute("DELETE FROM result WHERE stage = ? AND row >= ? AND row < ?",
-                                 (self._name, first, first + PART_ROWS))  # fmt: skip
+            rows = self._db.execute(f"{query} ORDER BY row", place).fetchall()
+        table = pa.table([pa.array(c, f.type) for c, f in zip(zip(*rows, strict=True), _PART, strict=True)], _PART)
+        path = self._path(number)
+        part = temporary(path)
+        write_part(part, table)
+        with storage_errors(path):
+            sha256, size = digest(part), part.stat().st_size
+            settle(part, path)
+        failpoint("part.settled")
+        failed = sum(failure is not None for _, _, _, failure, _ in rows)
+        with storage_errors(self._folder), transaction(self._db):
+            self._db.execute("INSERT INTO part VALUES (?, ?, ?, ?, ?, ?)",
+                             (self._name, number, len(rows), failed, size, sha256))  # fmt: skip
+            failpoint("seal.mid_txn")
+            self._db.execute("DELETE FROM result WHERE stage = ? AND row >= ? AND row < ?", place)
+        failpoint("seal.committed")
         del self._open[number]
-        self._sealed[number] = _Sealed(len(rows), digest)
+        self._sealed[number] = _Sealed(len(rows), sha256)
 
     def _part(self, number: int) -> pa.Table:
         if self._held is None or self._held[0] != number:
@@ -228,40 +271,8 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
+        db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        if db.in_transaction:
+            db.execute("ROLLBACK")
         raise
-    db.execute("COMMIT")
-
-
-@contextmanager
-def storage_errors(place: Path) -> Iterator[None]:
-    """Turn what the disk says into one sentence."""
-    try:
-        yield
-    except (sqlite3.Error, OSError, pa.ArrowException) as error:
-        raise StorageError(f"{place}: {str(error).splitlines()[0][:160]}; check the disk and start again.") from error
-
-
-def sync(path: Path) -> None:
-    """Make a file, or the names in a folder, survive a loss of power."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_json(path: Path, value: Json) -> None:
-    """Write a small JSON file whole or not at all; the folder must be locked, so that its temporary name is ours."""
-    part = path.with_name(f"{path.name}.tmp")
-    with storage_errors(path):
-        part.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-        sync(part)
-        part.replace(path)
-        sync(path.parent)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

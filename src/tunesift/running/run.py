@@ -21,17 +21,18 @@ from typing import Generic, Protocol
 
 import filelock
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from tunesift.datasets import Dataset
-from tunesift.errors import CannotCreate, DataError, ResumeError, RunError, RunLocked, TooManyFailures, shown
+from tunesift.errors import CannotCreate, DataError, DiskFull, ResumeError, RunError, RunLocked, TooManyFailures, shown
 from tunesift.records import Decision, Failure, FailureKind, Record, content_digest
-from tunesift.running.journal import Entry, Journal, StageJournal, storage_errors, sync, write_json
+from tunesift.running.fsio import make_folder, release, reserve, write_json, write_table
+from tunesift.running.journal import Entry, Journal, StageJournal
 from tunesift.running.local import Done
 from tunesift.running.progress import Progress
 from tunesift.running.step import Item, Made, Outcomes, Step
+from tunesift.running.stopping import Stop
 from tunesift.settings import Json, semantic
 
 _LOG = logging.getLogger(__name__)
@@ -40,6 +41,10 @@ _KINDS: TypeAdapter[FailureKind] = TypeAdapter(FailureKind)
 
 FEW_FAILURES = 10
 """Failures of one stage that never stop a run, however small the stage."""
+
+
+MOST_CRASHES = 3
+"""Lives of a run that one item may end; the next life sets it aside."""
 
 
 class Executor(Protocol):
@@ -75,6 +80,8 @@ class Run:
     max_failures: float = 0.01
     """Fraction of the items of one stage that may fail before the run stops; ten may always fail."""
     progress: Progress = field(default_factory=Progress)
+    stop: Stop = field(default_factory=Stop)
+    """Asked between chunks whether somebody wants the run to end."""
     stages: list[StageReport] = field(default_factory=list, init=False)
 
     def __enter__(self) -> Run:
@@ -83,6 +90,8 @@ class Run:
             opening.callback(_locked(self.folder).release)
             who: Json = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
             write_json(self.folder / "holder.json", who)
+            reserve(self.folder)
+            opening.callback(release, self.folder)
             self._journal = Journal(self.folder)
             opening.callback(self._journal.close)
             self._closing = opening.pop_all()
@@ -105,21 +114,36 @@ class Run:
         journal = self._journal.stage(stage, _settings(step))
         opened = self._open.setdefault(stage, _Stage(journal))
         allowed = int(max(FEW_FAILURES, self.max_failures * len(given)))
-        call: _Call[Item, Made] = _Call(stage, opened, step, allowed)
+        call: _Call[Item, Made] = _Call(stage, opened, step, allowed, self.stop)
         self.progress.begin(stage, len(given), max(0, min(len(journal) - len(opened.walked), len(given))))
         began, worked = time.monotonic(), 0
         try:
             for done in self.executor.map(step, call.chunks(given, self.executor.chunk_size(step))):
-                items_done, failed = call.commit(done)
+                items_done, failed = self._commit(call, done)
                 worked += items_done
                 self.progress.advance(stage, items_done, failed)
         finally:
             self.progress.end(stage)
+        if call.full is not None:
+            raise call.full
         self.stages.append(StageReport(stage, len(given), worked, len(call.failed), time.monotonic() - began))
         _LOG.info("stage %s: %d items, %d done now, %d failed", stage, len(given), worked, len(call.failed))
-        if call.stopped:
+        if call.too_many:
             raise TooManyFailures(_many(stage, call.failed, allowed))
+        self.stop.check(self.folder)
         return Outcomes(call.rows, call.failed, call.read)
+
+    def _commit(self, call: _Call[Item, Made], done: Done[Made]) -> tuple[int, int]:
+        """Write finished chunks down; where the disk is full, into the space held back for them, and no more follow."""
+        entries = call.entries(done)
+        try:
+            call.journal.commit(entries, seal=call.full is None)
+        except DiskFull as error:
+            if call.full is not None or not release(self.folder):
+                raise
+            call.full = error
+            call.journal.commit([e for e in entries if call.journal.get(e.row) is None], seal=False)
+        return len(entries), sum(e.failure is not None for e in entries)
 
     def random(self, *names: object) -> random.Random:
         """A stream that depends on the seed and these names only."""
@@ -159,6 +183,15 @@ class Run:
         return Counter({str(action): count for action, count in counts.items()})
 
 
+@dataclass(frozen=True, slots=True)
+class _Todo(Generic[Item]):
+    """An item that is not done: its row in the stage, and its content's digest."""
+
+    row: int
+    item: Item
+    digest: bytes
+
+
 class _Stage:
     """A stage in this process: its journal, and which row each id walked to."""
 
@@ -170,55 +203,83 @@ class _Stage:
 class _Call(Generic[Item, Made]):
     """One call of map: which items it was given, which are under way, which failed."""
 
-    def __init__(self, stage: str, opened: _Stage, step: Step[Item, Made], allowed: int) -> None:
+    def __init__(self, stage: str, opened: _Stage, step: Step[Item, Made], allowed: int, stop: Stop) -> None:
         self.stage, self.journal, self._walked = stage, opened.journal, opened.walked
         self._maker, self._allowed = type(step).__name__, allowed
         self._adapter: TypeAdapter[Made] = TypeAdapter(step.returns)
-        self._under_way: dict[int, list[tuple[int, Item, bytes]]] = {}
+        self._under_way: dict[int, list[_Todo[Item]]] = {}
         self.rows: dict[str, int] = {}
         self.failed: dict[str, Failure] = {}
+        self.full: DiskFull | None = None
+        self._stop = stop
 
     @property
-    def stopped(self) -> bool:
+    def too_many(self) -> bool:
         """More items failed than may, now and before."""
         return len(self.failed) > self._allowed
 
     def chunks(self, items: Iterable[Item], size: int) -> Iterator[tuple[int, Sequence[Item]]]:
-        """The items that are not done yet, some at a time; none once the call is stopped."""
-        missing = self._missing(items)
-        for number in count():
-            chunk = list(islice(missing, size))
-            if not chunk or self.stopped:
-                return
-            self._under_way[number] = chunk
-            yield number, [item for _, item, _ in chunk]
+        """The items that are not done yet, some at a time; no more of them once the call is to end.
 
-    def _missing(self, items: Iterable[Item]) -> Iterator[tuple[int, Item, bytes]]:
+        What was in flight when a life of the run ended without a word comes last and alone: what kills the process
+        is found, and costs its neighbours nothing.
+        """
+        suspects: list[_Todo[Item]] = []
+        missing = self._missing(items, suspects)
+        numbers = count()
+        while chunk := list(islice(missing, size)):
+            if self._is_over():
+                return
+            yield self._begun(next(numbers), chunk)
+        for todo in suspects:
+            if self._is_over():
+                return
+            if self.journal.crashed[todo.row] >= MOST_CRASHES:
+                self._give_up(todo)
+            else:
+                yield self._begun(next(numbers), [todo])
+
+    def _is_over(self) -> bool:
+        return self.too_many or self.full is not None or self._stop.asked
+
+    def _begun(self, number: int, chunk: list[_Todo[Item]]) -> tuple[int, Sequence[Item]]:
+        self.journal.begin([todo.row for todo in chunk])
+        self._under_way[number] = chunk
+        return number, [todo.item for todo in chunk]
+
+    def _give_up(self, todo: _Todo[Item]) -> None:
+        lives = self.journal.crashed[todo.row]
+        failure = Failure("crashed", f"the process died {lives} times while it was worked on")
+        self.failed[todo.item.id] = failure
+        self.journal.commit([Entry(todo.row, todo.item.id, todo.digest, failure.kind, failure.message)])
+
+    def _missing(self, items: Iterable[Item], suspects: list[_Todo[Item]]) -> Iterator[_Todo[Item]]:
         for item in items:
             row = self._walked.setdefault(item.id, len(self._walked))
             self.rows[item.id] = row
             digest = content_digest(item)
             entry = self.journal.get(row)
-            if entry is None:
-                yield row, item, digest
+            if entry is None and row in self.journal.crashed:
+                suspects.append(_Todo(row, item, digest))
+            elif entry is None:
+                yield _Todo(row, item, digest)
             elif entry.id != item.id or entry.digest != digest:
                 raise ResumeError(_other(self.stage, entry, item.id))
             elif entry.failure is not None:
                 self.failed[item.id] = _failure(entry)
 
-    def commit(self, done: Done[Made]) -> tuple[int, int]:
-        """Write finished chunks down in one transaction; returns how many items, and how many of them failed."""
+    def entries(self, done: Done[Made]) -> list[Entry]:
+        """What is to be written down of finished chunks."""
         entries = []
         for number, outcomes in done:
-            for (row, item, digest), outcome in zip(self._under_way.pop(number), outcomes, strict=True):
+            for todo, outcome in zip(self._under_way.pop(number), outcomes, strict=True):
                 written = _writable(outcome) if isinstance(outcome, Failure) else self._written(outcome)
                 if isinstance(written, Failure):
-                    self.failed[item.id] = written
-                    entries.append(Entry(row, item.id, digest, written.kind, written.message))
+                    self.failed[todo.item.id] = written
+                    entries.append(Entry(todo.row, todo.item.id, todo.digest, written.kind, written.message))
                 else:
-                    entries.append(Entry(row, item.id, digest, None, written))
-        self.journal.commit(entries)
-        return len(entries), sum(e.failure is not None for e in entries)
+                    entries.append(Entry(todo.row, todo.item.id, todo.digest, None, written))
+        return entries
 
     def _written(self, outcome: Made) -> str | Failure:
         """JSON of an outcome that reads back as it is; a `Failure` where a number in it is not finite."""
@@ -286,8 +347,8 @@ def _many(stage: str, failed: Mapping[str, Failure], allowed: int) -> str:
 
 def _locked(folder: Path) -> filelock.BaseFileLock:
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = filelock.FileLock(folder / "LOCK", timeout=0)
+        make_folder(folder)
+        lock = filelock.FileLock(folder / "LOCK", timeout=0, mode=0o600)
         lock.acquire()
     except filelock.Timeout:
         raise RunLocked(_held(folder)) from None
@@ -313,14 +374,3 @@ def _check_conservation(data: Dataset[Record] | None, decisions: Sequence[Decisi
     for id in decided:
         if id not in given:
             raise RunError(f'"{shown(id)}" was decided on and is no record of the input; a new record is "create".')
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file whole or not at all; the folder must be locked, so that its temporary name is ours."""
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.tmp")
-        pq.write_table(table, part, compression="zstd", write_page_checksum=True)
-        sync(part)
-        part.replace(path)
-        sync(path.parent)

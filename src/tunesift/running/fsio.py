@@ -1,0 +1,175 @@
+"""Every file operation of a run folder, in one place, so that tests can make each of them fail or die.
+
+Names are never data: what is written here has a name that the program chose. Links are not followed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tunesift.errors import DiskFull, StorageError
+from tunesift.settings import Json
+
+RESERVE_BYTES = 64 * 2**20
+"""Bytes held back for the answers in flight when the disk is full."""
+
+FAILPOINTS = (
+    "run.created", "intent.before_commit", "intent.committed", "result.before_commit", "result.committed",
+    "part.tmp_written", "part.verified", "part.settled", "seal.mid_txn", "seal.committed", "file.tmp_written",
+    "file.synced", "file.renamed", "file.dir_synced", "output.written", "report.written",
+)  # fmt: skip
+"""Places of the write path at which a test can kill the process."""
+
+_ARMED = os.environ.get("TUNESIFT_FAILPOINT", "")
+"""`name:count`: die at the count-th passing of the point with this name. For tests; empty otherwise."""
+_PASSED: dict[str, int] = {}
+
+
+def failpoint(name: str) -> None:
+    """Die here, as power loss would have it, when a test has armed this point."""
+    if not _ARMED:
+        return
+    armed, _, count = _ARMED.partition(":")
+    _PASSED[name] = _PASSED.get(name, 0) + 1
+    if armed == name and _PASSED[name] == int(count or 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def storage_errors(place: Path) -> Iterator[None]:
+    """Turn what the disk says into one sentence; `DiskFull` where there is no room."""
+    try:
+        yield
+    except (sqlite3.Error, OSError, pa.ArrowException) as error:
+        said = f"{place}: {str(error).splitlines()[0][:160]}"
+        if _is_full(error):
+            raise DiskFull(f"{said}; make room on the disk and start again.") from error
+        raise StorageError(f"{said}; check the disk and start again.") from error
+
+
+def _is_full(error: Exception) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)
+    return code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def make_folder(path: Path) -> None:
+    """A folder that only its owner may read."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def make_private(path: Path) -> None:
+    """Make an empty file that only its owner may read, where none is; a link in its place is refused."""
+    refuse_link(path)
+    if not path.exists():
+        os.close(create(path))
+
+
+def create(path: Path) -> int:
+    """A new file that only its owner may read, as a handle; a link in its place is refused."""
+    path.unlink(missing_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+
+
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, survive a loss of power; a failure is final for this file."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def refuse_link(path: Path) -> None:
+    """Raise `StorageError` where somebody put a link in the place of a file of ours."""
+    if path.is_symlink():
+        raise StorageError(f"{path}: is a link; remove it, a run writes real files only.")
+
+
+def settle(part: Path, path: Path) -> None:
+    """Give a temporary file its name, durably; a link in the name's place is refused."""
+    refuse_link(path)
+    sync(part)
+    failpoint("file.synced")
+    part.replace(path)
+    failpoint("file.renamed")
+    sync(path.parent)
+    failpoint("file.dir_synced")
+
+
+def temporary(path: Path) -> Path:
+    """Where a file is written before it gets its name; the folder must be locked, so that this name is ours."""
+    return path.with_name(f"{path.name}.tmp")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a small file whole or not at all."""
+    part = temporary(path)
+    with storage_errors(path):
+        with os.fdopen(create(part), "wb") as file:
+            file.write(content)
+        failpoint("file.tmp_written")
+        settle(part, path)
+
+
+def write_json(path: Path, value: Json) -> None:
+    """Write a small JSON file whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file whole or not at all."""
+    with storage_errors(path):
+        make_folder(path.parent)
+    part = temporary(path)
+    write_part(part, table)
+    with storage_errors(path):
+        settle(part, path)
+
+
+def write_part(part: Path, table: pa.Table) -> None:
+    """Write a table with page checksums under its temporary name, and read it back."""
+    with storage_errors(part):
+        os.close(create(part))
+        pq.write_table(table, part, compression="zstd", write_page_checksum=True)
+        failpoint("part.tmp_written")
+        if not pq.read_table(part, page_checksum_verification=True).equals(table):
+            raise StorageError(f"{part}: reads back other than it was written; check the disk.")
+    failpoint("part.verified")
+
+
+def reserve(folder: Path) -> None:
+    """Hold back some space for answers that are in flight when the disk fills up."""
+    with storage_errors(folder), os.fdopen(create(folder / ".reserve"), "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+
+
+def release(folder: Path) -> bool:
+    """Give the held space back; False where it was given back before."""
+    path = folder / ".reserve"
+    if not path.exists():
+        return False
+    path.unlink()
+    return True
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_private(path: Path) -> bool:
+    """Whether nobody but its owner may read a file."""
+    return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)

@@ -1,0 +1,175 @@
+"""Full disks, links, prying eyes, signals, and an item that kills the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tunesift import Local, Run, StorageError
+
+POISON = textwrap.dedent("""
+    import os, signal, sys
+    from dataclasses import dataclass
+    from pathlib import Path
+    from typing import ClassVar
+    from tunesift import *
+
+    @dataclass(frozen=True, kw_only=True)
+    class Deadly(Settings):
+        student: ScriptedModel = ScriptedModel()
+        returns: ClassVar[type] = Score
+
+        def __call__(self, chunk, /):
+            for record in chunk:
+                if record.id == "r5":
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return [Score(1.0) for _ in chunk]
+
+    data = [Record(f"r{n}", (Message("user", "a"), Message("assistant", str(n)))) for n in range(20)]
+    with Run(Path(sys.argv[1]), Local(chunk=4)) as run:
+        found = run.map("deadly", Deadly(), data)
+        print({id: failure.kind for id, failure in found.failures().items()}, len(found.good()))
+""")
+
+
+def test_an_item_that_kills_the_process_is_set_aside_at_the_fourth_start(tmp_path: Path) -> None:
+    lives = [
+        subprocess.run(
+            [sys.executable, "-c", POISON, str(tmp_path / "run")], capture_output=True, text=True, timeout=60
+        )
+        for _ in range(4)
+    ]
+    assert [life.returncode for life in lives] == [-9, -9, -9, 0], [life.stderr for life in lives]
+    assert lives[3].stdout.strip() == "{'r5': 'crashed'} 19"
+
+
+SIGNALLED = textwrap.dedent("""
+    import sys, time
+    from tunesift.models.scripted import ScriptedModel as Model
+    from tunesift.cli import main
+    plain = Model.loss
+    def slow(self, spans):
+        print("working", flush=True)
+        time.sleep(0.4)
+        return plain(self, spans)
+    Model.loss = slow
+    sys.argv = ["tunesift", *sys.argv[1:]]
+    main()
+""")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_after_what_is_in_flight(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    rows = [{"id": f"r{n}", "instruction": f"Say {n}.", "output": f"{n} {n}"} for n in range(40)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    command = ["select", str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "kept.jsonl"), "--quiet"]
+    settings = ["scorer.student.kind=scripted", "execution.chunk=4"]
+    child = subprocess.Popen(
+        [sys.executable, "-c", SIGNALLED, *command, *settings],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "working\n"
+    child.send_signal(number)
+    began = time.monotonic()
+    _, said = child.communicate(timeout=30)
+    assert child.returncode == code, said
+    assert time.monotonic() - began < 3
+    assert "start the same command again" in said
+    assert "Traceback" not in said
+    with closing(sqlite3.connect(tmp_path / "kept.jsonl.run" / "state.db")) as db:
+        assert db.execute("SELECT count(*) FROM result").fetchone()[0] >= 4
+        assert db.execute("SELECT count(*) FROM intent").fetchone() == (0,)
+        assert db.execute("SELECT count(*) FROM crash").fetchone() == (0,)
+
+
+FULL = textwrap.dedent("""
+    import sys
+    from dataclasses import dataclass
+    from pathlib import Path
+    from typing import ClassVar
+    from tunesift import *
+    from tunesift.running import fsio
+
+    fsio.RESERVE_BYTES = 2 * 2**20
+
+    @dataclass(frozen=True, kw_only=True)
+    class Wordy(Settings):
+        student: ScriptedModel = ScriptedModel()
+        returns: ClassVar[type] = str
+
+        def __call__(self, chunk, /):
+            return [record.id * 4000 for record in chunk]
+
+    data = [Record(f"r{n}", (Message("user", "a"), Message("assistant", str(n)))) for n in range(int(sys.argv[2]))]
+    try:
+        with Run(Path(sys.argv[1]), Local(chunk=8)) as run:
+            print("done", len(run.map("wordy", Wordy(), data).good()))
+    except TunesiftError as error:
+        print(type(error).__name__, error.exit_code)
+        sys.exit(error.exit_code)
+""")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system of its own needs root")
+def test_a_full_disk_keeps_every_answer_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine mounts no file system of its own")
+    try:
+        command = [sys.executable, "-c", FULL, str(small / "run"), "600"]
+        first = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert first.returncode == 74, first.stdout + first.stderr
+        assert first.stdout.startswith("DiskFull")
+        with closing(sqlite3.connect(f"file:{small / 'run' / 'state.db'}?mode=ro", uri=True)) as db:
+            done = db.execute("SELECT count(*) FROM result").fetchone()[0]
+            left = db.execute("SELECT count(*) FROM intent").fetchone()[0]
+        assert done >= 8
+        assert done % 8 == 0, "a chunk that was in flight when the disk filled up was lost"
+        assert left == 0
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
+        again = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert again.stdout.strip() == "done 600", again.stdout + again.stderr
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_runs_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
+    old = os.umask(0)
+    try:
+        with Run(tmp_path / "run", Local()) as run:
+            run.table("numbers", [{"n": 1}])
+            run.finish(None, [])
+            folders = [tmp_path / "run", tmp_path / "run" / "tables"]
+            assert {stat.S_IMODE(f.stat().st_mode) for f in folders} == {0o700}
+            files = [p for p in (tmp_path / "run").rglob("*") if p.is_file()]
+            assert len(files) >= 5
+            assert {p.name: oct(stat.S_IMODE(p.stat().st_mode)) for p in files if p.stat().st_mode & 0o077} == {}
+    finally:
+        os.umask(old)
+
+
+@pytest.mark.parametrize("name", ["state.db", "decisions.parquet", "holder.json"])
+def test_a_link_in_the_place_of_a_file_is_refused_and_its_target_left_alone(name: str, tmp_path: Path) -> None:
+    folder, target = tmp_path / "run", tmp_path / "precious"
+    folder.mkdir()
+    target.write_text("mine")
+    (folder / name).symlink_to(target)
+    with pytest.raises(StorageError, match="is a link"), Run(folder, Local()) as run:
+        run.finish(None, [])
+    assert target.read_text() == "mine"
