@@ -34,7 +34,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Input = Annotated[Path, typer.Argument(help="File of records: .json, .jsonl (also .gz, .zst) or .parquet.")]
+Input = Annotated[
+    Path, typer.Argument(readable=False, help="File of records: .json, .jsonl (also .gz, .zst) or .parquet.")
+]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where the result goes; the ending says how.")]
 Dotted = Annotated[
     list[str] | None,
@@ -71,7 +73,7 @@ def score(input: Input, output: Output, settings: Dotted = None, format: Format 
 
 
 @app.command()
-def run(recipe: Annotated[Path, typer.Argument(help="A recipe in YAML.")], settings: Dotted = None,
+def run(recipe: Annotated[Path, typer.Argument(readable=False, help="A recipe in YAML.")], settings: Dotted = None,
         quiet: Quiet = False, as_json: AsJson = False) -> None:  # fmt: skip
     """Do what a recipe says; settings have their full path, such as method.keep.fraction=0.05."""
     commands.run_file(recipe, settings or [], _told(quiet, as_json))
@@ -129,11 +131,11 @@ def main() -> None:
     except TunesiftError as error:
         for sentence in error.args:
             print(_said(str(sentence)), file=sys.stderr)
-        code = error.exit_code
+        sys.exit(error.exit_code)
     except _UsageError as error:
         where = error.ctx.command_path if getattr(error, "ctx", None) else "tunesift"
         print(_said(f"{error.format_message().rstrip('.')}; see {where} --help."), file=sys.stderr)
-        code = RecipeError.exit_code
+        sys.exit(RecipeError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
     if code == STOPPED:

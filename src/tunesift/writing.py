@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunesift.datasets import Dataset, Source
-from tunesift.errors import CannotCreate, DataError, StorageError, shown
+from tunesift.errors import CannotCreate, DataError, DiskFull, StorageError, shown
 from tunesift.files import container_of, packing, parquet_batches, plain_rows
 from tunesift.formats import RowFault
 from tunesift.json_text import JsonFault, parse_json
@@ -29,7 +29,7 @@ from tunesift.rewriting import write_row
 _GROUP = 4096
 """Rows of one group of a Parquet file."""
 _LINE_END = re.compile(rb"[\r\n]+[ \t]*")
-_DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Fields = dict[str, Any]  # Any: JSON
 Beside = Callable[[Record], Fields]
@@ -102,8 +102,10 @@ def _create_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         why = error.strerror or str(error).partition("\n")[0]
         why = "a file stands where its folder should" if isinstance(error, FileExistsError) else why
-        if error.errno in _DISK_TROUBLE:
-            raise StorageError(f"{path}: writing stopped ({why}); make room and start again.") from error
+        if error.errno in _NO_ROOM:
+            raise DiskFull(f"{path}: {why}; make room on the disk and start again.") from error
+        if error.errno == errno.EIO:
+            raise StorageError(f"{path}: {why}; check the disk and start again.") from error
         raise CannotCreate(f"{path}: cannot be written ({why}); choose a folder you may write to.") from error
 
 

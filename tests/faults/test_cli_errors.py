@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tunesift import Local, Run, cli
+from tunesift import Local, Run, Stopped, cli
 
 SCRIPTED = "scorer.student.kind=scripted"
 ROWS = [{"instruction": f"Question {n}?", "input": "", "output": f"Answer {n} of it."} for n in range(20)]
@@ -382,6 +382,15 @@ def test_ctrl_c_ends_with_a_word_on_how_to_go_on(tunesift: Command, monkeypatch:
     monkeypatch.setattr("tunesift.cli.commands.list_everything", interrupted)
     told = tunesift("list")
     assert (told.code, told.sentence) == (130, "stopped; start the same command again to go on")
+
+
+def test_a_run_that_stops_when_asked_to_says_so_once(tunesift: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*given: object) -> None:
+        raise Stopped("out.run: stopped when asked to; start the same command again to go on.")
+
+    monkeypatch.setattr("tunesift.cli.commands.list_everything", stopped)
+    told = tunesift("list")
+    assert (told.code, told.sentence) == (130, "out.run: stopped when asked to; start the same command again to go on.")
 
 
 def test_the_installed_command_says_the_same_as_its_function(place: Path) -> None:

@@ -217,6 +217,12 @@ def test_plan_says_what_a_run_will_ask_for_and_writes_nothing(tunesift: Command,
     assert sorted(p.name for p in place.iterdir()) == ["a.jsonl", "r.yaml"]
 
 
+def test_plan_knows_the_time_of_a_model_in_a_folder_without_loading_it(tunesift: Command) -> None:
+    found = tunesift("plan", "select", "a.jsonl", "--json").json
+    assert found["seconds"] > 0
+    assert " s on this machine's processor" in tunesift("plan", "select", "a.jsonl").out
+
+
 def test_inspect_shows_a_run_and_one_of_its_records(tunesift: Command) -> None:
     tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--quiet")
     told = tunesift("inspect", "kept.jsonl.run").out.splitlines()

@@ -136,6 +136,13 @@ def test_turns_can_be_added_and_taken_away(name: str) -> None:
     assert parse_row(write_row(fewer, source, format), format).messages == fewer.messages
 
 
+def test_a_system_message_can_be_added() -> None:
+    for name in ("alpaca", "sharegpt", "messages"):
+        record, source, format = read(name)
+        told = dataclasses.replace(record, messages=(Message("system", "Be brief."), *record.messages))
+        assert parse_row(write_row(told, source, format), format).messages == told.messages
+
+
 def test_new_turns_speak_the_words_of_the_old_ones() -> None:
     record, source, format = read("sharegpt")
     more = dataclasses.replace(

@@ -20,7 +20,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesift import CannotCreate, DataError, Dataset, Message, Record, StorageError, read_dataset, write_records
+from tunesift import (
+    CannotCreate,
+    DataError,
+    Dataset,
+    DiskFull,
+    Message,
+    Record,
+    StorageError,
+    read_dataset,
+    write_records,
+)
 from tunesift.writing import check_place, whole_or_nothing, write_json_rows
 
 ODD = (
@@ -126,8 +136,8 @@ def test_fields_beside_a_row_are_written_with_it(tmp_path: Path) -> None:
 
 
 def big_table() -> pa.Table:
-    """2,500 rows of every type that Parquet keeps, in three row groups."""
-    count = 2_500
+    """5,000 rows of every type that Parquet keeps, in five row groups."""
+    count = 5_000
     numbers = range(count)
     columns = {
         "instruction": pa.array([f"Question {n}?" for n in numbers], pa.large_string()),
@@ -163,7 +173,7 @@ def test_parquet_keeps_its_schema_and_every_cell(tmp_path: Path, parquet: Path) 
     kept = pq.read_table(tmp_path / "c.parquet")
     assert kept.schema == old.schema
     plain = [name for name in old.column_names if name not in ("view", "not a number")]
-    assert kept.select(plain).equals(old.select(plain).take(list(range(3, 2_500, 7))))
+    assert kept.select(plain).equals(old.select(plain).take(list(range(3, 5_000, 7))))
 
 
 def test_in_parquet_only_the_cell_of_a_changed_response_changes(tmp_path: Path, parquet: Path) -> None:
@@ -175,7 +185,7 @@ def test_in_parquet_only_the_cell_of_a_changed_response_changes(tmp_path: Path, 
     rest = [name for name in old.column_names if name not in ("output", "not a number")]
     assert new.select(rest).equals(old.select(rest))
     answers = new.column("output").to_pylist()
-    assert [n for n in range(2_500) if answers[n] != f"Answer {n}."] == [5, 1_200, 1_201]
+    assert [n for n in range(5_000) if answers[n] != f"Answer {n}."] == [5, 1_200, 1_201]
 
 
 def test_parquet_becomes_json_without_a_number_that_is_none(tmp_path: Path, parquet: Path) -> None:
@@ -214,6 +224,16 @@ def test_json_becomes_parquet_with_the_columns_of_all_rows(tmp_path: Path) -> No
     assert found.column("late").to_pylist()[4_999] == [{"x": None, "y": "z"}]
     again = read_dataset(tmp_path / "b.parquet")
     assert [(r.id, r.messages) for r in again] == [(r.id, r.messages) for r in data]
+
+
+def test_a_change_that_needs_a_column_which_is_not_there_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"instruction": ["Q"], "output": ["A"]}), tmp_path / "a.parquet")
+    data = read_dataset(tmp_path / "a.parquet")
+    told = dataclasses.replace(data[0], messages=(Message("system", "Be brief."), *data[0].messages))
+    with pytest.raises(DataError, match=r'has no column "system", which a changed record needs; write \.jsonl instead'):
+        write_records([told], tmp_path / "b.parquet", data)
+    write_records([told], tmp_path / "b.jsonl", data)
+    assert read_dataset(tmp_path / "b.jsonl")[0].messages == told.messages
 
 
 def test_values_that_fit_no_column_are_refused(tmp_path: Path) -> None:
@@ -281,9 +301,12 @@ def test_a_place_where_nothing_can_be_written_is_refused(tmp_path: Path, place: 
         part.touch()
 
 
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="make room and start again"), whole_or_nothing(tmp_path / "a.jsonl"):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO])
+def test_trouble_with_the_disk_is_not_taken_for_a_wrong_place(tmp_path: Path, number: int) -> None:
+    kind = StorageError if number == errno.EIO else DiskFull
+    with pytest.raises(kind, match="disk and start again"), whole_or_nothing(tmp_path / "a.jsonl"):
+        raise OSError(number, os.strerror(number))
+    assert not list(tmp_path.iterdir())
 
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
