@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from array import array
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -263,7 +264,12 @@ def _twins(hashes: Sequence[int]) -> list[int]:
 
 
 def _sink(folder: Path | None, name: str) -> Any:  # Any: Arrow's sinks have no common public type
-    return pa.BufferOutputStream() if folder is None else pa.OSFile(str(folder / f"{name}.arrow"), "wb")
+    if folder is None:
+        return pa.BufferOutputStream()
+    path = folder / f"{name}.arrow"
+    path.unlink(missing_ok=True)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))  # for its owner only
+    return pa.OSFile(str(path), "wb")
 
 
 def _body(row: Record | Preference) -> bytes:

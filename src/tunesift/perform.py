@@ -41,7 +41,7 @@ from tunesift.recipe import Recipe, as_json, check, command
 from tunesift.records import Record, Score
 from tunesift.report.collect import collect
 from tunesift.report.html import render
-from tunesift.running.fsio import failpoint, storage_errors, write_bytes, write_json, write_table
+from tunesift.running.fsio import failpoint, make_folder, storage_errors, write_bytes, write_json, write_table
 from tunesift.running.progress import Progress
 from tunesift.running.result import Result
 from tunesift.running.run import Run
@@ -214,7 +214,7 @@ def _read_input(recipe: Recipe, folder: Path) -> Dataset[Record]:
     if note.exists():
         return _opened(folder, read_json(note) | {"path": str(recipe.input)})
     with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     reading = Reading(recipe.format, recipe.duplicate_ids, recipe.max_bad, recipe.limit)
     data = read(recipe.input, Record, reading, folder)
     assert data.source is not None  # read() always says what it read

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tunesift import Local, Run, StorageError
+from tunesift import Local, Run, StorageError, recipe_for, run_recipe
 
 POISON = textwrap.dedent("""
     import os, signal, sys
@@ -150,18 +150,19 @@ def test_a_full_disk_keeps_every_answer_and_the_run_goes_on_when_there_is_room(t
 
 
 def test_a_runs_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"instruction": "Say a.", "output": "a"}\n' * 20)
     old = os.umask(0)
     try:
-        with Run(tmp_path / "run", Local()) as run:
-            run.table("numbers", [{"n": 1}])
-            run.finish(None, [])
-            folders = [tmp_path / "run", tmp_path / "run" / "tables"]
-            assert {stat.S_IMODE(f.stat().st_mode) for f in folders} == {0o700}
-            files = [p for p in (tmp_path / "run").rglob("*") if p.is_file()]
-            assert len(files) >= 5
-            assert {p.name: oct(stat.S_IMODE(p.stat().st_mode)) for p in files if p.stat().st_mode & 0o077} == {}
+        settings = ["scorer.student.kind=scripted", "keep=50%"]
+        run_recipe(recipe_for("select", tmp_path / "in.jsonl", tmp_path / "kept.jsonl", settings))
     finally:
         os.umask(old)
+    folder = tmp_path / "kept.jsonl.run"
+    folders = [folder, *(p for p in folder.rglob("*") if p.is_dir())]
+    assert {str(f): oct(stat.S_IMODE(f.stat().st_mode)) for f in folders if f.stat().st_mode & 0o077} == {}
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    assert len(files) >= 10
+    assert {p.name: oct(stat.S_IMODE(p.stat().st_mode)) for p in files if p.stat().st_mode & 0o077} == {}
 
 
 @pytest.mark.parametrize("name", ["state.db", "decisions.parquet", "holder.json"])

@@ -65,8 +65,10 @@ def _is_full(error: Exception) -> bool:
 
 
 def make_folder(path: Path) -> None:
-    """A folder that only its owner may read."""
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """A folder that only its owner may read, and the missing ones above it likewise."""
+    if not path.parent.exists():
+        make_folder(path.parent)
+    path.mkdir(exist_ok=True, mode=0o700)
 
 
 def make_private(path: Path) -> None:
