@@ -347,6 +347,7 @@ def _many(stage: str, failed: Mapping[str, Failure], allowed: int) -> str:
 
 def _locked(folder: Path) -> filelock.BaseFileLock:
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         make_folder(folder)
         lock = filelock.FileLock(folder / "LOCK", timeout=0, mode=0o600)
         lock.acquire()
