@@ -31,6 +31,8 @@ def main() -> None:
     (options.into / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(options.build / "tokenizer" / name, options.into / name)
+    for path in options.into.iterdir():
+        path.chmod(0o644)
     size = sum(p.stat().st_size for p in options.into.iterdir() if p.name != "MODEL_CARD.md")
     if size > LIMIT:
         raise SystemExit(f"{options.into}: {size} bytes, more than the {LIMIT} a package may carry")
