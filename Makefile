@@ -5,10 +5,10 @@ READY := .venv/ready
 
 .PHONY: demo test check slow gpu docs golden bench setup clean
 
-demo: $(READY)  ## select on the data set that ships with the repository
+demo: $(READY)  ## keep the better half of the data set that ships with the repository
 	rm -rf demo/out
 	mkdir -p demo/out
-	$(BIN)/tunesift select demo/demo.jsonl -o demo/out/kept.jsonl
+	$(BIN)/tunesift select demo/demo.jsonl -o demo/out/kept.jsonl keep=50%
 	@$(BIN)/python demo/show.py demo/out/kept.jsonl.run
 
 test: $(READY)  ## everything that takes under a minute

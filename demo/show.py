@@ -19,6 +19,12 @@ def shares(ids: Sequence[str], decisions: dict[str, dict[str, str]]) -> tuple[fl
     return len(dropped) / len(ids), len(unhelped) / len(ids)
 
 
+def examples(decisions: dict[str, dict[str, str]], action: str, count: int = 3) -> list[str]:
+    """A few records with this decision, and their reasons."""
+    chosen = sorted((d for d in decisions.values() if d["action"] == action), key=lambda d: d["reason"])
+    return [f"  {d['record_id']}  {action}  {d['reason']}" for d in chosen[:: max(1, len(chosen) // count)][:count]]
+
+
 def main() -> None:
     run = Path(sys.argv[1])
     key = json.loads((HERE / "key.json").read_text("utf-8"))
@@ -28,6 +34,7 @@ def main() -> None:
     groups["sound, as long as those"] = [m["control"] for m in planted["mismatched"]]
     groups |= {kind: planted[kind] for kind in ("empty", "copied", "refusal")}
     groups["near-duplicate"] = [d["id"] for d in planted["near-duplicate"]]
+    print("\n".join(["\nfor example", *examples(decisions, "keep"), *examples(decisions, "drop")]))
     print(f"\n{'planted':<26}{'records':>8}{'dropped':>10}{'IFD not below 1':>18}")
     for name, ids in groups.items():
         dropped, unhelped = shares(ids, decisions)

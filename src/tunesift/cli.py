@@ -40,7 +40,12 @@ Input = Annotated[
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where the result goes; the ending says how.")]
 Dotted = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[NAME=VALUE]...", help="Settings, such as keep=5% or scorer.student.name=FOLDER."),
+    typer.Argument(
+        metavar="[NAME=VALUE]...",
+        help="Settings by dotted name: keep=5% or scorer.student.name=FOLDER for select, student.name=FOLDER "
+        "for cherry, "
+        "scorers.0.student.name=FOLDER for score, method.keep=5% for run.",
+    ),
 ]
 Format = Annotated[
     str | None,

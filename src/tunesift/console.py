@@ -82,6 +82,8 @@ def told(summary: Summary) -> str:
     lines = [f"{printable(str(summary.output))}: {summary.balance}"]
     width = max((len(f"{n:,}") for n in summary.reasons.values()), default=0)
     lines += [f"  {count:>{width},}  {printable(reason)}" for reason, count in list(summary.reasons.items())[:12]]
+    if not summary.counts["kept"] + summary.counts.get("replaced", 0):
+        lines.append("  nothing was kept; keep more, such as keep=50%, or a number of records with keep.count=5")
     if summary.seconds:
         rate = summary.counts["in"] / summary.seconds
         lines.append(f"  {summary.seconds:.1f} s, {rate:.1f} records a second; {summary.worked:,} items were worked on")

@@ -288,8 +288,11 @@ def _balance(counts: Counter[str], data: Dataset[Record]) -> dict[str, int]:
 def _reasons(result: Result, data: Dataset[Record]) -> dict[str, int]:
     assert data.source is not None  # data come from a file
     reasons = Counter(f"{_DONE[d.action]}: {d.reason.partition(':')[0]}" for d in result.decisions)
-    reasons.update(f"quarantined: {b.code} {b.message}"[:80] for b in data.source.broken)
-    return dict(reasons.most_common())
+    told = dict(reasons.most_common())
+    for code, count in Counter(b.code for b in data.source.broken).most_common():
+        first = next(b for b in data.source.broken if b.code == code)
+        told[f"quarantined: {code} {first.message} (first at {first.place})"] = count
+    return told
 
 
 def _write_report(summary: Summary) -> None:

@@ -133,7 +133,7 @@ def test_a_file_that_cannot_be_read_is_named_with_the_trouble(select: Command, p
 
 SETTINGS = {
     "keep=0": "keep.fraction: 0 is not a fraction above 0 and up to 1; write 0.1 to keep 10 percent.",
-    "keep=1.5": "keep.fraction: 1.5 is not a fraction above 0 and up to 1; write keep.count=1 to keep so many records.",
+    "keep=1.5": "keep.fraction: 1.5 is not a fraction above 0 and up to 1; write 0.1 to keep 10 percent.",
     "keep=20": "keep.fraction: 20 is not a fraction above 0 and up to 1; write keep.count=20 to keep so many records.",
     "keep=abc": "keep: 'abc' is not a fraction; write keep=10% or keep=0.1 to keep 10 percent.",
     "keep=-5%": "keep: '-5%' is not a fraction; write keep=10% or keep=0.1 to keep 10 percent.",

@@ -227,7 +227,7 @@ def test_no_records_give_no_decisions() -> None:
 FRACTION_SENTENCES = [
     (0.0, "keep.fraction: 0 is not a fraction above 0 and up to 1; write 0.1 to keep 10 percent."),
     (-0.1, "keep.fraction: -0.1 is not a fraction above 0 and up to 1; write 0.1 to keep 10 percent."),
-    (1.5, "keep.fraction: 1.5 is not a fraction above 0 and up to 1; write keep.count=1 to keep so many records."),
+    (1.5, "keep.fraction: 1.5 is not a fraction above 0 and up to 1; write 0.1 to keep 10 percent."),
     (10.0, "keep.fraction: 10 is not a fraction above 0 and up to 1; write keep.count=10 to keep so many records."),
     (math.nan, "keep.fraction: nan is not a fraction above 0 and up to 1; write 0.1 to keep 10 percent."),
     (math.inf, "keep.fraction: inf is not a fraction above 0 and up to 1; write 0.1 to keep 10 percent."),

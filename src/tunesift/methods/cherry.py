@@ -14,6 +14,9 @@ The paper is silent on
     Restarts of k-means: ten, with a fixed seed.
 We differ from the authors' code
     They skip records silently; we write a decision with a reason.
+    They skip a record whose response does not fit the context; we score the part that fits, marked as truncated.
+    Their budget is a fraction of the valid records, ties to the later one; ours of all, ties to the earlier one.
+    Instructions are embedded up to the student's own limit; theirs up to 512 tokens, as ours are for their loss.
     The sample is drawn, and written down for a tuner, but no short tuning is done here: the student scores as it is, as
     in the second version of the authors' repository.
 """

@@ -47,6 +47,8 @@ class Select(Settings):
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Keep records by their score."""
         stream = run.random("keep")
+        if isinstance(self.keep, Quota):
+            self.keep.groups(data)  # refused before anything is scored
         if isinstance(self.keep, NEEDS_NO_SCORES):
             pool = Pool(data, {}, {}, "", stream)
         else:

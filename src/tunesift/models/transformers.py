@@ -12,6 +12,8 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+import httpx
+
 from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
 from tunesift.models.likelihood import Segment, SpanEncoder, batches, losses
@@ -121,9 +123,15 @@ class _Weights:
         import torch
 
         counts = [max(1, len(s.ids)) for s in segments]
-        with torch.inference_mode():
-            hidden = self.body(input_ids=self._padded(segments), use_cache=False).last_hidden_state  # [B, T, H]
-            return [tuple(h[:n].float().mean(0).tolist()) for h, n in zip(hidden, counts, strict=True)]
+        try:
+            with torch.inference_mode():
+                hidden = self.body(input_ids=self._padded(segments), use_cache=False).last_hidden_state  # [B, T, H]
+                return [tuple(h[:n].float().mean(0).tolist()) for h, n in zip(hidden, counts, strict=True)]
+        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error) or len(segments) == 1:
+                raise
+        half = len(segments) // 2
+        return self.mean_hidden(segments[:half]) + self.mean_hidden(segments[half:])
 
     def complete(self, conversation: Sequence[Message], sampling: Sampling) -> Completion:
         import torch
@@ -236,6 +244,8 @@ def _load(name: str, revision: str | None, dtype: str, device: str) -> _Weights:
         raise MissingExtra('local models need the "local" extra: pip install "tunesift[local]".') from error
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    if local_folder(name) is None:
+        _ask_hub(name)
     where = torch.device(_device(device))
     place = str(local_folder(name) or name)
     # Not left open: transformers would ask on the terminal whether to run code that came with the model.
@@ -252,6 +262,21 @@ def _load(name: str, revision: str | None, dtype: str, device: str) -> _Weights:
     if odd:  # transformers has drawn these at random
         raise ModelRefused(f'model "{name}" has no fitting weights for {odd[0]}; give a whole causal language model.')
     return _Weights(model.eval().to(where), tokenizer, where)
+
+
+def _ask_hub(name: str) -> None:
+    """Raise `ModelUnavailable` at once where neither the local store nor a hub within reach has the model."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    gone = f'model "{name}" is no folder here and no hub gave it; check the name or the network.'
+    if constants.HF_HUB_OFFLINE:
+        raise ModelUnavailable(gone)
+    try:
+        httpx.head(constants.ENDPOINT, timeout=5.0)
+    except httpx.HTTPError as error:
+        raise ModelUnavailable(gone) from error
 
 
 def _device(wanted: str) -> str:

@@ -53,7 +53,7 @@ def check_fraction(name: str, fraction: float | None, *, or_count: bool = False)
     """Raise `RecipeError` for what is not a fraction above 0 and up to 1; perhaps a count was meant."""
     if fraction is not None and not 0 < fraction <= 1:
         right = "write 0.1 to keep 10 percent"
-        if or_count and 1 < fraction < math.inf:
+        if or_count and fraction >= 2 and fraction.is_integer():
             right = f"write {name}.count={int(fraction)} to keep so many records"
         raise RecipeError(f"{name}.fraction: {fraction:g} is not a fraction above 0 and up to 1; {right}.")
 
@@ -146,11 +146,16 @@ class Quota(Settings):
     def __post_init__(self) -> None:
         check_fraction("keep", self.fraction)
 
+    def groups(self, data: Dataset[Record]) -> dict[str, str]:
+        """The group of every record that has one; raises `RecipeError` where none has."""
+        found = {r.id: str(r.extra[self.group]) for r in data if self.group in r.extra}
+        if not found:
+            raise RecipeError(f"keep.group: no record has the field {self.group!r}; name a field of the input.")
+        return found
+
     def __call__(self, pool: Pool) -> list[Decision]:
         """The largest of each group; raises `RecipeError` where no record has the field."""
-        groups = {r.id: str(r.extra[self.group]) for r in pool.data if self.group in r.extra}
-        if not groups:
-            raise RecipeError(f"keep.group: no record has the field {self.group!r}; name a field of the input.")
+        groups = self.groups(pool.data)
         valid: dict[str, dict[str, float]] = defaultdict(dict)
         sizes: dict[str, int] = defaultdict(int)
         for id in pool.data.ids():

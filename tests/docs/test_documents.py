@@ -1,0 +1,41 @@
+"""What the documentation says is what the code does."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_reference_page_is_what_make_docs_would_write() -> None:
+    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.page() == (ROOT / "docs" / "reference.md").read_text("utf-8"), "run `make docs`"
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    from tunesift.cli import app
+
+    commands = {c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands}
+    lines = (ROOT / "README.md").read_text("utf-8").replace("`", " ").split()
+    named = {word for before, word in itertools.pairwise(lines) if before == "tunesift" and word.isalpha()}
+    assert named & commands == {"select", "cherry", "score", "plan", "run"}
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_losses_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "losses.py"), "--smoke"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["target_tokens"] > 0
