@@ -12,7 +12,7 @@ demo: $(READY)  ## keep the better half of the data set that ships with the repo
 	@$(BIN)/python demo/show.py demo/out/kept.jsonl.run
 
 test: $(READY)  ## everything that takes under a minute
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n auto
 
 setup: $(READY)  ## the environment, and the hooks where this is a git checkout
 	if [ -d .git ]; then $(BIN)/pre-commit install; fi

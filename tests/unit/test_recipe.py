@@ -61,7 +61,7 @@ def test_a_fraction_is_written_as_one_likes(setting: str) -> None:
 
 def test_the_shorthand_keeps_what_stands_beside_it() -> None:
     assert method("keep=1") == Select(keep=Largest(fraction=1.0, below=1.0))
-    assert method("keep=5%", of="cherry") == Cherry(keep=Largest(fraction=0.05, at_most=1.0))
+    assert method("keep=5%", of="cherry") == Cherry(keep=Largest(fraction=0.05, at_most=1.0, rule="cherry"))
     assert (
         method("keep=5%", "keep.kind=random")
         == method("keep.kind=random", "keep=5%")

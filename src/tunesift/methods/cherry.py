@@ -15,7 +15,6 @@ The paper is silent on
 We differ from the authors' code
     They skip records silently; we write a decision with a reason.
     They skip a record whose response does not fit the context; we score the part that fits, marked as truncated.
-    Their budget is a fraction of the valid records, ties to the later one; ours of all, ties to the earlier one.
     Instructions are embedded up to the student's own limit; theirs up to 512 tokens, as ours are for their loss.
     The sample is drawn, and written down for a tuner, but no short tuning is done here: the student scores as it is, as
     in the second version of the authors' repository.
@@ -84,7 +83,7 @@ class Cherry(Settings):
     """What stands around an instruction; None for the profile's own."""
     ratio: Ratio = "loss"
     """The paper's ratio of mean losses (eq. 5), or of perplexities."""
-    keep: AnySelector = Largest(fraction=0.1, at_most=1.0)
+    keep: AnySelector = Largest(fraction=0.1, at_most=1.0, rule="cherry")
     """Which records stay; the paper recommends the largest tenth of those up to 1."""
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:

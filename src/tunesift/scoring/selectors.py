@@ -80,13 +80,17 @@ class Largest(Settings):
     """Keep only scores below this; 1 for IFD as Superfiltering has it."""
     at_most: float | None = None
     """Keep only scores up to this; 1 for IFD as Cherry has it."""
+    rule: Literal["ours", "cherry"] = "ours"
+    """ours: a fraction of all records, ties to the earlier one; cherry: a fraction of the records within the bounds,
+    ties to the later one, as the authors' script has it (card ifd.md, item 8)."""
 
     def __post_init__(self) -> None:
         check_budget(self.fraction, self.count)
 
     def __call__(self, pool: Pool) -> list[Decision]:
-        """The best of those within the bounds; ties go to the earlier record."""
-        return _ranked(pool, self.fraction, self.count, _Order("largest", 1, self.below, self.at_most))
+        """The best of those within the bounds."""
+        order = _Order("largest", 1, self.below, self.at_most, cherry=self.rule == "cherry")
+        return _ranked(pool, self.fraction, self.count, order)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +251,8 @@ class _Order:
     sign: int
     below: float | None = None
     at_most: float | None = None
+    cherry: bool = False
+    """Whether the budget and the ties are those of the authors of Cherry."""
 
     def outside(self, value: float) -> str:
         return _bound(value, self.below, self.at_most)
@@ -255,9 +261,9 @@ class _Order:
 def _ranked(pool: Pool, fraction: float | None, count: int | None, order: _Order) -> list[Decision]:
     found = {id: value for id in pool.data.ids() if (value := _finite(pool.scores.get(id))) is not None}
     valid = {id: order.sign * v for id, v in found.items() if not order.outside(v)}
-    ranking = top(valid, len(valid))
+    ranking = top(dict(reversed(valid.items())) if order.cherry else valid, len(valid))
     ranks = {id: place for place, id in enumerate(ranking, start=1)}
-    kept = min(len(ranking), budget(fraction, count, len(pool.data)))
+    kept = min(len(ranking), budget(fraction, count, len(valid if order.cherry else pool.data)))
     share = f"{order.word} {fraction * 100:g}%" if count is None and fraction is not None else f"{order.word} {kept}"
     last = f"; the last one kept has {found[ranking[kept - 1]]:.4f}" if kept else ""
 
