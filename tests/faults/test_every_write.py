@@ -143,7 +143,7 @@ def test_a_run_survives_a_crash_before_some_of_its_writes(tmp_path: Path, monkey
 @pytest.mark.slow
 def test_a_run_survives_a_crash_before_any_of_its_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     happened = check_crashes(tmp_path, monkeypatch, page)
-    assert happened == {"begin", "commit", "committed", "fsync", "replace", "write", "cut", "write_text"}
+    assert happened == {"begin", "commit", "committed", "fsync", "replace", "write", "cut", "unlink"}
 
 
 def select(home: Path) -> int:

@@ -221,8 +221,8 @@ class _Call(Generic[Item, Made]):
     def chunks(self, items: Iterable[Item], size: int) -> Iterator[tuple[int, Sequence[Item]]]:
         """The items that are not done yet, some at a time; no more of them once the call is to end.
 
-        What was in flight when a life of the run ended without a word comes last and alone: what kills the process
-        is found, and costs its neighbours nothing.
+        What was in flight when two lives of the run ended without a word comes last and alone: what kills the process
+        is found, and costs its neighbours nothing. After one such end it is tried as before, in the same company.
         """
         suspects: list[_Todo[Item]] = []
         missing = self._missing(items, suspects)
@@ -259,7 +259,7 @@ class _Call(Generic[Item, Made]):
             self.rows[item.id] = row
             digest = content_digest(item)
             entry = self.journal.get(row)
-            if entry is None and row in self.journal.crashed:
+            if entry is None and self.journal.crashed.get(row, 0) > 1:
                 suspects.append(_Todo(row, item, digest))
             elif entry is None:
                 yield _Todo(row, item, digest)
