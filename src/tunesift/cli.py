@@ -43,8 +43,7 @@ Dotted = Annotated[
     typer.Argument(
         metavar="[NAME=VALUE]...",
         help="Settings by dotted name: keep=5% or scorer.student.name=FOLDER for select, student.name=FOLDER "
-        "for cherry, "
-        "scorers.0.student.name=FOLDER for score, method.keep=5% for run.",
+        "for cherry, scorers.0.student.name=FOLDER for score, method.keep=5% for run.",
     ),
 ]
 Format = Annotated[

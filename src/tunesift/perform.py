@@ -291,7 +291,7 @@ def _reasons(result: Result, data: Dataset[Record]) -> dict[str, int]:
     told = dict(reasons.most_common())
     for code, count in Counter(b.code for b in data.source.broken).most_common():
         first = next(b for b in data.source.broken if b.code == code)
-        told[f"quarantined: {code} {first.message} (first at {first.place})"] = count
+        told[f"quarantined: {code}, first at {first.place}: {first.message}"] = count
     return told
 
 

@@ -330,11 +330,3 @@ def test_64_the_output_is_not_the_input(tmp_path: Path, output: str) -> None:
     with pytest.raises(RecipeError, match=r"^E701 output: .* is the input itself"):
         run_recipe(recipe_for("select", path, tmp_path / output, ["keep.kind=random"]))
     assert path.read_bytes() == LINES
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="permission bits do not hold for root")
-def test_65_a_file_without_permission_is_refused(tmp_path: Path) -> None:
-    path = file(LINES)(tmp_path)
-    path.chmod(0)
-    with pytest.raises(DataError, match=r"^E119 .* cannot be read"):
-        run_recipe(recipe_for("select", path, tmp_path / "out.jsonl", ["keep.kind=random"]))

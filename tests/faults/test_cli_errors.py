@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -234,11 +235,18 @@ def test_a_run_folder_in_an_impossible_place_is_refused(select: Command, place: 
     assert (told.code, "cannot be written" in told.sentence) == (73, True)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="permission bits do not hold for root")
-def test_a_read_only_folder_is_refused(select: Command, place: Path) -> None:
+@pytest.mark.parametrize(("output", "code"), [("closed/out.jsonl", 73), ("out.jsonl", 65)])
+def test_what_permissions_forbid_is_refused(place: Path, output: str, code: int) -> None:
+    obey = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if obey and not shutil.which("setpriv"):
+        pytest.skip("permission bits do not hold for root, and setpriv is not here to make them hold")
     (place / "closed").mkdir(mode=0o500)
-    told = select("a.jsonl", "-o", "closed/out.jsonl")
-    assert (told.code, "Permission denied" in told.sentence) == (73, True)
+    if code == 65:
+        (place / "a.jsonl").chmod(0)
+    command = [sys.executable, "-m", "tunesift.cli", "select", "a.jsonl", "-o", output, "keep.kind=random"]
+    done = subprocess.run([*obey, *command], cwd=place, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
+    assert "(Permission denied)" in done.stderr
 
 
 def test_a_run_folder_that_is_being_written_says_by_whom(select: Command, place: Path) -> None:

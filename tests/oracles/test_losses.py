@@ -13,7 +13,7 @@ import slow  # noqa: E402
 import transformers  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors  # noqa: E402
 
-from tunesift import Failure, Message, Span, TargetLoss, TransformersModel  # noqa: E402
+from tunesift import Failure, Message, ModelRefused, Span, TargetLoss, TransformersModel  # noqa: E402
 from tunesift.models import likelihood  # noqa: E402
 from tunesift.models.likelihood import Segment, SpanEncoder, batches  # noqa: E402
 
@@ -154,6 +154,22 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(transformers.LlamaModel, "forward", forward)
     return seen
+
+
+def test_embeddings_are_halved_until_they_fit_and_a_text_that_alone_does_not_is_named(
+    make_tiny: MakeTiny, forwards: dict[str, Any]
+) -> None:
+    model = TransformersModel(name=str(make_tiny("llama", length=LENGTH)), batch_tokens=10**6)
+    texts = [f"text {n}" for n in range(20)]
+    undisturbed = model.embed(texts)
+    forwards["rows"], forwards["too_much"] = [], lambda ids: len(ids) > 6
+    got = model.embed(texts)
+    assert max(rows for rows in forwards["rows"] if rows <= 6) <= 6 < max(forwards["rows"])
+    for halved, whole in zip(got, undisturbed, strict=True):
+        assert halved == pytest.approx(whole, abs=1e-6)
+    forwards["too_much"] = lambda ids: True
+    with pytest.raises(ModelRefused, match=r"^a text of \d+ tokens need more memory than cpu has; lower the model's"):
+        model.embed(texts)
 
 
 def test_one_span_too_large_for_the_device_costs_thirteen_passes_and_one_failure(

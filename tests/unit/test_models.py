@@ -348,3 +348,12 @@ def test_a_loss_of_no_tokens_has_no_mean() -> None:
     assert TargetLoss((), True).total == 0
     assert TargetLoss((), True).mean != TargetLoss((), True).mean
     assert TargetLoss((1.0, 2.0), False).mean == 1.5
+
+
+def test_a_bare_name_that_no_hub_within_reach_has_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    said = r'^model "nofolder" is no folder here and no hub gave it; check the name'
+    with pytest.raises(ModelUnavailable, match=said):
+        TransformersModel(name="nofolder").loss([Span("a", "b")])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 import httpx
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 """The name of the scorer that comes with the package."""
+
+Made = TypeVar("Made")
 
 _LOG = logging.getLogger(__name__)
 _SAMPLED = 64 * 2**10
@@ -101,37 +103,48 @@ class _Weights:
         self._ends = self._end_tokens()
 
     def losses(self, segments: list[Segment]) -> list[TargetLoss | Failure]:
-        """Losses of one batch; on out-of-memory its halves are tried, down to one span."""
+        """Losses of one batch; a span that alone exceeds the device's memory is a Failure."""
+
+        def whole(part: list[Segment]) -> list[TargetLoss | Failure]:
+            return list(losses(part, self._hidden, self._logits))
+
+        return self._by_halves(segments, whole, lambda segment: Failure("too-long", self._too_much(segment)))
+
+    def mean_hidden(self, segments: list[Segment]) -> list[tuple[float, ...]]:
+        """Mean of the last hidden layer over each segment's own tokens; one padding token for an empty text."""
+
+        def whole(part: list[Segment]) -> list[tuple[float, ...]]:
+            hidden = self.body(input_ids=self._padded(part), use_cache=False).last_hidden_state  # [B, T, H]
+            counts = [max(1, len(s.ids)) for s in part]
+            return [tuple(h[:n].float().mean(0).tolist()) for h, n in zip(hidden, counts, strict=True)]
+
+        def alone(segment: Segment) -> tuple[float, ...]:
+            raise ModelRefused(f"a text of {self._too_much(segment)}; lower the model's max_length.")
+
+        return self._by_halves(segments, whole, alone)
+
+    def _by_halves(
+        self, segments: list[Segment], whole: Callable[[list[Segment]], list[Made]], alone: Callable[[Segment], Made]
+    ) -> list[Made]:
+        """One batch; on out-of-memory its halves, down to a segment that is alone too much."""
         import torch
 
         try:
             with torch.inference_mode():
-                return list(losses(segments, self._hidden, self._logits))
+                return whole(segments)
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(segments) == 1:
-            return [Failure("too-long", f"{len(segments[0].ids)} tokens need more memory than {self.device} has")]
+            return [alone(segments[0])]
         half = len(segments) // 2
         _LOG.warning("out of memory with %d spans; trying %d", len(segments), half)
-        return self.losses(segments[:half]) + self.losses(segments[half:])
+        return [made for part in (segments[:half], segments[half:]) for made in self._by_halves(part, whole, alone)]
 
-    def mean_hidden(self, segments: list[Segment]) -> list[tuple[float, ...]]:
-        """Mean of the last hidden layer over each segment's own tokens; one padding token for an empty text."""
-        import torch
-
-        counts = [max(1, len(s.ids)) for s in segments]
-        try:
-            with torch.inference_mode():
-                hidden = self.body(input_ids=self._padded(segments), use_cache=False).last_hidden_state  # [B, T, H]
-                return [tuple(h[:n].float().mean(0).tolist()) for h, n in zip(hidden, counts, strict=True)]
-        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error) or len(segments) == 1:
-                raise
-        half = len(segments) // 2
-        return self.mean_hidden(segments[:half]) + self.mean_hidden(segments[half:])
+    def _too_much(self, segment: Segment) -> str:
+        return f"{len(segment.ids)} tokens need more memory than {self.device} has"
 
     def complete(self, conversation: Sequence[Message], sampling: Sampling) -> Completion:
         import torch
@@ -244,10 +257,11 @@ def _load(name: str, revision: str | None, dtype: str, device: str) -> _Weights:
         raise MissingExtra('local models need the "local" extra: pip install "tunesift[local]".') from error
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    if local_folder(name) is None:
+    folder = local_folder(name)
+    if folder is None:
         _ask_hub(name)
     where = torch.device(_device(device))
-    place = str(local_folder(name) or name)
+    place = str(folder or name)
     # Not left open: transformers would ask on the terminal whether to run code that came with the model.
     options: dict[str, Any] = {"trust_remote_code": False} | ({"revision": revision} if revision else {})
     try:
@@ -270,13 +284,16 @@ def _ask_hub(name: str) -> None:
 
     if isinstance(try_to_load_from_cache(name, "config.json"), str):
         return
-    gone = f'model "{name}" is no folder here and no hub gave it; check the name or the network.'
     if constants.HF_HUB_OFFLINE:
-        raise ModelUnavailable(gone)
+        raise _nowhere(name)
     try:
         httpx.head(constants.ENDPOINT, timeout=5.0)
     except httpx.HTTPError as error:
-        raise ModelUnavailable(gone) from error
+        raise _nowhere(name) from error
+
+
+def _nowhere(name: str) -> ModelUnavailable:
+    return ModelUnavailable(f'model "{name}" is no folder here and no hub gave it; check the name or the network.')
 
 
 def _device(wanted: str) -> str:
@@ -295,7 +312,7 @@ def _device(wanted: str) -> str:
 def _not_loaded(name: str, error: Exception) -> ModelUnavailable | ModelRefused:
     folder = local_folder(name)
     if folder is None:
-        return ModelUnavailable(f'model "{name}" is no folder here and no hub gave it; check the name or the network.')
+        return _nowhere(name)
     if not any(folder.glob("*.safetensors")):
         return ModelRefused(f'model "{name}" has no .safetensors weights; convert it, other formats can run code.')
     return ModelRefused(f'model "{name}" cannot be loaded ({str(error).splitlines()[0][:160]}); check its files.')

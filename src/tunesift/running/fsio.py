@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import sqlite3
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -170,8 +169,3 @@ def digest(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def is_private(path: Path) -> bool:
-    """Whether nobody but its owner may read a file."""
-    return not path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)

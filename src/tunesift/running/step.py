@@ -1,10 +1,8 @@
-"""What the door takes and what it gives: steps, tuners, outcomes, checkpoints."""
+"""What the door takes and what it gives: steps and their outcomes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from tunesift.records import Failure
@@ -35,21 +33,6 @@ class Step(Protocol[In, Out]):
     """Type of a good outcome, so that a journal line can be read back."""
 
     def __call__(self, chunk: Sequence[In], /) -> Sequence[Out | Failure]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """Trained weights on disk."""
-
-    path: Path
-    digest: str
-    """Of the settings and the data it was trained on."""
-
-
-class Tuner(Protocol):
-    """Trains on a dataset and leaves a checkpoint in a folder."""
-
-    def __call__(self, data: Any, into: Path) -> Checkpoint: ...  # Any: a tuner reads its own kind of dataset
 
 
 class Outcomes(Generic[Made]):
