@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import os
 from array import array
@@ -83,17 +84,39 @@ class Dataset(Sequence[Row], Generic[Row]):
 
     def by_id(self, id: str) -> Row:
         """The row with this id; raises `KeyError` where there is none."""
-        row = self._store.find(id)
-        if row is None or not self._shows(row):
+        place = self.place(id)
+        if place is None:
             raise KeyError(id)
-        return cast(Row, self._store.row(row))
+        return self[place]
 
-    def _shows(self, row: int) -> bool:
-        return row in self._rows if isinstance(self._rows, range) else _among(row, self._in_order)
+    def place(self, id: str) -> int | None:
+        """Where the row with this id stands, counted from 0; None where there is none."""
+        row = self._store.find(id)
+        if row is None:
+            return None
+        if isinstance(self._rows, range):
+            return self._rows.index(row) if row in self._rows else None
+        order, in_order = self._places
+        found = int(np.searchsorted(in_order, row))
+        return int(order[found]) if found < len(order) and in_order[found] == row else None
 
     @cached_property
-    def _in_order(self) -> npt.NDArray[np.int64]:
-        return np.sort(np.asarray(self._rows, np.int64))
+    def _places(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        rows = np.asarray(self._rows, np.int64)
+        order = np.argsort(rows, kind="stable")
+        return order, rows[order]
+
+    def digest(self) -> str:
+        """SHA-256 over the rows' ids and contents, in order: equal where two datasets came about in the same way."""
+        rows = hashlib.sha256(np.asarray(self._rows, np.int64).tobytes())
+        rows.update(self._store.digest)
+        return rows.hexdigest()
+
+    def overlaps(self, other: Dataset[Any]) -> bool:  # Any: whatever its rows are
+        """Whether a row of this may be one of the other's too; certain for datasets cut from the same one."""
+        if self._store is not other._store:
+            return True
+        return bool(np.intersect1d(np.asarray(self._rows), np.asarray(other._rows)).size)
 
     def batches(self, size: int) -> Iterator[Dataset[Row]]:
         """Consecutive parts of at most `size` rows."""
@@ -124,7 +147,7 @@ class Dataset(Sequence[Row], Generic[Row]):
 
 
 class _Store:
-    """Arrow batches of equal size, and an index from id to row."""
+    """Arrow batches of equal size, and an index from id to row, made when it is first asked for."""
 
     def __init__(self, bodies: pa.RecordBatchFileReader, ids: pa.RecordBatchFileReader, kind: type) -> None:
         self._readers = {"body": bodies, "id": ids}
@@ -132,9 +155,7 @@ class _Store:
         self._make = _record if kind is Record else _preference
         batches = ids.num_record_batches
         self.length = 0 if not batches else (batches - 1) * BATCH + ids.get_batch(batches - 1).num_rows
-        hashes = np.fromiter((hash(self.id(n)) for n in range(self.length)), np.int64, self.length)
-        self._order: npt.NDArray[np.int64] = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[self._order]
+        self.digest = (ids.schema.metadata or {}).get(b"digest", b"")
 
     def row(self, number: int) -> Record | Preference:
         return self._make(self.id(number), cast(bytes, self._cell("body", "body", number)))
@@ -148,10 +169,19 @@ class _Store:
     def raw(self, number: int) -> bytes:
         return cast(bytes, self._cell("body", "raw", number))
 
+    @cached_property
+    def _index(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        reader = self._readers["id"]
+        batches = (reader.get_batch(n).column("id").to_pylist() for n in range(reader.num_record_batches))
+        hashes = np.fromiter(map(hash, itertools.chain.from_iterable(batches)), np.int64, self.length)
+        order = np.argsort(hashes, kind="stable")
+        return order, hashes[order]
+
     def find(self, id: str) -> int | None:
-        place = int(np.searchsorted(self._hashes, hash(id)))
-        while place < self.length and self._hashes[place] == hash(id):
-            row = int(self._order[place])
+        order, hashes = self._index
+        place = int(np.searchsorted(hashes, hash(id)))
+        while place < self.length and hashes[place] == hash(id):
+            row = int(order[place])
             if self.id(row) == id:
                 return row
             place += 1
@@ -188,10 +218,13 @@ class DatasetWriter:
         self._open_ids: list[str] = []
         self._ids: list[pa.Array] = []
         self._hashes = array("q")
+        self._content = hashlib.sha256()
 
     def add(self, row: Record | Preference, line: int, raw: bytes = b"") -> None:
         """Write one row; `line` is where it stood in its source, `raw` its JSON text there."""
-        self._open.append((line, _body(row), raw))
+        body = _body(row)
+        self._content.update(body)
+        self._open.append((line, body, raw))
         self._open_ids.append(row.id)
         self._hashes.append(hash(row.id))
         if len(self._open) == BATCH:
@@ -203,9 +236,12 @@ class DatasetWriter:
             self._flush()
         self._bodies.close()
         left_out = self._settle_twins(self._opened("records"), twin)
-        with pa.ipc.new_file(self._sinks["ids"], _IDS) as writer:
+        for ids in self._ids:
+            self._content.update(orjson.dumps(ids.to_pylist()))
+        schema = _IDS.with_metadata({"digest": self._content.hexdigest()})
+        with pa.ipc.new_file(self._sinks["ids"], schema) as writer:
             for ids in self._ids:
-                writer.write_batch(pa.record_batch([ids], schema=_IDS))
+                writer.write_batch(pa.record_batch([ids], schema=schema))
         store = _Store(self._opened("records"), self._opened("ids"), kind)
         rows = np.setdiff1d(np.arange(store.length), left_out) if left_out else None
         return Dataset(store, rows, source)

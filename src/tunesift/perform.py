@@ -49,7 +49,7 @@ from tunesift.running.stopping import Stop
 from tunesift.settings import Json, differences, semantic
 from tunesift.writing import check_place, write_records
 
-FORMAT = 1
+FORMAT = 2
 """Version of the run folder."""
 _LIBRARIES = ("tunesift", "numpy", "pyarrow", "pydantic", "torch", "transformers")
 

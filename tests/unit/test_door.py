@@ -203,8 +203,8 @@ def test_3_another_class_with_the_same_settings_is_another_setting(life: Life) -
 class Backwards(Local):
     """Finishes the last chunk first."""
 
-    def map(self, step: Any, chunks: Iterable[Any]) -> Iterator[Any]:  # Any: whatever goes through
-        yield from reversed([[(number, step(items))] for number, items in chunks])
+    def map(self, step: Any, work: Any) -> Iterator[Any]:  # Any: whatever goes through
+        yield from reversed([[(number, step(items))] for number, items in work.take(100)])
 
 
 def test_4_outcomes_are_found_by_id_executors_may_finish_in_any_order(life: Life) -> None:

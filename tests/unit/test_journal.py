@@ -88,7 +88,7 @@ def test_what_was_not_committed_did_not_happen(opened: Opened) -> None:
 
 def interrupted_insert(db: sqlite3.Connection) -> None:
     with transaction(db):
-        db.execute("INSERT INTO stage VALUES ('gone', '{}')")
+        db.execute("INSERT INTO stage (name, settings) VALUES ('gone', '{}')")
         raise KeyboardInterrupt
 
 
@@ -208,7 +208,7 @@ def test_a_part_of_the_wrong_size_is_refused_with_a_sentence(
     damage(part)
     with pytest.raises(StorageError) as refusal:
         opened()
-    assert str(refusal.value) == f"{part}: is not as it was sealed; delete the run folder to begin anew."
+    assert str(refusal.value) == f"{part}: is not as it was sealed; tunesift repair {tmp_path} does its rows again."
     assert refusal.value.exit_code == 74
 
 

@@ -6,79 +6,40 @@ not exist. Rows are numbered in the order in which a stage was first asked for t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from tunesift.errors import ResumeError, StorageError, shown
-from tunesift.running.fsio import (
-    digest,
-    failpoint,
-    make_folder,
-    make_private,
-    settle,
-    storage_errors,
-    temporary,
-    write_json,
-    write_part,
-)
+from tunesift.running.fsio import failpoint, make_folder, make_private, storage_errors, write_json
+from tunesift.running.parts import CHANGED, Entry, Label, Sealed, content_sha256, load, part_path, seal
 from tunesift.settings import Json, differences
 
 PART_ROWS = 8192
-"""Rows of one sealed part; the last part of a stage may have fewer."""
+"""Rows of one sealed part; the last part of a stage may have fewer. Written down when a run begins."""
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS stage (name TEXT PRIMARY KEY, settings TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stage (ordinal INTEGER PRIMARY KEY, name TEXT UNIQUE, settings TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS part (
     stage TEXT, number INTEGER, rows INTEGER NOT NULL, failed INTEGER NOT NULL, bytes INTEGER NOT NULL,
     sha256 TEXT NOT NULL, PRIMARY KEY (stage, number)) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS result (
     stage TEXT, row INTEGER, id TEXT NOT NULL, digest BLOB NOT NULL, failure TEXT, outcome TEXT NOT NULL,
     PRIMARY KEY (stage, row)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS given (
+    stage TEXT, first INTEGER, rows INTEGER NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (stage, first))
+    STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS intent (stage TEXT, row INTEGER, PRIMARY KEY (stage, row)) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS crash (
     stage TEXT, row INTEGER, lives INTEGER NOT NULL, PRIMARY KEY (stage, row)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stock (
+    stage TEXT, id TEXT, digest BLOB NOT NULL, failure TEXT, outcome TEXT NOT NULL, PRIMARY KEY (stage, id))
+    STRICT, WITHOUT ROWID;
 """
-_PART = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("id", pa.string()),
-        ("digest", pa.binary(16)),
-        ("failure", pa.string()),
-        ("outcome", pa.string()),
-    ]
-)
-
-
-_CHANGED = "{}: is not as it was sealed; delete the run folder to begin anew."
-
-
-@dataclass(frozen=True, slots=True)
-class _Sealed:
-    rows: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One row of a stage: which item it was, and what came of it."""
-
-    row: int
-    id: str
-    digest: bytes
-    """128 bits of SHA-256 of the item."""
-    failure: str | None
-    """Kind of the failure; None for a good outcome."""
-    outcome: str
-    """JSON of a good outcome; the message of a failure."""
 
 
 class Journal:
@@ -90,14 +51,13 @@ class Journal:
         self._closed = False
         with storage_errors(folder), ExitStack() as opening:
             make_private(folder / "state.db")
-            self._db = sqlite3.connect(folder / "state.db", isolation_level=None, check_same_thread=False)
-            opening.enter_context(closing(self._db))
+            self.db = sqlite3.connect(folder / "state.db", isolation_level=None, check_same_thread=False)
+            opening.enter_context(closing(self.db))
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
-                self._db.execute(f"PRAGMA {pragma}")
-            (said,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
-            if said != "ok":
-                raise sqlite3.DatabaseError(f"state.db is damaged: {said}")
-            self._db.executescript(_SCHEMA)
+                self.db.execute(f"PRAGMA {pragma}")
+            check(self.db)
+            self.db.executescript(_SCHEMA)
+            self.db.execute("INSERT OR IGNORE INTO meta VALUES ('part_rows', ?)", (str(PART_ROWS),))
             self._count_crashes()
             opening.pop_all()
 
@@ -105,164 +65,271 @@ class Journal:
         """What was begun and never answered was in flight when a life of this run ended without a word."""
         if not self._begun():
             return
-        with transaction(self._db):
-            self._db.execute("INSERT INTO crash SELECT stage, row, 1 FROM intent WHERE true "
-                             "ON CONFLICT DO UPDATE SET lives = lives + 1")  # fmt: skip
-            self._db.execute("DELETE FROM intent")
+        with transaction(self.db):
+            self.db.execute("INSERT INTO crash SELECT stage, row, 1 FROM intent WHERE true "
+                            "ON CONFLICT DO UPDATE SET lives = lives + 1")  # fmt: skip
+            self.db.execute("DELETE FROM intent")
 
     def close(self) -> None:
         """Close the database in good order: what is still begun was given up, and did not end the process."""
         if not self._closed:
             self._closed = True
-            with closing(self._db), storage_errors(self._folder):
+            with closing(self.db), storage_errors(self._folder):
                 if self._begun():
-                    self._db.execute("DELETE FROM intent")
+                    self.db.execute("DELETE FROM intent")
 
     def _begun(self) -> bool:
-        (found,) = self._db.execute("SELECT EXISTS (SELECT 1 FROM intent)").fetchone()
+        (found,) = self.db.execute("SELECT EXISTS (SELECT 1 FROM intent)").fetchone()
         return bool(found)
 
     def stage(self, name: str, settings: Json) -> StageJournal:
         """The rows of one stage; raises `ResumeError` where it was started with other settings, now or before."""
         with storage_errors(self._folder):
-            found = self._db.execute("SELECT settings FROM stage WHERE name = ?", (name,)).fetchone()
+            found = self.db.execute("SELECT settings FROM stage WHERE name = ?", (name,)).fetchone()
             if found is None:
-                self._db.execute("INSERT INTO stage VALUES (?, ?)", (name, json.dumps(settings)))
+                self.db.execute("INSERT INTO stage (name, settings) VALUES (?, ?)", (name, json.dumps(settings)))
         if found is not None and (changed := differences(json.loads(found[0]), settings)):
             path, old, new = changed[0]
             was, now = (shown(json.dumps(value, ensure_ascii=False)) for value in (old, new))
             raise ResumeError(f'stage "{name}" was started with {path}={was}; it is now {now}; '
                               "use another folder, or go back.")  # fmt: skip
         if name not in self._stages:
-            self._stages[name] = StageJournal(self._db, self._folder / "stages" / name, name)
+            self._stages[name] = StageJournal(self.db, self._folder / "stages" / name, name)
+        return self._stages[name]
+
+    def opened(self, name: str) -> StageJournal:
+        """A stage that was asked for in this life."""
         return self._stages[name]
 
     def stages(self) -> list[str]:
-        """Names of the stages begun, in the order of their names."""
-        return [name for (name,) in self._db.execute("SELECT name FROM stage ORDER BY name")]
+        """Names of the stages begun, in the order in which they began."""
+        return [name for (name,) in self.db.execute("SELECT name FROM stage ORDER BY ordinal")]
+
+    def sealed(self, stage: str) -> list[Sealed]:
+        """The parts of a stage that are recorded."""
+        query = "SELECT number, rows, failed, bytes, sha256 FROM part WHERE stage = ? ORDER BY number"
+        with storage_errors(self._folder):
+            return [Sealed(*row) for row in self.db.execute(query, (stage,))]
+
+    def entries(self, stage: str, skip: Sequence[int] = ()) -> Iterator[Entry]:
+        """All rows of a stage that are done, but those of the parts to skip; the sealed ones first."""
+        for part in self.sealed(stage):
+            if part.number not in skip:
+                yield from load(self._folder / "stages" / stage, part)
+        query = "SELECT row, id, digest, failure, outcome FROM result WHERE stage = ? ORDER BY row"
+        with storage_errors(self._folder):
+            yield from (Entry(*row) for row in self.db.execute(query, (stage,)))
+
+    def take_back(self, stages: Sequence[str], keep: Callable[[str], Iterator[Entry]]) -> None:
+        """Begin these stages again: what is kept of each waits in stock for an item of its id and content.
+
+        All or nothing, whenever the process ends. For a journal of which no stage is open.
+        """
+        assert not self._stages
+        for stage in stages:
+            with storage_errors(self._folder):
+                (self._folder / "stages" / stage / "_SUCCESS.json").unlink(missing_ok=True)
+        with storage_errors(self._folder), transaction(self.db):
+            for stage in stages:
+                rows = ((stage, e.id, e.digest, e.failure, e.outcome) for e in keep(stage))
+                self.db.executemany("INSERT OR REPLACE INTO stock VALUES (?, ?, ?, ?, ?)", rows)
+                for table in ("part", "result", "given", "crash", "intent"):
+                    self.db.execute(f"DELETE FROM {table} WHERE stage = ?", (stage,))  # noqa: S608 - our own names
+
+    def empty_stock(self) -> None:
+        """Forget what waited in stock and was not asked for again."""
+        with storage_errors(self._folder):
+            self.db.execute("DELETE FROM stock")
 
 
 class StageJournal:
     """The rows of one stage."""
 
     def __init__(self, db: sqlite3.Connection, folder: Path, name: str) -> None:
-        self._db, self._folder, self._name = db, folder, name
+        self._db, self._folder, self.name = db, folder, name
         with storage_errors(folder):
             make_folder(folder)
-            parts = db.execute("SELECT number, rows, bytes, sha256 FROM part WHERE stage = ?", (name,)).fetchall()
-            self._sealed = {number: _Sealed(rows, sha256) for number, rows, _, sha256 in parts}
-            self._open: defaultdict[int, set[int]] = defaultdict(set)
-            for (row,) in db.execute("SELECT row FROM result WHERE stage = ?", (name,)):
-                self._open[row // PART_ROWS].add(row)
-            self._check_sizes([(number, size) for number, _, size, _ in parts])
+            (self.part_rows,) = map(int, db.execute("SELECT value FROM meta WHERE key = 'part_rows'").fetchone())
+            parts = db.execute("SELECT number, rows, failed, bytes, sha256 FROM part WHERE stage = ?", (name,))
+            self._sealed = {row[0]: Sealed(*row) for row in parts}
+            self._open: dict[int, bytearray] = {}
+            self._check_sizes()
             self._drop_strangers()
             crashed = db.execute("SELECT row, lives FROM crash WHERE stage = ?", (name,)).fetchall()
+            self._mark(row for (row,) in db.execute("SELECT row FROM result WHERE stage = ?", (name,)))
+            (stocked,) = db.execute("SELECT EXISTS (SELECT 1 FROM stock WHERE stage = ?)", (name,)).fetchone()
         self.crashed: dict[int, int] = dict(crashed)
         """Lives of this run that ended while a row was in flight, by row."""
+        self.stocked = bool(stocked)
+        """Whether outcomes of an earlier course of this stage wait for items of their id and content."""
         self._finished = (folder / "_SUCCESS.json").exists()
-        self._held: tuple[int, pa.Table] | None = None
+        self._held: tuple[int, list[Entry]] | None = None
 
     def __len__(self) -> int:
         """Rows done."""
-        return sum(part.rows for part in self._sealed.values()) + sum(map(len, self._open.values()))
+        return sum(part.rows for part in self._sealed.values()) + sum(done.count(1) for done in self._open.values())
 
     def get(self, row: int) -> Entry | None:
         """What came of a row; None where that is to be done; raises `ResumeError` behind a finished stage's last."""
-        number, inside = divmod(row, PART_ROWS)
+        number, inside = divmod(row, self.part_rows)
         if number in self._sealed and inside < self._sealed[number].rows:
-            part = self._part(number)
-            return Entry(*(part.column(n)[inside].as_py() for n in _PART.names))
-        if row in self._open.get(number, ()):
+            return self._part(number)[inside]
+        if number in self._open and self._open[number][inside]:
             query = "SELECT row, id, digest, failure, outcome FROM result WHERE stage = ? AND row = ?"
-            return Entry(*self._db.execute(query, (self._name, row)).fetchone())
-        if self._finished or number in self._sealed:
-            raise ResumeError(f'stage "{self._name}" was finished with {len(self)} rows and is now asked for more; '
-                              "use another folder, or go back.")  # fmt: skip
+            return Entry(*self._db.execute(query, (self.name, row)).fetchone())
+        self._check_room(number)
         return None
+
+    def missing(self, first: int, count: int) -> Iterator[int]:
+        """Rows of a range that are to be done, in order; a sealed part is passed over in one step."""
+        row, end = first, first + count
+        while row < end:
+            number = row // self.part_rows
+            last = min(end, (number + 1) * self.part_rows)
+            if number in self._sealed:
+                row = max(row, min(last, number * self.part_rows + self._sealed[number].rows))
+                if row < last:
+                    self._check_room(number)
+                continue
+            while row < last:
+                if number not in self._open or not self._open[number][row % self.part_rows]:
+                    self._check_room(number)
+                    yield row
+                row += 1
+
+    def failures(self, first: int, count: int) -> Iterator[Entry]:
+        """Rows of a range that are done and could not be, in order; parts without any are not read."""
+        end = first + count
+        for number in sorted(n for n, part in self._sealed.items() if part.failed):
+            if first < (number + 1) * self.part_rows and number * self.part_rows < end:
+                yield from (e for e in self._part(number) if e.failure is not None and first <= e.row < end)
+        query = "SELECT row, id, digest, failure, outcome FROM result WHERE stage = ? AND row >= ? AND row < ?"
+        with storage_errors(self._folder):
+            found = self._db.execute(f"{query} AND failure IS NOT NULL ORDER BY row", (self.name, first, end))
+            yield from (Entry(*row) for row in found)
+
+    def expects(self, first: int, count: int, digest: str) -> bool:
+        """Whether the rows from `first` on are known to be a dataset of this digest, so that none need be compared.
+
+        The first to say so is believed where nothing is done yet; whoever says otherwise later is compared row by row,
+        now and ever after.
+        """
+        with storage_errors(self._folder):
+            place = (self.name, first)
+            said = self._db.execute("SELECT rows, digest FROM given WHERE stage = ? AND first = ?", place).fetchone()
+            if said is None and self._end() <= first:
+                self._db.execute("INSERT INTO given VALUES (?, ?, ?, ?)", (*place, count, digest))
+                return True
+            if said is not None and said != (count, digest):
+                self._db.execute("UPDATE given SET digest = '' WHERE stage = ? AND first = ?", place)
+        return said is not None and bool(said == (count, digest))
+
+    def _end(self) -> int:
+        """One more than the last row that is done."""
+        sealed = (part.number * self.part_rows + part.rows for part in self._sealed.values())
+        opened = (number * self.part_rows + done.rfind(1) + 1 for number, done in self._open.items())
+        return max([*sealed, *opened], default=0)
+
+    def in_stock(self, id: str, digest: bytes) -> tuple[str | None, str] | None:
+        """Failure and outcome of an earlier course of this stage for the same item; None where there are none."""
+        query = "SELECT failure, outcome FROM stock WHERE stage = ? AND id = ? AND digest = ?"
+        with storage_errors(self._folder):
+            found: tuple[str | None, str] | None = self._db.execute(query, (self.name, id, digest)).fetchone()
+        return found
 
     def begin(self, rows: Sequence[int]) -> None:
         """Write down that rows are about to be worked on, before anything is sent or computed for them."""
         failpoint("intent.before_commit")
         with storage_errors(self._folder), transaction(self._db):
-            self._db.executemany("INSERT INTO intent VALUES (?, ?)", [(self._name, row) for row in rows])
+            self._db.executemany("INSERT INTO intent VALUES (?, ?)", [(self.name, row) for row in rows])
         failpoint("intent.committed")
 
     def commit(self, entries: Sequence[Entry], seal: bool = True) -> None:
         """Write rows down in one transaction; they are done when this returns. Then seal the parts that are full."""
-        rows = [(self._name, e.row, e.id, e.digest, e.failure, e.outcome) for e in entries]
+        rows = [(self.name, e.row, e.id, e.digest, e.failure, e.outcome) for e in entries]
         failpoint("result.before_commit")
         with storage_errors(self._folder), transaction(self._db):
             self._db.executemany("INSERT INTO result VALUES (?, ?, ?, ?, ?, ?)", rows)
             self._db.executemany("DELETE FROM intent WHERE stage = ? AND row = ?", [r[:2] for r in rows])
         failpoint("result.committed")
-        for entry in entries:
-            self._open[entry.row // PART_ROWS].add(entry.row)
-        for number in sorted(n for n, rows in self._open.items() if seal and len(rows) == PART_ROWS):
+        self._mark(e.row for e in entries)
+        for number in sorted(n for n, done in self._open.items() if seal and 0 not in done):
             self._seal(number)
 
     def finish(self, asked: int) -> None:
         """Seal what is open; raises `ResumeError` where the stage holds other rows than the first `asked`."""
         if len(self) != asked:
-            raise ResumeError(f'stage "{self._name}" holds {len(self)} rows and was now asked for {asked}; '
+            raise ResumeError(f'stage "{self.name}" holds {len(self)} rows and was now asked for {asked}; '
                               "use another folder, or go back.")  # fmt: skip
         for number in sorted(self._open):
             self._seal(number)
-        query = "SELECT number, rows, failed, bytes, sha256 FROM part WHERE stage = ? ORDER BY number"
-        parts: list[Json] = [dict(zip(("number", "rows", "failed", "bytes", "sha256"), r, strict=True))
-                 for r in self._db.execute(query, (self._name,))]  # fmt: skip
-        (settings,) = self._db.execute("SELECT settings FROM stage WHERE name = ?", (self._name,)).fetchone()
-        done: Json = {"stage": self._name, "settings": json.loads(settings), "rows": len(self), "parts": parts}
+        parts: list[Json] = [asdict(self._sealed[number]) for number in sorted(self._sealed)]
+        _, settings = self._named()
+        done: Json = {"stage": self.name, "settings": settings, "rows": len(self), "parts": parts}
         write_json(self._folder / "_SUCCESS.json", done)
         self._finished = True
 
     def _seal(self, number: int) -> None:
-        first = number * PART_ROWS
-        place = (self._name, first, first + PART_ROWS)
+        first = number * self.part_rows
+        place = (self.name, first, first + self.part_rows)
         query = "SELECT row, id, digest, failure, outcome FROM result WHERE stage = ? AND row >= ? AND row < ?"
         with storage_errors(self._folder):
-            rows = self._db.execute(f"{query} ORDER BY row", place).fetchall()
-        table = pa.table([pa.array(c, f.type) for c, f in zip(zip(*rows, strict=True), _PART, strict=True)], _PART)
-        path = self._path(number)
-        part = temporary(path)
-        write_part(part, table)
-        with storage_errors(path):
-            sha256, size = digest(part), part.stat().st_size
-            settle(part, path)
-        failpoint("part.settled")
-        failed = sum(failure is not None for _, _, _, failure, _ in rows)
+            entries = [Entry(*row) for row in self._db.execute(f"{query} ORDER BY row", place)]
+            ordinal, settings = self._named()
+        label = Label(self.name, settings, ordinal, self.part_rows, content_sha256(entries))
+        part = seal(self._folder, number, label, entries)
         with storage_errors(self._folder), transaction(self._db):
-            self._db.execute("INSERT INTO part VALUES (?, ?, ?, ?, ?, ?)",
-                             (self._name, number, len(rows), failed, size, sha256))  # fmt: skip
+            record(self._db, self.name, part)
             failpoint("seal.mid_txn")
             self._db.execute("DELETE FROM result WHERE stage = ? AND row >= ? AND row < ?", place)
         failpoint("seal.committed")
         del self._open[number]
-        self._sealed[number] = _Sealed(len(rows), sha256)
+        self._sealed[number] = part
 
-    def _part(self, number: int) -> pa.Table:
+    def _named(self) -> tuple[int, Json]:
+        query = "SELECT ordinal, settings FROM stage WHERE name = ?"
+        ordinal, settings = self._db.execute(query, (self.name,)).fetchone()
+        return ordinal, json.loads(settings)
+
+    def _mark(self, rows: Iterator[int]) -> None:
+        for row in rows:
+            number, inside = divmod(row, self.part_rows)
+            self._open.setdefault(number, bytearray(self.part_rows))[inside] = 1
+
+    def _check_room(self, number: int) -> None:
+        if self._finished or number in self._sealed:
+            raise ResumeError(f'stage "{self.name}" was finished with {len(self)} rows and is now asked for more; '
+                              "use another folder, or go back.")  # fmt: skip
+
+    def _part(self, number: int) -> list[Entry]:
         if self._held is None or self._held[0] != number:
-            path = self._path(number)
-            with storage_errors(self._folder):
-                content = path.read_bytes()
-                if hashlib.sha256(content).hexdigest() != self._sealed[number].sha256:
-                    raise StorageError(_CHANGED.format(path))
-                self._held = (number, pq.read_table(pa.BufferReader(content)))
+            self._held = (number, load(self._folder, self._sealed[number]))
         return self._held[1]
 
-    def _path(self, number: int) -> Path:
-        return self._folder / f"part-{number:06d}.parquet"
-
-    def _check_sizes(self, parts: list[tuple[int, int]]) -> None:
-        for number, size in parts:
-            path = self._path(number)
-            if not path.exists() or path.stat().st_size != size:
-                raise StorageError(_CHANGED.format(path))
+    def _check_sizes(self) -> None:
+        for part in self._sealed.values():
+            path = part_path(self._folder, part.number)
+            if not path.exists() or path.stat().st_size != part.bytes:
+                raise StorageError(CHANGED.format(path, self._folder.parent.parent))
 
     def _drop_strangers(self) -> None:
         """Remove what a crash left behind: files that no record names."""
-        named = {self._path(number) for number in self._sealed}
+        named = {part_path(self._folder, number) for number in self._sealed}
         for path in set(self._folder.glob("part-*")) - named:
             path.unlink()
+
+
+def record(db: sqlite3.Connection, stage: str, part: Sealed) -> None:
+    """Write a part down, inside the caller's transaction."""
+    row = (stage, part.number, part.rows, part.failed, part.bytes, part.sha256)
+    db.execute("INSERT INTO part VALUES (?, ?, ?, ?, ?, ?)", row)
+
+
+def check(db: sqlite3.Connection) -> None:
+    """Raise `sqlite3.DatabaseError` where the database is not whole."""
+    (said,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if said != "ok":
+        raise sqlite3.DatabaseError(f"state.db is damaged: {said}")
 
 
 @contextmanager

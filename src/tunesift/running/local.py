@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice
 from typing import Annotated, Literal, TypeVar
 
 from tunesift.errors import RecipeError, RunError, TunesiftError
 from tunesift.records import Failure
-from tunesift.running.step import Made, Step
+from tunesift.running.step import Made, Step, Work
 from tunesift.settings import INCIDENTAL, Settings, settings_within
 
 Item = TypeVar("Item")
@@ -33,7 +32,7 @@ class Local(Settings):
         """Items of one chunk: 1 for models that wait on a network, else `chunk`."""
         return 1 if concurrency(step) > 1 else self.chunk
 
-    def map(self, step: Step[Item, Made], chunks: Iterable[tuple[int, Sequence[Item]]]) -> Iterator[Done[Made]]:
+    def map(self, step: Step[Item, Made], work: Work[Item]) -> Iterator[Done[Made]]:
         """Yield chunk numbers and outcomes, all that are finished at a time, in whatever order chunks finish.
 
         A slot is free again when the next ones are asked for, so no more than `concurrency` chunks are ever between
@@ -43,20 +42,18 @@ class Local(Settings):
         slots = concurrency(step)
         if slots > 1:
             with ThreadPoolExecutor(slots) as pool:
-                yield from _together(pool, slots, step, iter(chunks))
+                yield from _together(pool, slots, step, work)
             return
-        for number, items in chunks:
-            yield [(number, _whole(step, items))]
+        while chunks := work.take(1):
+            yield [(number, _whole(step, items)) for number, items in chunks]
 
 
-def _together(
-    pool: ThreadPoolExecutor, slots: int, step: Step[Item, Made], todo: Iterator[tuple[int, Sequence[Item]]]
-) -> Iterator[Done[Made]]:
+def _together(pool: ThreadPoolExecutor, slots: int, step: Step[Item, Made], work: Work[Item]) -> Iterator[Done[Made]]:
     running: dict[Future[Sequence[Made | Failure]], int] = {}
     trouble: list[BaseException] = []
     while running or not trouble:
         try:
-            for number, items in islice(todo, 0 if trouble else slots - len(running)):
+            for number, items in work.take(0 if trouble else slots - len(running)):
                 running[pool.submit(_whole, step, items)] = number
             done, _ = wait(running, return_when=FIRST_COMPLETED)
         except (TunesiftError, KeyboardInterrupt) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
 import random
 import socket
@@ -14,37 +13,36 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Protocol
+from typing import Protocol
 
 import filelock
 import pyarrow as pa
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
 
 from tunesift.datasets import Dataset
 from tunesift.errors import CannotCreate, DataError, DiskFull, ResumeError, RunError, RunLocked, TooManyFailures, shown
-from tunesift.records import Decision, Failure, FailureKind, Record, content_digest
+from tunesift.records import Decision, Failure, Record
+from tunesift.running.call import Call, Walked
 from tunesift.running.fsio import make_folder, release, reserve, write_json, write_table
-from tunesift.running.journal import Entry, Journal, StageJournal
+from tunesift.running.journal import Journal
 from tunesift.running.local import Done
 from tunesift.running.progress import Progress
-from tunesift.running.step import Item, Made, Outcomes, Step
+from tunesift.running.step import Item, Made, Outcomes, Step, Work
 from tunesift.running.stopping import Stop
 from tunesift.settings import Json, semantic
 
 _LOG = logging.getLogger(__name__)
 
-_KINDS: TypeAdapter[FailureKind] = TypeAdapter(FailureKind)
+ROWS = 65_536
+"""Decisions that are turned into columns at a time."""
+_DECISIONS = pa.schema(
+    [*((name, pa.string()) for name in ("record_id", "action", "reason")), ("parents", pa.list_(pa.string()))]
+)
 
 FEW_FAILURES = 10
 """Failures of one stage that never stop a run, however small the stage."""
-
-
-MOST_CRASHES = 3
-"""Lives of a run that one item may end; the next life sets it aside."""
 
 
 class Executor(Protocol):
@@ -52,7 +50,7 @@ class Executor(Protocol):
 
     def chunk_size(self, step: object) -> int: ...
 
-    def map(self, step: Step[Item, Made], chunks: Iterable[tuple[int, Sequence[Item]]]) -> Iterator[Done[Made]]:
+    def map(self, step: Step[Item, Made], work: Work[Item]) -> Iterator[Done[Made]]:
         """Yield chunk numbers and outcomes, all that are finished at a time, in whatever order chunks finish."""
         ...
 
@@ -95,7 +93,7 @@ class Run:
             self._journal = Journal(self.folder)
             opening.callback(self._journal.close)
             self._closing = opening.pop_all()
-        self._open: dict[str, _Stage] = {}
+        self._open: dict[str, Walked] = {}
         self._tables: dict[str, list[Mapping[str, object]]] = {}
         return self
 
@@ -112,13 +110,14 @@ class Run:
         """
         given: Sequence[Item] = items if isinstance(items, Dataset) else _distinct(stage, list(items))
         journal = self._journal.stage(stage, _settings(step))
-        opened = self._open.setdefault(stage, _Stage(journal))
-        allowed = int(max(FEW_FAILURES, self.max_failures * len(given)))
-        call: _Call[Item, Made] = _Call(stage, opened, step, allowed, self.stop)
-        self.progress.begin(stage, len(given), max(0, min(len(journal) - len(opened.walked), len(given))))
+        walked = self._open.setdefault(stage, Walked())
+        self.progress.begin(stage, len(given), max(0, min(len(journal) - len(walked), len(given))))
+        call = Call(journal, step, given, walked, self.stop)
+        call.size = self.executor.chunk_size(step)
+        call.allowed = int(max(FEW_FAILURES, self.max_failures * len(given)))
         began, worked = time.monotonic(), 0
         try:
-            for done in self.executor.map(step, call.chunks(given, self.executor.chunk_size(step))):
+            for done in self.executor.map(step, call):
                 items_done, failed = self._commit(call, done)
                 worked += items_done
                 self.progress.advance(stage, items_done, failed)
@@ -129,11 +128,11 @@ class Run:
         self.stages.append(StageReport(stage, len(given), worked, len(call.failed), time.monotonic() - began))
         _LOG.info("stage %s: %d items, %d done now, %d failed", stage, len(given), worked, len(call.failed))
         if call.too_many:
-            raise TooManyFailures(_many(stage, call.failed, allowed))
+            raise TooManyFailures(_many(stage, call.failed, call.allowed))
         self.stop.check(self.folder)
         return Outcomes(call.rows, call.failed, call.read)
 
-    def _commit(self, call: _Call[Item, Made], done: Done[Made]) -> tuple[int, int]:
+    def _commit(self, call: Call[Item, Made], done: Done[Made]) -> tuple[int, int]:
         """Write finished chunks down; where the disk is full, into the space held back for them, and no more follow."""
         entries = call.entries(done)
         try:
@@ -164,18 +163,11 @@ class Run:
         if left := [stage for stage in self._journal.stages() if stage not in self._open]:
             raise ResumeError(f'{self.folder}: holds the stage "{left[0]}", which was not asked for now; use another '
                               "folder, or go back.")  # fmt: skip
-        for opened in self._open.values():
-            opened.journal.finish(len(opened.walked))
-        columns = {
-            "record_id": [d.record_id for d in decisions],
-            "action": [d.action for d in decisions],
-            "reason": [d.reason for d in decisions],
-            "parents": [list(d.parents) for d in decisions],
-        }
-        schema = pa.schema(
-            [(n, pa.string()) for n in ("record_id", "action", "reason")] + [("parents", pa.list_(pa.string()))]
-        )
-        write_table(self.folder / "decisions.parquet", pa.table(columns, schema))
+        for stage, walked in self._open.items():
+            self._journal.opened(stage).finish(len(walked))
+        self._journal.empty_stock()
+        batches = (_decided(decisions[start : start + ROWS]) for start in range(0, len(decisions), ROWS))
+        write_table(self.folder / "decisions.parquet", pa.Table.from_batches(batches, _DECISIONS))
         for name, rows in self._tables.items():
             names = dict.fromkeys(column for row in rows for column in row)
             table = pa.table({column: [row.get(column) for row in rows] for column in names})
@@ -183,153 +175,10 @@ class Run:
         return Counter({str(action): count for action, count in counts.items()})
 
 
-@dataclass(frozen=True, slots=True)
-class _Todo(Generic[Item]):
-    """An item that is not done: its row in the stage, and its content's digest."""
-
-    row: int
-    item: Item
-    digest: bytes
-
-
-class _Stage:
-    """A stage in this process: its journal, and which row each id walked to."""
-
-    def __init__(self, journal: StageJournal) -> None:
-        self.journal = journal
-        self.walked: dict[str, int] = {}
-
-
-class _Call(Generic[Item, Made]):
-    """One call of map: which items it was given, which are under way, which failed."""
-
-    def __init__(self, stage: str, opened: _Stage, step: Step[Item, Made], allowed: int, stop: Stop) -> None:
-        self.stage, self.journal, self._walked = stage, opened.journal, opened.walked
-        self._maker, self._allowed = type(step).__name__, allowed
-        self._adapter: TypeAdapter[Made] = TypeAdapter(step.returns)
-        self._under_way: dict[int, list[_Todo[Item]]] = {}
-        self.rows: dict[str, int] = {}
-        self.failed: dict[str, Failure] = {}
-        self.full: DiskFull | None = None
-        self._stop = stop
-
-    @property
-    def too_many(self) -> bool:
-        """More items failed than may, now and before."""
-        return len(self.failed) > self._allowed
-
-    def chunks(self, items: Iterable[Item], size: int) -> Iterator[tuple[int, Sequence[Item]]]:
-        """The items that are not done yet, some at a time; no more of them once the call is to end.
-
-        What was in flight when two lives of the run ended without a word comes last and alone: what kills the process
-        is found, and costs its neighbours nothing. After one such end it is tried as before, in the same company.
-        """
-        suspects: list[_Todo[Item]] = []
-        missing = self._missing(items, suspects)
-        numbers = count()
-        while chunk := list(islice(missing, size)):
-            if self._is_over():
-                return
-            yield self._begun(next(numbers), chunk)
-        for todo in suspects:
-            if self._is_over():
-                return
-            if self.journal.crashed[todo.row] >= MOST_CRASHES:
-                self._give_up(todo)
-            else:
-                yield self._begun(next(numbers), [todo])
-
-    def _is_over(self) -> bool:
-        return self.too_many or self.full is not None or self._stop.asked
-
-    def _begun(self, number: int, chunk: list[_Todo[Item]]) -> tuple[int, Sequence[Item]]:
-        self.journal.begin([todo.row for todo in chunk])
-        self._under_way[number] = chunk
-        return number, [todo.item for todo in chunk]
-
-    def _give_up(self, todo: _Todo[Item]) -> None:
-        lives = self.journal.crashed[todo.row]
-        failure = Failure("crashed", f"the process died {lives} times while it was worked on")
-        self.failed[todo.item.id] = failure
-        self.journal.commit([Entry(todo.row, todo.item.id, todo.digest, failure.kind, failure.message)])
-
-    def _missing(self, items: Iterable[Item], suspects: list[_Todo[Item]]) -> Iterator[_Todo[Item]]:
-        for item in items:
-            row = self._walked.setdefault(item.id, len(self._walked))
-            self.rows[item.id] = row
-            digest = content_digest(item)
-            entry = self.journal.get(row)
-            if entry is None and self.journal.crashed.get(row, 0) > 1:
-                suspects.append(_Todo(row, item, digest))
-            elif entry is None:
-                yield _Todo(row, item, digest)
-            elif entry.id != item.id or entry.digest != digest:
-                raise ResumeError(_other(self.stage, entry, item.id))
-            elif entry.failure is not None:
-                self.failed[item.id] = _failure(entry)
-
-    def entries(self, done: Done[Made]) -> list[Entry]:
-        """What is to be written down of finished chunks."""
-        entries = []
-        for number, outcomes in done:
-            for todo, outcome in zip(self._under_way.pop(number), outcomes, strict=True):
-                written = _writable(outcome) if isinstance(outcome, Failure) else self._written(outcome)
-                if isinstance(written, Failure):
-                    self.failed[todo.item.id] = written
-                    entries.append(Entry(todo.row, todo.item.id, todo.digest, written.kind, written.message))
-                else:
-                    entries.append(Entry(todo.row, todo.item.id, todo.digest, None, written))
-        return entries
-
-    def _written(self, outcome: Made) -> str | Failure:
-        """JSON of an outcome that reads back as it is; a `Failure` where a number in it is not finite."""
-        try:
-            written = self._adapter.dump_json(outcome, warnings="error").decode()
-            if "null" in written:  # None, or what JSON has no number for
-                if number := _not_finite(self._adapter.dump_python(outcome, mode="json")):
-                    return Failure("not-finite", f"a number in the outcome is {number}")
-                self._adapter.validate_json(written)
-        except (PydanticSerializationError, ValidationError) as error:
-            said = shown(str(error).splitlines()[-1].strip())
-            raise RunError(f'stage "{self.stage}": {self._maker} gave an outcome that is not of the type it returns, '
-                           f"or cannot be written ({said}).") from error  # fmt: skip
-        return written
-
-    def read(self, row: int) -> Made | Failure:
-        entry = self.journal.get(row)
-        assert entry is not None  # map gives outcomes when every row is done
-        return self._adapter.validate_json(entry.outcome) if entry.failure is None else _failure(entry)
-
-
 def _settings(step: object) -> Json:
     """What decides a step's outcomes: its settings, and its class where they name no kind."""
     settings = semantic(step)
     return {"kind": type(step).__name__, **settings} if isinstance(settings, dict) else settings
-
-
-def _not_finite(value: object) -> float | None:
-    """The first number in a JSON value that is no number to JSON; None where there is none."""
-    if isinstance(value, float):
-        return None if math.isfinite(value) else value
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return next((found for v in inner if (found := _not_finite(v)) is not None), None)
-
-
-def _writable(failure: Failure) -> Failure:
-    """The same failure; halves of surrogate pairs, which cannot be written, become question marks."""
-    return Failure(failure.kind, failure.message.encode(errors="replace").decode())
-
-
-def _failure(entry: Entry) -> Failure:
-    return Failure(_KINDS.validate_python(entry.failure), entry.outcome)
-
-
-def _other(stage: str, entry: Entry, id: str) -> str:
-    if entry.id != id:
-        return f'stage "{stage}" was given the item "{shown(entry.id)}" where it is now given "{shown(id)}".'
-    return (
-        f'stage "{stage}": the content of the item "{shown(id)}" is not what it was; use another folder, or restore it.'
-    )
 
 
 def _distinct(stage: str, items: list[Item]) -> list[Item]:
@@ -366,12 +215,25 @@ def _held(folder: Path) -> str:
         return f"{folder} is being written by another process; wait, or stop it."
 
 
+def _decided(decisions: Sequence[Decision]) -> pa.RecordBatch:
+    columns = [
+        [d.record_id for d in decisions], [d.action for d in decisions], [d.reason for d in decisions],
+        [list(d.parents) for d in decisions],
+    ]  # fmt: skip
+    return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, _DECISIONS, strict=True)], _DECISIONS)
+
+
 def _check_conservation(data: Dataset[Record] | None, decisions: Sequence[Decision]) -> None:
-    decided = Counter(d.record_id for d in decisions if d.action != "create")
-    given = dict.fromkeys(data.ids()) if data is not None else {}
-    for id in given:
-        if decided[id] != 1:
-            raise RunError(f'record "{shown(id)}" has {decided[id]} decisions; every record must have exactly one.')
-    for id in decided:
-        if id not in given:
+    """Every record has one decision; the usual page decides in the order of the data, which is checked in passing."""
+    given = data.ids() if data is not None else iter(())
+    decided = (d.record_id for d in decisions if d.action != "create")
+    if all(id == other for id, other in zip_longest(given, decided)):
+        return
+    counts = Counter(d.record_id for d in decisions if d.action != "create")
+    ids = dict.fromkeys(data.ids()) if data is not None else {}
+    for id in ids:
+        if counts[id] != 1:
+            raise RunError(f'record "{shown(id)}" has {counts[id]} decisions; every record must have exactly one.')
+    for id in counts:
+        if id not in ids:
             raise RunError(f'"{shown(id)}" was decided on and is no record of the input; a new record is "create".')

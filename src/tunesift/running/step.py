@@ -10,6 +10,7 @@ from tunesift.records import Failure
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
 Made = TypeVar("Made")
+Todo = TypeVar("Todo")
 
 
 class HasId(Protocol):
@@ -33,6 +34,17 @@ class Step(Protocol[In, Out]):
     """Type of a good outcome, so that a journal line can be read back."""
 
     def __call__(self, chunk: Sequence[In], /) -> Sequence[Out | Failure]: ...
+
+
+class Work(Protocol[Todo]):
+    """What an executor is to do."""
+
+    def take(self, most: int) -> list[tuple[int, Sequence[Todo]]]:
+        """The next chunks with their numbers, at most so many, written down as begun.
+
+        None while what is in flight must end first, and when nothing is left.
+        """
+        ...
 
 
 class Outcomes(Generic[Made]):
