@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     _spec = importlib.util.find_spec("tunesift.commands")
     _spec.loader = importlib.util.LazyLoader(_spec.loader)
-    commands = importlib.util.module_from_spec(_spec)
+    commands = sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(commands)
     """Loaded when a command begins its work: `--help` must not wait for numpy and Arrow."""
 
@@ -53,34 +53,51 @@ Format = Annotated[
 Limit = Annotated[Optional[int], typer.Option(min=1, help="Read only the first N rows.")]  # noqa: UP045
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
+Retry = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        metavar="[=KIND]", help="Try failed items again, all or those of one kind, and what was made of them."
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go on where the disk may be too small.")]
 
 
 @app.command()
 def select(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
-           quiet: Quiet = False, as_json: AsJson = False) -> None:  # fmt: skip
+           quiet: Quiet = False, as_json: AsJson = False, retry_failed: Retry = None,
+           yes: Yes = False) -> None:  # fmt: skip
     """Score every record and keep the best: by IFD, the largest tenth, unless settings say otherwise."""
-    commands.run_method("select", input, output, _all(settings, format, limit), _told(quiet, as_json))
+    commands.run_method(
+        "select", input, output, _all(settings, format, limit), _manner(quiet, as_json, retry_failed, yes)
+    )
 
 
 @app.command()
 def cherry(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
-           quiet: Quiet = False, as_json: AsJson = False) -> None:  # fmt: skip
+           quiet: Quiet = False, as_json: AsJson = False, retry_failed: Retry = None,
+           yes: Yes = False) -> None:  # fmt: skip
     """Cherry LLM: what the student itself finds instructive, with its pre-experience sample."""
-    commands.run_method("cherry", input, output, _all(settings, format, limit), _told(quiet, as_json))
+    commands.run_method(
+        "cherry", input, output, _all(settings, format, limit), _manner(quiet, as_json, retry_failed, yes)
+    )
 
 
 @app.command()
 def score(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
-          quiet: Quiet = False, as_json: AsJson = False) -> None:  # fmt: skip
+          quiet: Quiet = False, as_json: AsJson = False, retry_failed: Retry = None,
+          yes: Yes = False) -> None:  # fmt: skip
     """Write every record with its id and its scores; drop nothing."""
-    commands.run_method("score", input, output, _all(settings, format, limit), _told(quiet, as_json))
+    commands.run_method(
+        "score", input, output, _all(settings, format, limit), _manner(quiet, as_json, retry_failed, yes)
+    )
 
 
 @app.command()
 def run(recipe: Annotated[Path, typer.Argument(readable=False, help="A recipe in YAML.")], settings: Dotted = None,
-        quiet: Quiet = False, as_json: AsJson = False) -> None:  # fmt: skip
+        quiet: Quiet = False, as_json: AsJson = False, retry_failed: Retry = None,
+        yes: Yes = False) -> None:  # fmt: skip
     """Do what a recipe says; settings have their full path, such as method.keep.fraction=0.05."""
-    commands.run_file(recipe, settings or [], _told(quiet, as_json))
+    commands.run_file(recipe, settings or [], _manner(quiet, as_json, retry_failed, yes))
 
 
 @app.command()
@@ -98,6 +115,20 @@ def inspect(run: Annotated[Path, typer.Argument(help="A run's folder, such as ke
             as_json: AsJson = False) -> None:  # fmt: skip
     """Show a run's settings, balance and reasons; or one record, its scores and its decision."""
     commands.inspect(run, id, as_json)
+
+
+@app.command()
+def verify(run: Annotated[Path, typer.Argument(help="A run's folder, such as kept.json.run.")],
+           as_json: AsJson = False) -> None:  # fmt: skip
+    """Say whether a run's folder is, byte for byte, as it was written; changes nothing."""
+    commands.verify(run, as_json)
+
+
+@app.command()
+def repair(run: Annotated[Path, typer.Argument(help="A run's folder, such as kept.json.run.")],
+           as_json: AsJson = False) -> None:  # fmt: skip
+    """Keep what is sound of a damaged run's folder, so that the same command finishes it; says what is done again."""
+    commands.repair(run, as_json)
 
 
 @app.command(name="list")
@@ -123,15 +154,16 @@ def _all(settings: list[str] | None, format: str | None, limit: int | None) -> l
     return [*said, *([f"limit={limit}"] if limit else []), *(settings or [])]
 
 
-def _told(quiet: bool, as_json: bool) -> commands.Told:
-    return "json" if as_json else "nothing" if quiet else "words"
+def _manner(quiet: bool, as_json: bool, retry_failed: str | None, yes: bool) -> commands.Manner:
+    return commands.Manner("json" if as_json else "nothing" if quiet else "words", retry_failed, yes)
 
 
 def main() -> None:
     """Run the command line; every error is a sentence and an exit code of its family."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        code = app(sys.argv[1:] or ["--help"], prog_name="tunesift", standalone_mode=False)
+        words = [f"{word}=any" if word == "--retry-failed" else word for word in sys.argv[1:]]
+        code = app(words or ["--help"], prog_name="tunesift", standalone_mode=False)
     except TunesiftError as error:
         for sentence in error.args:
             print(_said(str(sentence)), file=sys.stderr)

@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from tunesift import console, telling
+from tunesift.errors import RecipeError, StorageError, printable, shown
 from tunesift.perform import run_recipe
 from tunesift.recipe import Recipe, load_recipe, recipe_for
 from tunesift.recipe import schema as recipe_schema
+from tunesift.records import FailureKind
+from tunesift.running import mending
 from tunesift.running.stopping import Stop
 
-Told = Literal["words", "json", "nothing"]
-"""How a run tells what it did."""
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a run goes about its work, and tells of it."""
+
+    told: Literal["words", "json", "nothing"]
+    retry_failed: str | None
+    """A kind of failures to try again; "any" for all kinds, None for none."""
+    yes: bool
+
+    def kinds(self) -> tuple[FailureKind, ...]:
+        """The kinds of failures that are tried again."""
+        known: tuple[FailureKind, ...] = get_args(FailureKind)
+        chosen = tuple(kind for kind in known if self.retry_failed in (kind, "any"))
+        if self.retry_failed and not chosen:
+            raise RecipeError(f"--retry-failed: {shown(self.retry_failed)} is no kind of failure; "
+                              f"write one of {', '.join(known)}.")  # fmt: skip
+        return chosen
 
 
-def run_method(method: str, input: Path, output: Path, settings: list[str], told: Told) -> None:
+def run_method(method: str, input: Path, output: Path, settings: list[str], manner: Manner) -> None:
     """Run a method's vetted recipe with the settings put in."""
-    _run(recipe_for(method, input, output, settings), told)
+    _run(recipe_for(method, input, output, settings), manner)
 
 
-def run_file(recipe: Path, settings: list[str], told: Told) -> None:
+def run_file(recipe: Path, settings: list[str], manner: Manner) -> None:
     """Run a recipe's file with the settings put in."""
-    _run(load_recipe(recipe, settings), told)
+    _run(load_recipe(recipe, settings), manner)
 
 
 def plan(what: str, input: Path | None, settings: list[str], as_json: bool) -> None:
@@ -34,6 +54,25 @@ def plan(what: str, input: Path | None, settings: list[str], as_json: bool) -> N
 def inspect(run: Path, id: str | None, as_json: bool) -> None:
     """Print what a run's folder holds, of all records or of one."""
     print(telling.told_run(run, as_json) if id is None else telling.told_record(run, id, as_json))
+
+
+def verify(run: Path, as_json: bool) -> None:
+    """Print what of a run's folder is not as it was written; raises `StorageError` where anything is not."""
+    telling.check_run(run)
+    found = mending.verify(run)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in found]))
+    if found:
+        raise StorageError(*(finding.said for finding in found), f"{run}: tunesift repair keeps what is sound of it.")
+    if not as_json:
+        print(f"{printable(str(run))}: every byte is as it was written")
+
+
+def repair(run: Path, as_json: bool) -> None:
+    """Print what was done to a damaged folder."""
+    telling.check_run(run)
+    said = mending.repair(run) or [f"{run}: nothing is damaged."]
+    print(json.dumps(said) if as_json else "\n".join(map(printable, said)))
 
 
 def list_everything(as_json: bool) -> None:
@@ -51,11 +90,12 @@ def doctor(as_json: bool) -> None:
     print(telling.told_machine(as_json))
 
 
-def _run(recipe: Recipe, told: Told) -> None:
+def _run(recipe: Recipe, manner: Manner) -> None:
     stop = Stop()
     stop.listen()
-    summary = run_recipe(recipe, progress=console.progress_for(told != "words"), stop=stop)
-    if told == "json":
+    progress, kinds = console.progress_for(manner.told != "words"), manner.kinds()
+    summary = run_recipe(recipe, progress=progress, stop=stop, retry_failed=kinds, yes=manner.yes)
+    if manner.told == "json":
         print(json.dumps(console.as_fields(summary)))
-    elif told == "words":
+    elif manner.told == "words":
         print(console.told(summary))

@@ -11,13 +11,13 @@ import secrets
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from shutil import rmtree
+from shutil import disk_usage, rmtree
 from typing import Any
 
 import pyarrow as pa
@@ -30,18 +30,25 @@ from tunesift.errors import (
     ResumeError,
     RunError,
     RunLocked,
-    StorageError,
     TunesiftError,
     shown,
 )
-from tunesift.files import BrokenRow, Place, check_file, container_of
+from tunesift.files import BrokenRow, Place, check_file, container_of, packing
 from tunesift.methods.score import ScoreRecords
 from tunesift.reading import Reading, file_digest, read
 from tunesift.recipe import Recipe, as_json, check, command
-from tunesift.records import Record, Score
+from tunesift.records import FailureKind, Record, Score
 from tunesift.report.collect import collect
 from tunesift.report.html import render
-from tunesift.running.fsio import failpoint, make_folder, storage_errors, write_bytes, write_json, write_table
+from tunesift.running.fsio import (
+    failpoint,
+    make_folder,
+    read_json,
+    storage_errors,
+    write_bytes,
+    write_json,
+    write_table,
+)
 from tunesift.running.progress import Progress
 from tunesift.running.result import Result
 from tunesift.running.run import Run
@@ -51,6 +58,11 @@ from tunesift.writing import check_place, write_records
 
 FORMAT = 2
 """Version of the run folder."""
+ROOM = 2.5
+"""Bytes of a run's folder for each byte of its input; a bound, not a measurement."""
+PACKED = 8
+"""Bytes of text for each byte of a packed input; likewise."""
+_MADE = ("decisions.parquet", "quarantine.parquet", "report.html", "tables/*.parquet", "inputs/*.arrow")
 _LIBRARIES = ("tunesift", "numpy", "pyarrow", "pydantic", "torch", "transformers")
 
 
@@ -78,8 +90,28 @@ class Summary:
         return f"{self.counts['in']:,} in = {' + '.join(parts)}{created}"
 
 
-def run_recipe(recipe: Recipe, *, progress: Progress | None = None, stop: Stop | None = None) -> Summary:
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """How a run goes about its work; nothing here decides what it makes."""
+
+    progress: Progress
+    stop: Stop
+    retry_failed: Collection[FailureKind]
+    yes: bool
+
+
+def run_recipe(
+    recipe: Recipe,
+    *,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    retry_failed: Collection[FailureKind] = (),
+    yes: bool = False,
+) -> Summary:
     """Do what a recipe says; what its folder already holds is not done again.
+
+    Failures of the kinds in `retry_failed` are tried again, and with them whatever was made of them. `yes` goes on
+    where a run would stop and ask, since the disk may be too small.
 
     Raises `RecipeError`, `DataError`, `ModelError` or `RunError`; each says what would be right. A run that ends so
     before it has done anything leaves no folder behind, so that it can be started again with what was wrong put right.
@@ -88,7 +120,7 @@ def run_recipe(recipe: Recipe, *, progress: Progress | None = None, stop: Stop |
     _check_paths(recipe)
     new = not recipe.run_folder.exists()
     try:
-        return _run(recipe, progress or Progress(), stop or Stop())
+        return _run(recipe, _Manner(progress or Progress(), stop or Stop(), retry_failed, yes))
     except RunLocked:
         raise
     except TunesiftError:
@@ -97,13 +129,17 @@ def run_recipe(recipe: Recipe, *, progress: Progress | None = None, stop: Stop |
         raise
 
 
-def _run(recipe: Recipe, progress: Progress, stop: Stop) -> Summary:
-    with Run(recipe.run_folder, recipe.execution, recipe.seed, recipe.max_failures, progress, stop) as run:
+def _run(recipe: Recipe, manner: _Manner) -> Summary:
+    place = recipe.run_folder, recipe.execution
+    with Run(*place, recipe.seed, recipe.max_failures, manner.progress, manner.stop) as run:
         began = time.monotonic()
         digest = file_digest(recipe.input) if recipe.input else None
         manifest = _open_folder(recipe, digest)
+        run.retry(manner.retry_failed)
         if (done := _finished(recipe, manifest["run_id"])) is not None:
             return done
+        if not manner.yes:
+            _check_room(recipe)
         data = _read_input(recipe, run.folder / "inputs")
         _check_fields(recipe, data[0])
         result = recipe.method(data, run)
@@ -131,6 +167,18 @@ def _check_paths(recipe: Recipe) -> None:
     check_place(recipe.output)
 
 
+def _check_room(recipe: Recipe) -> None:
+    """Refuse to begin what the disk cannot hold, by a rough bound."""
+    assert recipe.input is not None  # _check_paths refuses a recipe without one
+    if (recipe.run_folder / "inputs" / "source.json").exists():
+        return
+    packed = PACKED if packing(recipe.input) or recipe.input.suffix == ".parquet" else 1
+    need, free = int(ROOM * packed * recipe.input.stat().st_size), disk_usage(recipe.run_folder).free
+    if need > free:
+        raise CannotCreate(f"{recipe.run_folder}: may need {need / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB; "
+                           "make room, or say --yes to try.")  # fmt: skip
+
+
 def _has_work(folder: Path) -> bool:
     """Whether anything was done in this folder that a new start would do again."""
     try:
@@ -144,15 +192,6 @@ def _has_work(folder: Path) -> bool:
 def open_state(folder: Path) -> sqlite3.Connection:
     """The database of a run's folder, for reading only."""
     return sqlite3.connect(f"{(folder / 'state.db').absolute().as_uri()}?mode=ro", uri=True)
-
-
-def read_json(path: Path) -> dict[str, Any]:  # Any: JSON
-    """A small file that a run wrote; raises `StorageError` where it is not as it was written."""
-    try:
-        with storage_errors(path):
-            return dict(json.loads(path.read_text("utf-8")))
-    except ValueError as error:
-        raise StorageError(f"{path}: is damaged ({error}); delete the run folder to begin anew.") from error
 
 
 def _is_ours(recipe: Recipe) -> bool:
@@ -296,17 +335,21 @@ def _reasons(result: Result, data: Dataset[Record]) -> dict[str, int]:
 
 
 def _write_report(summary: Summary) -> None:
-    write_bytes(summary.report, render(collect(summary.folder, summary.counts)).encode())
+    with storage_errors(summary.folder):
+        page = render(collect(summary.folder, summary.counts))
+    write_bytes(summary.report, page.encode())
 
 
-def _as_result(summary: Summary, run: Run) -> Json:
+def _as_result(summary: Summary, run: Run) -> dict[str, Json]:
     stages: list[Json] = [
         {"stage": s.stage, "items": s.items, "worked": s.worked, "failed": s.failed, "seconds": round(s.seconds, 3)}
         for s in run.stages
     ]
     output: Json = {"path": str(summary.output), "sha256": file_digest(summary.output)}
+    made = sorted(p for pattern in _MADE for p in summary.folder.glob(pattern))
+    files: Json = {p.relative_to(summary.folder).as_posix(): file_digest(p) for p in made}
     return {"run_id": summary.run_id, "counts": dict(summary.counts), "reasons": dict(summary.reasons),
-            "stages": stages, "seconds": round(summary.seconds, 3), "output": output}  # fmt: skip
+            "stages": stages, "seconds": round(summary.seconds, 3), "output": output, "files": files}  # fmt: skip
 
 
 def _versions() -> dict[str, Json]:

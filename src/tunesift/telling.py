@@ -23,10 +23,10 @@ from tunesift.errors import DataError, RunError, printable, shown
 from tunesift.methods.select import AnyScorer, AnySelector
 from tunesift.models import ChatModel
 from tunesift.models.transformers import EMBEDDED, local_folder
-from tunesift.perform import open_state, read_json
+from tunesift.perform import open_state
 from tunesift.planning import Plan, matrix_rate, plan
 from tunesift.recipe import Recipe, load_recipe, recipe_for
-from tunesift.running.fsio import storage_errors
+from tunesift.running.fsio import read_json, storage_errors
 from tunesift.running.local import Local
 
 _EXTRAS = {"local": ("torch", "transformers", "safetensors"), "cluster": ("sklearn",)}
@@ -76,7 +76,16 @@ def told_run(folder: Path, as_json: bool) -> str:
         lines += [f"  {count:>8,}  {reason}" for reason, count in result["reasons"].items()]
     else:
         lines.append("  start the same command again to finish it")
+        if (folder / "progress.json").exists():
+            now = read_json(folder / "progress.json")
+            lines.append(f"  at {now['at']}: {now['done']:,} of {now['items']:,} items of stage {now['stage']}")
     return "\n".join(map(printable, lines))
+
+
+def check_run(folder: Path) -> None:
+    """Raise `DataError` for what is no run's folder."""
+    if not (folder / "run.json").exists():
+        raise DataError(f"{folder}: is not a run's folder; it has no run.json.")
 
 
 def told_record(folder: Path, id: str, as_json: bool) -> str:
@@ -166,8 +175,7 @@ def _stage_rows(folder: Path) -> dict[str, int]:
 
 
 def _read(folder: Path, name: str) -> Mapping[str, Any]:  # Any: JSON
-    if not (folder / name).exists():
-        raise DataError(f"{folder}: is not a run's folder; it has no {name}.")
+    check_run(folder)
     return read_json(folder / name)
 
 

@@ -174,3 +174,52 @@ def test_a_link_in_the_place_of_a_file_is_refused_and_its_target_left_alone(name
     with pytest.raises(StorageError, match="is a link"), Run(folder, Local()) as run:
         run.finish(None, [])
     assert target.read_text() == "mine"
+
+
+STANDSTILL = """
+import sys, threading, time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+from tunesift import Dataset, Local, Message, Record, Run, Settings
+from tunesift.heartbeat import beat
+from tunesift.running.stopping import Stop
+
+hangs = sys.argv[2] == "hangs"
+
+@dataclass(frozen=True, kw_only=True)
+class Slow(Settings):
+    returns: ClassVar[type[str]] = str
+
+    def __call__(self, chunk, /):
+        if any(r.id == "r7" for r in chunk):
+            stands_still() if hangs else works_slowly()
+        return ["done" for r in chunk]
+
+def stands_still():
+    threading.Event().wait(60)
+
+def works_slowly():
+    for _ in range(8):
+        time.sleep(0.1)
+        beat()
+
+data = Dataset.of(Record(f"r{n}", (Message("user", "a"), Message("assistant", "b"))) for n in range(10))
+stop = Stop()
+stop.listen()
+with Run(Path(sys.argv[1]), Local(chunk=2, stall_s=0.4), stop=stop) as run:
+    print(len(run.map("slow", Slow(), data).good()))
+"""
+
+
+def test_a_standstill_ends_the_process_says_where_it_stood_and_is_resumable(tmp_path: Path) -> None:
+    def life(how: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-c", STANDSTILL, str(tmp_path / "run"), how]
+        return subprocess.run(words, capture_output=True, text=True, timeout=50)
+
+    hung = life("hangs")
+    assert hung.returncode == 70, hung.stderr
+    assert "nothing has moved for 0.4 s; start the same command again to go on" in hung.stderr
+    assert "stands_still" in hung.stderr
+    slow = life("works")  # takes twice as long as a standstill may, and says all the time that it moves
+    assert (slow.returncode, slow.stdout.strip()) == (0, "10"), slow.stderr

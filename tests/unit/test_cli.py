@@ -300,3 +300,53 @@ def test_progress_goes_to_stderr_and_the_result_alone_to_stdout(tunesift: Comman
     told = tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--json")
     assert told.out.count("\n") == 1
     assert told.err == ""
+
+
+def test_verify_finds_a_changed_byte_and_repair_makes_the_folder_whole(tunesift: Command, place: Path) -> None:
+    tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED)
+    folder = place / "kept.jsonl.run"
+    assert tunesift("verify", "kept.jsonl.run").out == "kept.jsonl.run: every byte is as it was written\n"
+    assert tunesift("verify", "kept.jsonl.run", "--json").json == []
+    part = folder / "stages" / "score" / "part-000000.parquet"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:500] + bytes([whole[500] ^ 8]) + whole[501:])
+    with pytest.raises(AssertionError, match=r"part-000000\.parquet: is not as it was sealed"):
+        tunesift("verify", "kept.jsonl.run")
+    assert "its rows will be done again" in tunesift("repair", "kept.jsonl.run").out
+    again = tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--json").json
+    assert (again["worked"], part.read_bytes()) == (30, whole)
+    assert tunesift("repair", "kept.jsonl.run").out == "kept.jsonl.run: nothing is damaged.\n"
+
+
+def test_changed_inputs_and_results_in_the_folder_are_found_and_made_again(tunesift: Command, place: Path) -> None:
+    tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED)
+    folder = place / "kept.jsonl.run"
+    for name in ("inputs/records.arrow", "inputs/ids.arrow", "inputs/source.json", "report.html", "quarantine.parquet"):
+        path = folder / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1])
+        assert str(path.relative_to(place)) in tunesift("repair", "kept.jsonl.run").out
+        assert tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--json").json["worked"] == 0
+        assert tunesift("verify", "kept.jsonl.run", "--json").json == [], name
+
+
+def test_failures_are_tried_again_only_where_there_are_any(tunesift: Command, place: Path) -> None:
+    for _ in range(2):
+        told = tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--retry-failed", "--json").json
+    assert (told["worked"], told["counts"]["in"]) == (0, 30)
+    tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--retry-failed=crashed")
+    with pytest.raises(AssertionError, match="--retry-failed: soon is no kind of failure; write one of refused,"):
+        tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--retry-failed=soon")
+
+
+def test_a_disk_that_may_be_too_small_is_asked_about_before_anything_is_read(
+    tunesift: Command, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("tunesift.perform.disk_usage", lambda _: usage(10, 5, 5))
+    with pytest.raises(AssertionError, match=r"may need 0\.0 GB, and the disk has 0\.0 GB; make room, or say --yes"):
+        tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED)
+    assert not (place / "kept.jsonl.run").exists()
+    assert tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--yes", "--json").json["counts"]["in"] == 30

@@ -15,7 +15,7 @@ import pytest
 from tunesift import ResumeError, StorageError
 from tunesift.running import fsio
 from tunesift.running import journal as storage
-from tunesift.running.fsio import sync, write_json
+from tunesift.running.fsio import read_json, sync, write_json
 from tunesift.running.journal import Entry, Journal, StageJournal, transaction
 
 PART = 8
@@ -317,5 +317,5 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_json(path, {"kept": 1})
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, {"kept": float("nan")})
-    assert json.loads(path.read_text()) == {"kept": 1}
+    assert read_json(path) == {"kept": 1}
     sync(path)

@@ -13,6 +13,7 @@ import pytest
 
 from tunesift import DataError, ModelUnavailable, Recipe, ResumeError, recipe_for, run_recipe
 from tunesift.perform import Summary
+from tunesift.running.fsio import read_json, write_json
 from tunesift.running.progress import Progress
 from tunesift.telling import told_run
 
@@ -104,8 +105,8 @@ def test_a_run_of_another_format_is_refused(lines: Path, tmp_path: Path) -> None
     recipe = select(lines, tmp_path / "out.jsonl")
     run_recipe(recipe)
     path = recipe.run_folder / "run.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 0}))
-    with pytest.raises(ResumeError, match="is a run of format 0, not 1; use another folder"):
+    write_json(path, read_json(path) | {"format": 0})
+    with pytest.raises(ResumeError, match="is a run of format 0, not 2; use another folder"):
         run_recipe(recipe)
 
 

@@ -18,7 +18,7 @@ from tunesift.settings import canonical, differences, digest, field_names, incid
 
 OPERATIONAL = {
     "Recipe": {"input", "output", "folder", "execution", "max_failures", "max_bad"},
-    "Local": {"chunk"},
+    "Local": {"chunk", "stall_s"},
     "TransformersModel": {"device", "batch_tokens"},
     "ScriptedModel": {"concurrency"},
 }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 import httpx
 
 from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable
+from tunesift.heartbeat import beat
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
 from tunesift.models.likelihood import Segment, SpanEncoder, batches, losses
 from tunesift.records import Failure, Message, content_digest
@@ -69,6 +70,7 @@ class TransformersModel(Settings):
         for batch in batches(list(segments.values()), self.batch_tokens):
             chosen = [numbers[n] for n in batch]
             done |= zip(chosen, weights.losses([segments[n] for n in chosen]), strict=True)
+            beat()
         return [done[n] for n in range(len(spans))]
 
     def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
@@ -79,6 +81,7 @@ class TransformersModel(Settings):
         means: dict[int, tuple[float, ...]] = {}
         for batch in batches(segments, self.batch_tokens):
             means |= zip(batch, weights.mean_hidden([segments[n] for n in batch]), strict=True)
+            beat()
         return [means[n] for n in range(len(texts))]
 
     def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tunesift.datasets import Dataset, Source, open_dataset
 from tunesift.errors import RunError
 from tunesift.records import Record
 from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row
+from tunesift.running.fsio import read_json
 
 SHOWN = 4000
 """Records on the page; of more, those at both ends and around the cut, and evenly spaced others."""
@@ -37,8 +37,8 @@ def collect(folder: Path, counts: Mapping[str, int]) -> ReportData:
     """Read a run folder; `counts` is the balance of the run: in, kept, dropped, quarantined."""
     if not (folder / "decisions.parquet").exists():
         raise RunError(f"{folder}: has no decisions yet; start the run again to finish it.")
-    run = json.loads((folder / "run.json").read_text("utf-8"))
-    note = json.loads((folder / "inputs" / "source.json").read_text("utf-8"))
+    run = read_json(folder / "run.json")
+    note = read_json(folder / "inputs" / "source.json")
     source = Source(note["path"], note["format"], note["sha256"], note["bytes"], note["rows"])
     data = open_dataset(folder / "inputs", Record, source, note["left_out"])
     decisions = pq.read_table(folder / "decisions.parquet", columns=["record_id", "action", "reason"]).to_pylist()
@@ -74,7 +74,7 @@ def _scores(folder: Path) -> dict[str, _Scored]:
 def _outcomes(folder: Path) -> Iterator[tuple[str, str, str]]:
     """Every good outcome of every stage: the kind of its step, the item's id, its JSON."""
     for part in sorted(folder.glob("stages/*/part-*.parquet")):
-        settings = json.loads((part.parent / "_SUCCESS.json").read_text("utf-8"))["settings"]
+        settings = read_json(part.parent / "_SUCCESS.json")["settings"]
         for row in pq.read_table(part, columns=["id", "failure", "outcome"]).to_pylist():
             if row["failure"] is None:
                 yield settings.get("kind", part.parent.name), row["id"], row["outcome"]

@@ -11,9 +11,10 @@ import json
 import os
 import signal
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -124,9 +125,29 @@ def write_bytes(path: Path, content: bytes) -> None:
         settle(part, path)
 
 
-def write_json(path: Path, value: Json) -> None:
-    """Write a small JSON file whole or not at all."""
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+def write_json(path: Path, value: Mapping[str, Json]) -> None:
+    """Write a small JSON file whole or not at all, with a checksum of itself at its end."""
+    write_bytes(path, _spelled({**value, "checksum": hashlib.sha256(_spelled(value)).hexdigest()}))
+
+
+def read_json(path: Path) -> dict[str, Any]:  # Any: JSON
+    """A file that `write_json` wrote; raises `StorageError` where a byte of it is not as it was written."""
+    with storage_errors(path):
+        content = path.read_bytes()
+    try:
+        value = dict(json.loads(content))
+        said = value.pop("checksum")
+        whole = said == hashlib.sha256(_spelled(value)).hexdigest() and content == _spelled({**value, "checksum": said})
+    except (ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise StorageError(f"{path}: is damaged; restore it, or delete the run folder to begin anew.")
+    return value
+
+
+def _spelled(value: Mapping[str, Json]) -> bytes:
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode(errors="backslashreplace")  # a byte of a file's name that is no UTF-8 becomes JSON's own escape
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -111,7 +111,12 @@ class Journal:
         with storage_errors(self._folder):
             return [Sealed(*row) for row in self.db.execute(query, (stage,))]
 
-    def entries(self, stage: str, skip: Sequence[int] = ()) -> Iterator[Entry]:
+    def failed(self, stage: str) -> Iterator[Entry]:
+        """Rows of a stage that are done and could not be; parts without any are not read."""
+        sound = [part.number for part in self.sealed(stage) if not part.failed]
+        return (e for e in self.entries(stage, skip=sound) if e.failure is not None)
+
+    def entries(self, stage: str, skip: Container[int] = ()) -> Iterator[Entry]:
         """All rows of a stage that are done, but those of the parts to skip; the sealed ones first."""
         for part in self.sealed(stage):
             if part.number not in skip:
@@ -265,7 +270,7 @@ class StageJournal:
             self._seal(number)
         parts: list[Json] = [asdict(self._sealed[number]) for number in sorted(self._sealed)]
         _, settings = self._named()
-        done: Json = {"stage": self.name, "settings": settings, "rows": len(self), "parts": parts}
+        done: dict[str, Json] = {"stage": self.name, "settings": settings, "rows": len(self), "parts": parts}
         write_json(self._folder / "_SUCCESS.json", done)
         self._finished = True
 

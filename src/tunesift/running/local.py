@@ -24,7 +24,12 @@ class Local(Settings):
     chunk: Annotated[int, INCIDENTAL] = 64
     """Items of one chunk of a step on local weights: what a crash can cost."""
 
+    stall_s: Annotated[float, INCIDENTAL] = 600.0
+    """Seconds without any movement after which the command line ends the run, to be started again."""
+
     def __post_init__(self) -> None:
+        if not self.stall_s > 0:
+            raise RecipeError(f"execution.stall_s: {self.stall_s:g} is no time to wait; write seconds, such as 600.")
         if self.chunk < 1:
             raise RecipeError(f"execution.chunk: {self.chunk} is no number of items; write 1 or more.")
 

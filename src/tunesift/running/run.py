@@ -5,32 +5,40 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import random
-import socket
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-import filelock
 import pyarrow as pa
 
 from tunesift.datasets import Dataset
-from tunesift.errors import CannotCreate, DataError, DiskFull, ResumeError, RunError, RunLocked, TooManyFailures, shown
+from tunesift.errors import (
+    DataError,
+    DiskFull,
+    ResumeError,
+    RunError,
+    TooManyFailures,
+    shown,
+)
+from tunesift.heartbeat import beat
 from tunesift.records import Decision, Failure, Record
 from tunesift.running.call import Call, Walked
-from tunesift.running.fsio import make_folder, release, reserve, write_json, write_table
+from tunesift.running.fsio import release, reserve, write_json, write_table
 from tunesift.running.journal import Journal
 from tunesift.running.local import Done
+from tunesift.running.locking import lock, now, sign
+from tunesift.running.mending import retry_failed
 from tunesift.running.progress import Progress
 from tunesift.running.step import Item, Made, Outcomes, Step, Work
 from tunesift.running.stopping import Stop
+from tunesift.running.watchdog import Watchdog
 from tunesift.settings import Json, semantic
 
 _LOG = logging.getLogger(__name__)
@@ -41,12 +49,18 @@ _DECISIONS = pa.schema(
     [*((name, pa.string()) for name in ("record_id", "action", "reason")), ("parents", pa.list_(pa.string()))]
 )
 
+EVERY_S = 5.0
+"""Seconds between two notes of how far a stage is."""
+
 FEW_FAILURES = 10
 """Failures of one stage that never stop a run, however small the stage."""
 
 
 class Executor(Protocol):
     """Where steps run."""
+
+    @property
+    def stall_s(self) -> float: ...
 
     def chunk_size(self, step: object) -> int: ...
 
@@ -85,15 +99,15 @@ class Run:
     def __enter__(self) -> Run:
         """Lock the folder and open its journal; raises `RunLocked`, naming who holds it, or `CannotCreate`."""
         with ExitStack() as opening:
-            opening.callback(_locked(self.folder).release)
-            who: Json = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-            write_json(self.folder / "holder.json", who)
+            opening.callback(lock(self.folder).release)
+            sign(self.folder)
             reserve(self.folder)
             opening.callback(release, self.folder)
             self._journal = Journal(self.folder)
             opening.callback(self._journal.close)
             self._closing = opening.pop_all()
         self._open: dict[str, Walked] = {}
+        self._noted = time.monotonic()
         self._tables: dict[str, list[Mapping[str, object]]] = {}
         return self
 
@@ -116,13 +130,12 @@ class Run:
         call.size = self.executor.chunk_size(step)
         call.allowed = int(max(FEW_FAILURES, self.max_failures * len(given)))
         began, worked = time.monotonic(), 0
-        try:
+        with self._watched(stage):
             for done in self.executor.map(step, call):
                 items_done, failed = self._commit(call, done)
                 worked += items_done
                 self.progress.advance(stage, items_done, failed)
-        finally:
-            self.progress.end(stage)
+                self._note(stage, len(given), len(journal))
         if call.full is not None:
             raise call.full
         self.stages.append(StageReport(stage, len(given), worked, len(call.failed), time.monotonic() - began))
@@ -132,9 +145,24 @@ class Run:
         self.stop.check(self.folder)
         return Outcomes(call.rows, call.failed, call.read)
 
+    @contextmanager
+    def _watched(self, stage: str) -> Iterator[None]:
+        with Watchdog(self.executor.stall_s).watching(self.folder) if self.stop.listening else nullcontext():
+            try:
+                yield
+            finally:
+                self.progress.end(stage)
+
+    def _note(self, stage: str, items: int, done: int) -> None:
+        """Every few seconds, for whoever looks at the folder from outside: how far the stage is."""
+        if time.monotonic() - self._noted >= EVERY_S:
+            self._noted = time.monotonic()
+            write_json(self.folder / "progress.json", {"stage": stage, "items": items, "done": done, "at": now()})
+
     def _commit(self, call: Call[Item, Made], done: Done[Made]) -> tuple[int, int]:
         """Write finished chunks down; where the disk is full, into the space held back for them, and no more follow."""
         entries = call.entries(done)
+        beat()
         try:
             call.journal.commit(entries, seal=call.full is None)
         except DiskFull as error:
@@ -143,6 +171,10 @@ class Run:
             call.full = error
             call.journal.commit([e for e in entries if call.journal.get(e.row) is None], seal=False)
         return len(entries), sum(e.failure is not None for e in entries)
+
+    def retry(self, kinds: Collection[str]) -> int:
+        """Have failures of these kinds tried again, before the page runs; how many there are."""
+        return retry_failed(self.folder, self._journal, kinds)
 
     def random(self, *names: object) -> random.Random:
         """A stream that depends on the seed and these names only."""
@@ -192,27 +224,6 @@ def _many(stage: str, failed: Mapping[str, Failure], allowed: int) -> str:
     common = Counter(shown(f"{f.kind}: {f.message}") for f in failed.values()).most_common(3)
     said = "; ".join(f"{count} times {message}" for message, count in common)
     return f'stage "{stage}": {len(failed)} items failed, more than {allowed} ({said}); raise max_failures to go on.'
-
-
-def _locked(folder: Path) -> filelock.BaseFileLock:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        make_folder(folder)
-        lock = filelock.FileLock(folder / "LOCK", timeout=0, mode=0o600)
-        lock.acquire()
-    except filelock.Timeout:
-        raise RunLocked(_held(folder)) from None
-    except OSError as error:
-        raise CannotCreate(f"{folder}: cannot be written ({error.strerror}); use another folder.") from error
-    return lock
-
-
-def _held(folder: Path) -> str:
-    try:
-        who = json.loads((folder / "holder.json").read_text("utf-8"))
-        return f"{folder} is being written by process {who['pid']} on {who['host']} since {who['since']}."
-    except (OSError, ValueError, KeyError):
-        return f"{folder} is being written by another process; wait, or stop it."
 
 
 def _decided(decisions: Sequence[Decision]) -> pa.RecordBatch:

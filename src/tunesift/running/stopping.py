@@ -16,6 +16,8 @@ class Stop:
 
     def __init__(self) -> None:
         self._signal: int | None = None
+        self.listening = False
+        """Whether the process is this run's own: signals end it, and so does a long standstill."""
 
     @property
     def asked(self) -> bool:
@@ -35,6 +37,7 @@ class Stop:
 
     def listen(self) -> None:
         """Ask at the first SIGINT or SIGTERM, and leave at once at the second; for the main thread of a program."""
+        self.listening = True
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._hear)
 

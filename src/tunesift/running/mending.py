@@ -1,0 +1,228 @@
+"""Is a run's folder as it was written, and if not, what can be kept? And how are failures tried again?
+
+Whatever is taken back waits in stock: when the page runs again, an item of the same id and content gets the outcome
+it had, and only what is missing, or depends on what is missing, is done again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, Literal
+
+from tunesift.errors import StorageError
+from tunesift.running.fsio import digest, read_json, refuse_link, storage_errors, sync
+from tunesift.running.journal import Journal, record, transaction
+from tunesift.running.locking import lock
+from tunesift.running.parts import Label, Sealed, find, load
+from tunesift.settings import canonical
+
+Cure = Literal["rebuild", "redo rows", "read again", "write again", "none"]
+
+_READ = ("inputs/", "quarantine.parquet")
+"""Files that come of reading the input."""
+_CURES: Mapping[Cure, str] = {
+    "rebuild": "the journal is built anew from its parts",
+    "redo rows": "its rows will be done again",
+    "read again": "the input will be read again",
+    "write again": "it will be written again",
+    "none": "this cannot be repaired here",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing in a run's folder that is not as it was written."""
+
+    said: str
+    cure: Cure
+    """What `repair` does about it: rebuild the journal from its parts, do the rows of a part again, read the input
+    again, write what is made of the journal again, or nothing."""
+    stage: str = ""
+    part: int = 0
+
+
+def verify(folder: Path) -> list[Finding]:
+    """Everything in a run's folder that is not as it was written; the folder is locked meanwhile."""
+    with lock(folder):
+        return _verify(folder)
+
+
+def repair(folder: Path) -> list[str]:
+    """Make a damaged folder one that the same command can finish; what was done about it, in sentences."""
+    with lock(folder):
+        found = _verify(folder)
+        said = [f"{f.said.rstrip('.').partition(';')[0]}; {_CURES[f.cure]}." for f in found]
+        cures = {f.cure for f in found}
+        if cures - {"none"}:
+            _begin_again(folder)
+        if "read again" in cures:
+            rmtree(folder / "inputs", ignore_errors=True)
+        if "rebuild" in cures:
+            said += _rebuild(folder)
+        elif "redo rows" in cures:
+            said += _redo(folder, found)
+        return said
+
+
+def retry_failed(folder: Path, journal: Journal, kinds: Collection[str]) -> int:
+    """Take back the failures of these kinds, and with them the stages from the first that has one; how many there are.
+
+    Trying them again may change what later stages are given: there, what is given as before keeps its outcome.
+    """
+    stages = journal.stages()
+    counts = [sum(e.failure in kinds for e in journal.failed(stage)) for stage in stages]
+    first = next((place for place, count in enumerate(counts) if count), None)
+    if first is not None:
+        _begin_again(folder)
+        journal.take_back(stages[first:], lambda stage: (e for e in journal.entries(stage) if e.failure not in kinds))
+    return sum(counts)
+
+
+def _begin_again(folder: Path) -> None:
+    """The run is no longer complete; said before anything is taken back, so that no end of the process hides it."""
+    with storage_errors(folder):
+        (folder / "result.json").unlink(missing_ok=True)
+        sync(folder)
+
+
+def _verify(folder: Path) -> list[Finding]:
+    found = [*_small_file(folder / "run.json", "none"), *_journal(folder)]
+    inputs = folder / "inputs"
+    if (inputs / "source.json").exists():
+        found += _small_file(inputs / "source.json", "read again")
+    result = folder / "result.json"
+    if result.exists():
+        found += _small_file(result, "write again")
+        if found and found[-1].said.startswith(f"{result}:"):
+            return found
+        for name, sha256 in read_json(result)["files"].items():
+            cure: Cure = "read again" if name.startswith(_READ) else "write again"
+            found += _file(folder / name, sha256, cure)
+    return found
+
+
+def _small_file(path: Path, cure: Cure) -> list[Finding]:
+    try:
+        read_json(path)
+    except StorageError as error:
+        return [Finding(str(error), cure)]
+    return []
+
+
+def _file(path: Path, sha256: str, cure: Cure) -> list[Finding]:
+    if not path.exists():
+        return [Finding(f"{path}: is missing.", cure)]
+    if digest(path) != sha256:
+        return [Finding(f"{path}: is not as it was written.", cure)]
+    return []
+
+
+def _journal(folder: Path) -> list[Finding]:
+    path = folder / "state.db"
+    try:
+        if not path.exists():
+            raise StorageError(f"{path}: is missing.")
+        with closing(Journal(folder)) as journal:
+            damage = [said for (said,) in journal.db.execute("PRAGMA integrity_check") if said != "ok"]
+            if damage:
+                raise StorageError(f"{path}: is damaged ({damage[0]}).")
+            return [f for stage in journal.stages() for f in _stage(folder, journal, stage)]
+    except (StorageError, sqlite3.Error) as error:
+        return [Finding(f"{str(error).rstrip('.')}.", "rebuild")]
+
+
+def _stage(folder: Path, journal: Journal, stage: str) -> Iterator[Finding]:
+    place = folder / "stages" / stage
+    parts = journal.sealed(stage)
+    for part in parts:
+        try:
+            rows = load(place, part)
+        except StorageError as error:
+            yield Finding(str(error), "redo rows", stage, part.number)
+            continue
+        if (len(rows), sum(e.failure is not None for e in rows)) != (part.rows, part.failed):
+            yield Finding(
+                f"{place}: part {part.number} does not hold the rows recorded.", "redo rows", stage, part.number
+            )
+    success = place / "_SUCCESS.json"
+    if success.exists():
+        yield from _small_file(success, "write again") or _same(success, parts)
+
+
+def _same(success: Path, parts: Sequence[Sealed]) -> list[Finding]:
+    if read_json(success)["parts"] != [asdict(part) for part in parts]:
+        return [Finding(f"{success}: names other parts than the journal.", "write again")]
+    return []
+
+
+def _redo(folder: Path, found: Sequence[Finding]) -> list[str]:
+    lost: dict[str, list[int]] = defaultdict(list)
+    for finding in found:
+        if finding.cure == "redo rows":
+            lost[finding.stage].append(finding.part)
+    with closing(Journal(folder)) as journal:
+        stages = journal.stages()
+        first = min(map(stages.index, lost))
+        rows = {stage: sum(p.rows for p in journal.sealed(stage) if p.number in lost[stage]) for stage in lost}
+        journal.take_back(stages[first:], lambda stage: journal.entries(stage, skip=lost.get(stage, ())))
+    return [f'stage "{stage}": {count:,} rows are lost and will be done again.' for stage, count in rows.items()]
+
+
+def _rebuild(folder: Path) -> list[str]:
+    """A new journal from what the parts say of themselves; the old one is kept beside it under another name."""
+    stages: dict[str, list[tuple[Label, Sealed]]] = defaultdict(list)
+    refused: Counter[str] = Counter()
+    for path in sorted((folder / "stages").glob("*/part-*.parquet")):
+        refuse_link(path)
+        if (part := find(path)) is not None and part[0].stage == path.parent.name:
+            stages[path.parent.name].append(part)
+        else:
+            refused[path.parent.name] += 1
+    _put_aside(folder)
+    with closing(Journal(folder)) as journal:
+        order = sorted(stages, key=lambda stage: stages[stage][0][0].ordinal)
+        _record(journal, [stages[stage] for stage in order])
+        whole = not refused and all(_is_whole(folder / "stages" / stage, stages[stage]) for stage in order)
+        if not whole:
+            later = order if refused else order[1:]
+            journal.take_back(later, journal.entries)
+    kept = [f'stage "{stage}": {sum(p.rows for _, p in stages[stage]):,} rows are kept.' for stage in order]
+    lost = [
+        f'stage "{stage}": {count} parts are damaged; their rows will be done again.'
+        for stage, count in refused.items()
+    ]
+    return [*kept, *lost, *([] if whole else ["what was not sealed yet is lost and will be done again."])]
+
+
+def _record(journal: Journal, stages: Sequence[Sequence[tuple[Label, Sealed]]]) -> None:
+    with transaction(journal.db):
+        for parts in stages:
+            label = parts[0][0]
+            settings = canonical(label.settings).decode()
+            journal.db.execute("INSERT INTO stage VALUES (?, ?, ?)", (label.ordinal, label.stage, settings))
+            journal.db.execute("UPDATE meta SET value = ? WHERE key = 'part_rows'", (str(label.part_rows),))
+            for _, part in parts:
+                record(journal.db, label.stage, part)
+
+
+def _is_whole(place: Path, parts: Sequence[tuple[Label, Sealed]]) -> bool:
+    try:
+        done: Mapping[str, Any] = read_json(place / "_SUCCESS.json")  # Any: JSON
+    except StorageError:
+        return False
+    return bool(done["rows"] == sum(part.rows for _, part in parts))
+
+
+def _put_aside(folder: Path) -> None:
+    number = 1 + sum(1 for _ in folder.glob("state.db.damaged-*"))
+    with storage_errors(folder):
+        for name in ("state.db-wal", "state.db-shm", "state.db"):
+            path = folder / name
+            if path.exists():
+                path.rename(folder / f"{name.replace('state.db', f'state.db.damaged-{number}')}")
