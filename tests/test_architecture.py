@@ -22,7 +22,7 @@ SOURCE = Path(tunesift.__file__).parent
 
 ROWS = {
     0: ("errors",),
-    1: ("settings", "heartbeat", "records", "datasets", "files", "json_text", "formats", "reading", "rewriting", "writing", "prompts",
+    1: ("settings", "heartbeat", "books", "records", "datasets", "files", "json_text", "formats", "reading", "rewriting", "writing", "prompts",
         "parsing"),
     2: ("models", "running"),
     3: ("scoring", "tuning"),

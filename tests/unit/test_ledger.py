@@ -1,0 +1,223 @@
+"""Is no cap ever passed, whatever is under way, and does the ledger bracket what was billed, whenever it ends?"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from tunesift.books import Asking, Attempt, Billed
+from tunesift.errors import BudgetSpent, StorageError
+from tunesift.running.ledger import Caps, Ledger, Price
+
+PRICES = {"m": Price(prompt=1.0, completion=2.0)}
+
+
+def asking(prompt: int = 10, completion: int = 5, model: str = "m") -> Asking:
+    return Asking(model, f'"{model}" at there', "/chat/completions", "0" * 32, prompt, completion)
+
+
+def ended(request: Asking, billed: Billed, prompt: int = 0, completion: int = 0) -> Attempt:
+    return Attempt(request, "", billed, prompt, completion, None, 0.0)
+
+
+def total(ledger: Ledger) -> tuple[int, int]:
+    """Tokens that are exactly known, and those that may have been billed beside them."""
+    spent = ledger.spent()
+    return sum(s.exact_prompt + s.exact_completion for s in spent), sum(s.unknown_tokens for s in spent)
+
+
+def test_each_way_to_be_billed_is_entered_as_what_it_is(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Caps(), PRICES)
+    for billed, prompt, completion in (("exact", 7, 3), ("counted", 10, 4), ("unknown", 10, 5), ("nothing", 0, 0)):
+        request = asking()
+        ledger.reserve(request)
+        ledger.settle(ended(request, billed, prompt, completion))  # type: ignore[arg-type]
+    (spent,) = ledger.spent()
+    assert (spent.calls, spent.exact_prompt, spent.exact_completion, spent.exact_micros) == (3, 7, 3, 13)
+    assert (spent.unknown_tokens, spent.unknown_micros) == (14 + 15, 18 + 20)
+
+
+@pytest.mark.parametrize(
+    ("caps", "said"),
+    [
+        (Caps(tokens=100), r"^90 of 100 tokens are spent; raise max_tokens and start again to go on\.$"),
+        (Caps(micros=130), r"^0\.00012 of 0\.00013 is spent; raise max_cost and start again to go on\.$"),
+        (Caps(calls=6), r"^6 of 6 calls are made; raise max_calls and start again to go on\.$"),
+    ],
+)
+def test_what_may_pass_a_cap_is_not_sent(tmp_path: Path, caps: Caps, said: str) -> None:
+    ledger = Ledger(tmp_path, caps, PRICES)
+    for _ in range(6):
+        request = asking()
+        ledger.reserve(request)
+        ledger.settle(ended(request, "exact", 10, 5))
+    with pytest.raises(BudgetSpent, match=said) as refusal:
+        ledger.reserve(asking())
+    assert refusal.value.exit_code == 4
+    ledger.close()
+    higher = Ledger(tmp_path, Caps(), PRICES)
+    higher.reserve(asking())  # a higher cap goes on
+    assert total(higher) == (90, 0)
+
+
+def test_a_request_waits_for_room_that_others_may_leave(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Caps(tokens=20), PRICES)
+    first, second = asking(), asking()
+    ledger.reserve(first)
+    waiting = threading.Thread(target=ledger.reserve, args=(second,))
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    ledger.settle(ended(first, "exact", 2, 1))
+    waiting.join(5)
+    assert not waiting.is_alive()
+    ledger.settle(ended(second, "nothing"))
+    ledger.close()
+
+
+def test_what_was_under_way_when_the_process_ended_is_unknown_at_its_bound(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Caps(), PRICES)
+    request = asking()
+    ledger.reserve(request)
+    ledger.reserve(asking())
+    ledger.settle(ended(request, "exact", 3, 1))
+    ledger.close()  # as the kernel would, with a reservation left
+    again = Ledger(tmp_path, Caps(tokens=33), PRICES)
+    assert total(again) == (4, 15)
+    with pytest.raises(BudgetSpent):
+        again.reserve(asking())
+
+
+def test_a_reservation_is_on_disk_before_the_request_may_leave(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Caps(), PRICES)
+    ledger.reserve(asking())
+    beside = sqlite3.connect(tmp_path / "money.db")
+    assert beside.execute("SELECT tokens, micros FROM reservation").fetchall() == [(15, 20)]
+
+
+def test_512_callers_together_do_not_pass_a_cap(tmp_path: Path) -> None:
+    cap = 3_000
+    ledger = Ledger(tmp_path, Caps(tokens=cap), PRICES)
+    billed, refused = [0], []
+    lock = threading.Lock()
+
+    def caller(seed: int) -> None:
+        draw = random.Random(seed)
+        try:
+            for _ in range(5):
+                request = asking(draw.randrange(1, 12), draw.randrange(1, 12))
+                ledger.reserve(request)
+                used = draw.randrange(request.prompt_bound + 1), draw.randrange(request.completion_bound + 1)
+                with lock:
+                    billed[0] += sum(used)
+                ledger.settle(ended(request, "exact", *used))
+        except BudgetSpent:
+            refused.append(seed)
+
+    threads = [threading.Thread(target=caller, args=(n,)) for n in range(512)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ledger.close()
+    assert refused
+    assert cap - 24 < billed[0] <= cap
+    assert total(Ledger(tmp_path, Caps(), PRICES)) == (billed[0], 0)
+
+
+def test_a_provider_that_bills_more_than_a_request_can_cost_ends_the_run(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Caps(), PRICES)
+    for _ in range(2):
+        request = asking()
+        ledger.reserve(request)
+        ledger.settle(ended(request, "counted", 500, 5))
+    with pytest.raises(BudgetSpent, match=r"^m: billed 2 times more than a request can cost; check its prices"):
+        ledger.reserve(asking())
+    assert total(ledger) == (0, 1010)
+
+
+def test_a_ledger_that_cannot_be_written_stops_everybody(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Caps(), PRICES)
+    ledger._db.execute("DROP TABLE reservation")
+    for _ in range(3):
+        with pytest.raises(StorageError, match=r"money\.db: no such table: reservation; check the disk"):
+            ledger.reserve(asking())
+    ledger.close()
+
+
+class Money(RuleBasedStateMachine):
+    """Reserve, settle, fail and die in any order."""
+
+    CAP = 200
+
+    def __init__(self) -> None:
+        super().__init__()
+        import tempfile
+
+        self.home = tempfile.TemporaryDirectory()
+        self.ledger = Ledger(Path(self.home.name), Caps(tokens=self.CAP), PRICES)
+        self.under_way: list[Asking] = []
+        self.billed = 0
+
+    def teardown(self) -> None:
+        self.ledger.close()
+        self.home.cleanup()
+
+    @rule(prompt=st.integers(0, 40), completion=st.integers(0, 40))
+    def reserve(self, prompt: int, completion: int) -> None:
+        request = asking(prompt, completion)
+        held = sum(a.prompt_bound + a.completion_bound for a in self.under_way)
+        if (
+            sum(total(self.ledger)) + held + prompt + completion
+            > self.CAP
+            >= sum(total(self.ledger)) + prompt + completion
+        ):
+            return  # it would wait
+        try:
+            self.ledger.reserve(request)
+        except BudgetSpent:
+            return
+        self.under_way.append(request)
+
+    @precondition(lambda self: self.under_way)
+    @rule(share=st.floats(0, 1), billed=st.sampled_from(["exact", "counted", "unknown", "nothing"]))
+    def settle(self, share: float, billed: Billed) -> None:
+        request = self.under_way.pop()
+        used = int(share * request.prompt_bound), int(share * request.completion_bound)
+        self.billed += 0 if billed == "nothing" else sum(used)
+        self.ledger.settle(ended(request, billed, *((0, 0) if billed == "nothing" else used)))
+
+    def _again(self) -> Ledger:
+        left, self.under_way = self.under_way, []
+        self.billed += sum(a.prompt_bound for a in left)  # they were sent, and billed for their prompts at least
+        return Ledger(Path(self.home.name), Caps(tokens=self.CAP), PRICES)
+
+    @rule()
+    def die(self) -> None:
+        self.ledger.close()
+        self.ledger = self._again()
+
+    @invariant()
+    def the_cap_holds_and_the_ledger_brackets_the_bill(self) -> None:
+        exact, unknown = total(self.ledger)
+        held = sum(a.prompt_bound + a.completion_bound for a in self.under_way)
+        assert exact <= self.billed <= exact + unknown
+        assert exact + unknown + held <= self.CAP
+
+
+TestMoney = Money.TestCase
+TestMoney.settings = settings(
+    max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0, 100), st.floats(0, 100))
+def test_a_price_never_rounds_down(prompt: int, completion: int, a: float, b: float) -> None:
+    assert Price(a, b).micros(prompt, completion) >= prompt * a + completion * b
