@@ -28,6 +28,7 @@ from tunesift.datasets import Dataset
 from tunesift.errors import CannotCreate, DataError, DiskFull, ResumeError, RunError, RunLocked, TooManyFailures, shown
 from tunesift.records import Decision, Failure, FailureKind, Record, content_digest
 from tunesift.running.fsio import make_folder, release, reserve, write_json, write_table
+from tunesift.running.holder import told_holder
 from tunesift.running.journal import Entry, Journal, StageJournal
 from tunesift.running.local import Done
 from tunesift.running.progress import Progress
@@ -352,18 +353,10 @@ def _locked(folder: Path) -> filelock.BaseFileLock:
         lock = filelock.FileLock(folder / "LOCK", timeout=0, mode=0o600)
         lock.acquire()
     except filelock.Timeout:
-        raise RunLocked(_held(folder)) from None
+        raise RunLocked(told_holder(folder)) from None
     except OSError as error:
         raise CannotCreate(f"{folder}: cannot be written ({error.strerror}); use another folder.") from error
     return lock
-
-
-def _held(folder: Path) -> str:
-    try:
-        who = json.loads((folder / "holder.json").read_text("utf-8"))
-        return f"{folder} is being written by process {who['pid']} on {who['host']} since {who['since']}."
-    except (OSError, ValueError, KeyError):
-        return f"{folder} is being written by another process; wait, or stop it."
 
 
 def _check_conservation(data: Dataset[Record] | None, decisions: Sequence[Decision]) -> None:
