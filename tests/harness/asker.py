@@ -11,8 +11,20 @@ from typing import Annotated, ClassVar
 
 import httpx
 
-from tunesift import INCIDENTAL, Decision, Local, Record, Run, Score, Settings, read_dataset, write_records
+from tunesift import (
+    INCIDENTAL,
+    Decision,
+    Local,
+    Record,
+    Run,
+    Score,
+    Settings,
+    TunesiftError,
+    read_dataset,
+    write_records,
+)
 from tunesift.running import journal
+from tunesift.running.stopping import Stop
 
 journal.PART_ROWS = 32
 home, name, port = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -43,13 +55,24 @@ class Ask(Settings):
         return Score(said["score"], {"first": said["first"]})
 
 
-data = read_dataset(home / "input.jsonl")
-with Run(home / "run", Local(), seed=3) as run:
-    found = run.map("ask", Ask(port=port), data).good()
-    up()
-    decisions = [
-        Decision(id, "keep" if (score.value or 0.0) > 0.5 else "drop", f"asked: {score.value!r}")
-        for id, score in found.items()
-    ]
-    run.finish(data, decisions)
-    write_records(data.only({d.record_id for d in decisions if d.action == "keep"}), home / "output.jsonl", data)
+def live(stop: Stop) -> None:
+    """One life, from its input to its output."""
+    data = read_dataset(home / "input.jsonl")
+    with Run(home / "run", Local(), seed=3, stop=stop) as run:
+        found = run.map("ask", Ask(port=port), data).good()
+        up()
+        decisions = [
+            Decision(id, "keep" if (score.value or 0.0) > 0.5 else "drop", f"asked: {score.value!r}")
+            for id, score in found.items()
+        ]
+        run.finish(data, decisions)
+        write_records(data.only({d.record_id for d in decisions if d.action == "keep"}), home / "output.jsonl", data)
+
+
+asked_to_stop = Stop()
+asked_to_stop.listen()
+try:
+    live(asked_to_stop)
+except TunesiftError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)

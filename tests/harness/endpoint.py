@@ -24,8 +24,8 @@ def answer(text: str) -> dict[str, float]:
 
 
 def pause_s(text: str) -> float:
-    """How long the answer takes: 4 to 16 milliseconds, by the text."""
-    return 0.004 + hashlib.sha256(text.encode()).digest()[2] / 255 * 0.012
+    """How long the answer takes: 4 to 16 milliseconds by the text, or half a minute where the text asks for it."""
+    return 30.0 if "half a minute" in text else 0.004 + hashlib.sha256(text.encode()).digest()[2] / 255 * 0.012
 
 
 async def _converse(log: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -41,8 +41,8 @@ async def _converse(log: int, reader: asyncio.StreamReader, writer: asyncio.Stre
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
             )
             await writer.drain()
-    except (asyncio.IncompleteReadError, ConnectionError):
-        pass  # the client is gone, or was killed
+    except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
+        pass  # the client is gone, or was killed, or the endpoint is to end
     finally:
         writer.close()
 

@@ -75,10 +75,7 @@ class Lives:
         self._count(home.parent / LOG, names)
 
     def _count(self, log: Path, names: Sequence[str]) -> None:
-        begun: defaultdict[str, list[str]] = defaultdict(list)
-        for line in log.read_text().splitlines() if log.exists() else []:
-            name, _, id = line.partition(" ")
-            begun[name].append(id)
+        begun = begun_by_life(log)
         later: set[str] = set()
         for name in reversed(names):
             assert len(set(begun[name])) == len(begun[name]), f"{name} began an item twice"
@@ -113,6 +110,15 @@ class Lives:
         }  # fmt: skip
 
 
+def begun_by_life(log: Path) -> defaultdict[str, list[str]]:
+    """The items that each life began to work on, in order."""
+    begun: defaultdict[str, list[str]] = defaultdict(list)
+    for line in log.read_text().splitlines() if log.exists() else []:
+        name, _, id = line.partition(" ")
+        begun[name].append(id)
+    return begun
+
+
 def was_in_flight_twice(home: Path) -> bool:
     """Whether a third death may find an item in flight for the third time, which by promise would set it aside (R8)."""
     state = home / "run" / "state.db"
@@ -124,7 +130,8 @@ def was_in_flight_twice(home: Path) -> bool:
         with closing(sqlite3.connect(state)) as db:
             return db.execute(f"SELECT EXISTS ({begun_again})").fetchone() == (1,)
     except sqlite3.OperationalError as error:
-        assert "no such table" in str(error), error
+        if "no such table" not in str(error):
+            raise
         return False
 
 

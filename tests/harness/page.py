@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from functools import cache
-from pathlib import Path
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import ClassVar
 
 from tunesift import (

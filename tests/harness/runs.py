@@ -28,11 +28,11 @@ def page_command(slots: int, chunk: int) -> Command:
     return lambda home, name: [sys.executable, str(SCRIPTS / "page.py"), str(home), name, str(slots), str(chunk)]
 
 
-def select_command(chunk: int, part_rows: int = 64) -> Command:
+def select_command(chunk: int, part_rows: int = 64, call_s: float = 0.004) -> Command:
     """`tunesift select`."""
     words = [*SELECT, f"execution.chunk={chunk}"]
     script = str(SCRIPTS / "logged_select.py")
-    return lambda home, name: [sys.executable, script, str(home), name, str(part_rows), *words]
+    return lambda home, name: [sys.executable, script, str(home), name, str(part_rows), str(call_s), *words]
 
 
 def ask_command(port: int) -> Command:
