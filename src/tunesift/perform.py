@@ -216,7 +216,8 @@ def _read_input(recipe: Recipe, folder: Path) -> Dataset[Record]:
     with storage_errors(folder):
         make_folder(folder)
     reading = Reading(recipe.format, recipe.duplicate_ids, recipe.max_bad, recipe.limit)
-    data = read(recipe.input, Record, reading, folder)
+    with storage_errors(folder):
+        data = read(recipe.input, Record, reading, folder)
     assert data.source is not None  # read() always says what it read
     broken = [{**dataclasses.asdict(b), "raw": base64.b64encode(b.raw).decode()} for b in data.source.broken]
     fields: dict[str, Any] = {
