@@ -24,6 +24,9 @@ from tunesift.settings import Json
 RESERVE_BYTES = 64 * 2**20
 """Bytes held back for the answers in flight when the disk is full."""
 
+NO_ROOM_BYTES = 2**16
+"""Free bytes below which a disk that fails is taken for a full one."""
+
 FAILPOINTS = (
     "run.created", "intent.before_commit", "intent.committed", "result.before_commit", "result.committed",
     "part.tmp_written", "part.verified", "part.settled", "seal.mid_txn", "seal.committed", "file.tmp_written",
@@ -53,14 +56,22 @@ def storage_errors(place: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError, pa.ArrowException) as error:
         said = f"{place}: {str(error).splitlines()[0][:160]}"
-        if _is_full(error):
+        if _is_full(error, place):
             raise DiskFull(f"{said}; make room on the disk and start again.") from error
         raise StorageError(f"{said}; check the disk and start again.") from error
 
 
-def _is_full(error: Exception) -> bool:
-    code = getattr(error, "sqlite_errorcode", None)
+def _is_full(error: Exception, place: Path) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) or 0
+    if code & 0xFF == sqlite3.SQLITE_IOERR:  # what SQLite says where its index of the log does not fit
+        return _free_bytes(place) < NO_ROOM_BYTES
     return code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _free_bytes(place: Path) -> int:
+    there = next(p for p in (place, *place.absolute().parents) if p.exists())
+    found = os.statvfs(there)
+    return found.f_bavail * found.f_frsize
 
 
 def make_folder(path: Path) -> None:
