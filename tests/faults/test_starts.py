@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.kill import LOG, SCRIPTS, begun_by_life
-from harness.runs import make_records, select_command
+from harness.kill import LOG, begun_by_life
+from harness.runs import SCRIPTS, make_records, select_command
 
 SAYS_WHO = (
     rf"being written by process (\d+) on {re.escape(socket.gethostname())} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\.$"

@@ -25,7 +25,6 @@ import pyarrow.parquet as pq
 Command = Callable[[Path, str], Sequence[str]]
 """The command line of one life, from its home and its name."""
 
-SCRIPTS = Path(__file__).parent
 SEED = int(os.environ.get("TUNESIFT_KILL_SEED", "20261121"))
 LOG = "work.log"
 EARLY = 0.06

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tunesift import Failure, ScriptedModel, Span, TargetLoss
 from tunesift.cli import main
-from tunesift.running import journal
+from tunesift.running import fsio, journal
 
 home, name, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[4])
 log = os.open(home.parent / "work.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -36,6 +36,7 @@ def logged(self: ScriptedModel, spans: Sequence[Span]) -> list[TargetLoss | Fail
 
 
 ScriptedModel.loss = logged  # type: ignore[method-assign]
+fsio.RESERVE_BYTES = 2**20
 journal.PART_ROWS = int(sys.argv[3])
 os.chdir(home)
 sys.argv = ["tunesift", *sys.argv[5:]]

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from harness.kill import SCRIPTS, Command
+if TYPE_CHECKING:
+    from harness.kill import Command
+
+SCRIPTS = Path(__file__).parent
 
 SELECT = ("select", "input.jsonl", "-o", "output.jsonl", "scorer.student.kind=scripted", "folder=run", "keep=40%", "-q")
 """What a user would type, and type again after each fault."""
@@ -14,7 +18,7 @@ SELECT = ("select", "input.jsonl", "-o", "output.jsonl", "scorer.student.kind=sc
 
 def make_records(home: Path, count: int) -> None:
     """A folder with a file of records; the first word of each response names the record."""
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     rows = [
         {"id": f"k{n}", "instruction": f"Name river {n}, and say it {n % 9} times.", "input": "",
          "output": f"k{n} {f'River {n % 7}. ' * (1 + n % 9)}", "note": n}
@@ -38,3 +42,11 @@ def select_command(chunk: int, part_rows: int = 64, call_s: float = 0.004) -> Co
 def ask_command(port: int) -> Command:
     """A page that asks an endpoint."""
     return lambda home, name: [sys.executable, str(SCRIPTS / "asker.py"), str(home), name, str(port)]
+
+
+def wordy_command(home: Path, name: str) -> list[str]:
+    """A page whose answers take room."""
+    return [sys.executable, str(SCRIPTS / "wordy.py"), str(home), name]
+
+
+RUNS_THAT_FILL = {"wordy": wordy_command, "select": select_command(16)}
