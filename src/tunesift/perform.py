@@ -41,7 +41,7 @@ from tunesift.recipe import Recipe, as_json, check, command
 from tunesift.records import Record, Score
 from tunesift.report.collect import collect
 from tunesift.report.html import render
-from tunesift.running.fsio import failpoint, make_folder, storage_errors, write_bytes, write_json, write_table
+from tunesift.running.fsio import digest, failpoint, make_folder, storage_errors, write_bytes, write_json, write_table
 from tunesift.running.progress import Progress
 from tunesift.running.result import Result
 from tunesift.running.run import Run
@@ -100,8 +100,7 @@ def run_recipe(recipe: Recipe, *, progress: Progress | None = None, stop: Stop |
 def _run(recipe: Recipe, progress: Progress, stop: Stop) -> Summary:
     with Run(recipe.run_folder, recipe.execution, recipe.seed, recipe.max_failures, progress, stop) as run:
         began = time.monotonic()
-        digest = file_digest(recipe.input) if recipe.input else None
-        manifest = _open_folder(recipe, digest)
+        manifest = _open_folder(recipe, file_digest(recipe.input) if recipe.input else None)
         if (done := _finished(recipe, manifest["run_id"])) is not None:
             return done
         data = _read_input(recipe, run.folder / "inputs")
@@ -163,10 +162,10 @@ def _is_ours(recipe: Recipe) -> bool:
     return os.path.realpath(str(read_json(path)["recipe"]["output"])) == os.path.realpath(recipe.output)
 
 
-def _open_folder(recipe: Recipe, digest: str | None) -> dict[str, Any]:  # Any: run.json
+def _open_folder(recipe: Recipe, sha256: str | None) -> dict[str, Any]:  # Any: run.json
     """The folder's run.json, written if it is new; raises `ResumeError` where it holds another run."""
     path = recipe.run_folder / "run.json"
-    new: dict[str, Json] = {"settings": semantic(recipe), "input": {"path": str(recipe.input), "sha256": digest}}
+    new: dict[str, Json] = {"settings": semantic(recipe), "input": {"path": str(recipe.input), "sha256": sha256}}
     if not path.exists():
         id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
         run = {"format": FORMAT, "run_id": id, "created": time.strftime("%Y-%m-%d %H:%M:%S"), "versions": _versions(),
@@ -181,7 +180,7 @@ def _open_folder(recipe: Recipe, digest: str | None) -> dict[str, Any]:  # Any: 
     if changed:
         said = ", ".join(f"{p} was {_told(a)} and is now {_told(b)}" for p, a, b in changed[:3])
         raise ResumeError(f"{path.parent}: holds another run: {said}; use another output or folder, or go back.")
-    if old["input"]["sha256"] != digest:
+    if old["input"]["sha256"] != sha256:
         raise ResumeError(
             f"{path.parent}: the input {recipe.input} has changed since the run began; use another folder."
         )
@@ -201,7 +200,9 @@ def _finished(recipe: Recipe, run_id: str) -> Summary | None:
     if not recipe.output.exists():
         path.unlink()
         return None
-    if file_digest(recipe.output) != old["output"]["sha256"]:
+    with storage_errors(recipe.output):
+        found = digest(recipe.output)
+    if found != old["output"]["sha256"]:
         raise CannotCreate(f"{recipe.output}: was changed after the run wrote it; choose another output, or remove it.")
     report = recipe.run_folder / "report.html"
     return Summary(run_id, recipe.run_folder, recipe.output, report, old["counts"], old["reasons"], 0, 0.0)
@@ -297,7 +298,9 @@ def _reasons(result: Result, data: Dataset[Record]) -> dict[str, int]:
 
 
 def _write_report(summary: Summary) -> None:
-    write_bytes(summary.report, render(collect(summary.folder, summary.counts)).encode())
+    with storage_errors(summary.folder):
+        data = collect(summary.folder, summary.counts)
+    write_bytes(summary.report, render(data).encode())
 
 
 def _as_result(summary: Summary, run: Run) -> Json:
@@ -305,7 +308,8 @@ def _as_result(summary: Summary, run: Run) -> Json:
         {"stage": s.stage, "items": s.items, "worked": s.worked, "failed": s.failed, "seconds": round(s.seconds, 3)}
         for s in run.stages
     ]
-    output: Json = {"path": str(summary.output), "sha256": file_digest(summary.output)}
+    with storage_errors(summary.output):
+        output: Json = {"path": str(summary.output), "sha256": digest(summary.output)}
     return {"run_id": summary.run_id, "counts": dict(summary.counts), "reasons": dict(summary.reasons),
             "stages": stages, "seconds": round(summary.seconds, 3), "output": output}  # fmt: skip
 

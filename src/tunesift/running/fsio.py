@@ -170,9 +170,10 @@ def reserve(folder: Path) -> None:
 def release(folder: Path) -> bool:
     """Give the held space back; False where it was given back before."""
     path = folder / ".reserve"
-    if not path.exists():
-        return False
-    path.unlink()
+    with storage_errors(path):
+        if not path.exists():
+            return False
+        path.unlink()
     return True
 
 

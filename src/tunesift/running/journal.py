@@ -139,7 +139,8 @@ class Journal:
 
     def stages(self) -> list[str]:
         """Names of the stages begun, in the order of their names."""
-        return [name for (name,) in self._db.execute("SELECT name FROM stage ORDER BY name")]
+        with storage_errors(self._folder):
+            return [name for (name,) in self._db.execute("SELECT name FROM stage ORDER BY name")]
 
 
 class StageJournal:
@@ -174,7 +175,8 @@ class StageJournal:
             return Entry(*(part.column(n)[inside].as_py() for n in _PART.names))
         if row in self._open.get(number, ()):
             query = "SELECT row, id, digest, failure, outcome FROM result WHERE stage = ? AND row = ?"
-            return Entry(*self._db.execute(query, (self._name, row)).fetchone())
+            with storage_errors(self._folder):
+                return Entry(*self._db.execute(query, (self._name, row)).fetchone())
         if self._finished or number in self._sealed:
             raise ResumeError(f'stage "{self._name}" was finished with {len(self)} rows and is now asked for more; '
                               "use another folder, or go back.")  # fmt: skip
@@ -208,9 +210,10 @@ class StageJournal:
         for number in sorted(self._open):
             self._seal(number)
         query = "SELECT number, rows, failed, bytes, sha256 FROM part WHERE stage = ? ORDER BY number"
-        parts: list[Json] = [dict(zip(("number", "rows", "failed", "bytes", "sha256"), r, strict=True))
-                 for r in self._db.execute(query, (self._name,))]  # fmt: skip
-        (settings,) = self._db.execute("SELECT settings FROM stage WHERE name = ?", (self._name,)).fetchone()
+        with storage_errors(self._folder):
+            parts: list[Json] = [dict(zip(("number", "rows", "failed", "bytes", "sha256"), r, strict=True))
+                     for r in self._db.execute(query, (self._name,))]  # fmt: skip
+            (settings,) = self._db.execute("SELECT settings FROM stage WHERE name = ?", (self._name,)).fetchone()
         done: Json = {"stage": self._name, "settings": json.loads(settings), "rows": len(self), "parts": parts}
         write_json(self._folder / "_SUCCESS.json", done)
         self._finished = True
