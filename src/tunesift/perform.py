@@ -41,7 +41,16 @@ from tunesift.recipe import Recipe, as_json, check, command
 from tunesift.records import Record, Score
 from tunesift.report.collect import collect
 from tunesift.report.html import render
-from tunesift.running.fsio import digest, failpoint, make_folder, storage_errors, write_bytes, write_json, write_table
+from tunesift.running.fsio import (
+    digest,
+    failpoint,
+    make_folder,
+    storage_errors,
+    sync,
+    write_bytes,
+    write_json,
+    write_table,
+)
 from tunesift.running.progress import Progress
 from tunesift.running.result import Result
 from tunesift.running.run import Run
@@ -219,6 +228,8 @@ def _read_input(recipe: Recipe, folder: Path) -> Dataset[Record]:
     reading = Reading(recipe.format, recipe.duplicate_ids, recipe.max_bad, recipe.limit)
     with storage_errors(folder):
         data = read(recipe.input, Record, reading, folder)
+        for path in folder.glob("*.arrow"):
+            sync(path)
     assert data.source is not None  # read() always says what it read
     broken = [{**dataclasses.asdict(b), "raw": base64.b64encode(b.raw).decode()} for b in data.source.broken]
     fields: dict[str, Any] = {

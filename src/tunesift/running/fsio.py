@@ -76,9 +76,11 @@ def _free_bytes(place: Path) -> int:
 
 def make_folder(path: Path) -> None:
     """A folder that only its owner may read, and the missing ones above it likewise."""
-    if not path.parent.exists():
-        make_folder(path.parent)
+    if path.is_dir():
+        return
+    make_folder(path.parent)
     path.mkdir(exist_ok=True, mode=0o700)
+    sync(path.parent)
 
 
 def make_private(path: Path) -> None:
@@ -86,6 +88,7 @@ def make_private(path: Path) -> None:
     refuse_link(path)
     if not path.exists():
         os.close(create(path))
+        sync(path.parent)
 
 
 def create(path: Path) -> int:
