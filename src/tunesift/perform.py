@@ -116,6 +116,7 @@ def _run(recipe: Recipe, progress: Progress, stop: Stop) -> Summary:
         _check_fields(recipe, data[0])
         result = recipe.method(data, run)
         balance = _balance(run.finish(data, result.decisions), data)
+        _check_output(result)
         _write_output(recipe, result, data)
         failpoint("output.written")
         worked, seconds = sum(s.worked for s in run.stages), time.monotonic() - began
@@ -257,6 +258,23 @@ def _opened(folder: Path, note: dict[str, Any]) -> Dataset[Record]:  # Any: sour
     source = Source(**{name: note[name] for name in names}, broken=broken)
     with storage_errors(folder):
         return open_dataset(folder, Record, source, note["left_out"])
+
+
+def _check_output(result: Result) -> None:
+    """The output is exactly what was kept, replaced and created."""
+    if result.data is None:
+        return
+    out = set(result.data.ids())
+    counts = Counter(d.action for d in result.decisions)
+    missing = next(
+        (d.record_id for d in result.decisions if d.action in ("keep", "create") and d.record_id not in out), None
+    )
+    if missing is not None:
+        raise RunError(
+            f'the method decided to keep "{shown(missing)}" and did not hand it back; this is a fault of it.'
+        )
+    if len(out) != (decided := counts["keep"] + counts["replace"] + counts["create"]):
+        raise RunError(f"the method handed {len(out)} records back and decided on {decided}; this is a fault of it.")
 
 
 def _write_output(recipe: Recipe, result: Result, data: Dataset[Record]) -> None:
