@@ -123,6 +123,9 @@ class Run:
                 items_done, failed = self._commit(call, done)
                 worked += items_done
                 self.progress.advance(stage, items_done, failed)
+        except BaseException as error:
+            error.add_note(f'in the stage "{stage}"')
+            raise
         finally:
             self.progress.end(stage)
         if call.full is not None:
