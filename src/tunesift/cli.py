@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from tunesift.errors import RecipeError, TunesiftError, printable
+from tunesift.errors import RecipeError, TunesiftError, told
 
 if TYPE_CHECKING:
     from tunesift import commands
@@ -23,8 +23,6 @@ else:
 
 STOPPED = 130
 """Exit code after Ctrl-C."""
-MOST_SAID = 400
-"""Characters of one message."""
 _UsageError: Any = typer.BadParameter.__mro__[2]  # Any: click's base class, which moves with typer's version
 
 app = typer.Typer(
@@ -134,23 +132,17 @@ def main() -> None:
         code = app(sys.argv[1:] or ["--help"], prog_name="tunesift", standalone_mode=False)
     except TunesiftError as error:
         for sentence in error.args:
-            print(_said(str(sentence)), file=sys.stderr)
+            print(told(str(sentence)), file=sys.stderr)
         sys.exit(error.exit_code)
     except _UsageError as error:
         where = error.ctx.command_path if getattr(error, "ctx", None) else "tunesift"
-        print(_said(f"{error.format_message().rstrip('.')}; see {where} --help."), file=sys.stderr)
+        print(told(f"{error.format_message().rstrip('.')}; see {where} --help."), file=sys.stderr)
         sys.exit(RecipeError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
     if code == STOPPED:
         print("stopped; start the same command again to go on", file=sys.stderr)
     sys.exit(code)
-
-
-def _said(text: str) -> str:
-    """A message as the terminal gets it: on one line, escaped, of at most 400 characters."""
-    said = printable(text)
-    return said if len(said) <= MOST_SAID else f"{said[:240]} ... {said[-150:]}"
 
 
 if __name__ == "__main__":
