@@ -45,6 +45,7 @@ from tunesift.running.fsio import (
     digest,
     failpoint,
     make_folder,
+    refuse_link,
     storage_errors,
     sync,
     write_bytes,
@@ -225,6 +226,7 @@ def _read_input(recipe: Recipe, folder: Path) -> Dataset[Record]:
     if note.exists():
         return _opened(folder, read_json(note) | {"path": str(recipe.input)})
     with storage_errors(folder):
+        refuse_link(folder)
         make_folder(folder)
     reading = Reading(recipe.format, recipe.duplicate_ids, recipe.max_bad, recipe.limit)
     with storage_errors(folder):

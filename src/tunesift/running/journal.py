@@ -24,6 +24,7 @@ from tunesift.running.fsio import (
     failpoint,
     make_folder,
     make_private,
+    refuse_link,
     settle,
     storage_errors,
     temporary,
@@ -149,6 +150,8 @@ class StageJournal:
     def __init__(self, db: sqlite3.Connection, folder: Path, name: str) -> None:
         self._db, self._folder, self._name = db, folder, name
         with storage_errors(folder):
+            refuse_link(folder.parent)
+            refuse_link(folder)
             make_folder(folder)
             parts = db.execute("SELECT number, rows, bytes, sha256 FROM part WHERE stage = ?", (name,)).fetchall()
             self._sealed = {number: _Sealed(rows, sha256) for number, rows, _, sha256 in parts}

@@ -27,7 +27,7 @@ from pydantic_core import PydanticSerializationError
 from tunesift.datasets import Dataset
 from tunesift.errors import CannotCreate, DataError, DiskFull, ResumeError, RunError, RunLocked, TooManyFailures, shown
 from tunesift.records import Decision, Failure, FailureKind, Record, content_digest
-from tunesift.running.fsio import make_folder, release, reserve, write_json, write_table
+from tunesift.running.fsio import make_folder, refuse_link, release, reserve, write_json, write_table
 from tunesift.running.holder import told_holder
 from tunesift.running.journal import Entry, Journal, StageJournal
 from tunesift.running.local import Done
@@ -180,6 +180,7 @@ class Run:
             [(n, pa.string()) for n in ("record_id", "action", "reason")] + [("parents", pa.list_(pa.string()))]
         )
         write_table(self.folder / "decisions.parquet", pa.table(columns, schema))
+        refuse_link(self.folder / "tables")
         for name, rows in self._tables.items():
             names = dict.fromkeys(column for row in rows for column in row)
             table = pa.table({column: [row.get(column) for row in rows] for column in names})
