@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,7 +48,7 @@ Format = Annotated[
     str | None,
     typer.Option(help="alpaca, sharegpt, messages, prompt-completion or preference; recognised by itself."),
 ]
-Limit = Annotated[Optional[int], typer.Option(min=1, help="Read only the first N rows.")]  # noqa: UP045
+Limit = Annotated[int | None, typer.Option(min=1, help="Read only the first N rows.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
 
@@ -83,7 +83,7 @@ def run(recipe: Annotated[Path, typer.Argument(readable=False, help="A recipe in
 
 @app.command()
 def plan(what: Annotated[str, typer.Argument(help="A method's name, or a recipe in YAML.")],
-         input: Annotated[Optional[Path], typer.Argument(help="File of records, for a method.")] = None,  # noqa: UP045
+         input: Annotated[Path | None, typer.Argument(help="File of records, for a method.")] = None,
          settings: Dotted = None, format: Format = None, limit: Limit = None,
          as_json: AsJson = False) -> None:  # fmt: skip
     """Say what a run would ask for: stages, passes, tokens, time. Loads no weights, calls nobody."""
@@ -92,7 +92,7 @@ def plan(what: Annotated[str, typer.Argument(help="A method's name, or a recipe 
 
 @app.command()
 def inspect(run: Annotated[Path, typer.Argument(help="A run's folder, such as kept.json.run.")],
-            id: Annotated[Optional[str], typer.Argument(help="A record's id.")] = None,  # noqa: UP045
+            id: Annotated[str | None, typer.Argument(help="A record's id.")] = None,
             as_json: AsJson = False) -> None:  # fmt: skip
     """Show a run's settings, balance and reasons; or one record, its scores and its decision."""
     commands.inspect(run, id, as_json)
