@@ -14,7 +14,7 @@ from harness.endpoint import serving
 from harness.kill import LOG, Lives, live, survive
 from harness.runs import ask_command, make_records, page_command, select_command
 
-KILLS = int(os.environ.get("TUNESIFT_KILLS", "50"))
+KILLS = int(os.environ.get("TUNESIFT_KILLS", "60"))
 
 
 def check(lives: Lives, most_again: int) -> None:

@@ -12,7 +12,13 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tunesift import DataError, RecipeError, load_recipe, read_dataset
+if __name__ == "__main__":
+    import atheris
+
+    with atheris.instrument_imports(include=["tunesift"]):
+        from tunesift import DataError, RecipeError, load_recipe, read_dataset
+else:
+    from tunesift import DataError, RecipeError, load_recipe, read_dataset
 
 FOLDER = Path(tempfile.gettempdir()) / f"tunesift-fuzz-{os.getpid()}"
 
@@ -95,14 +101,11 @@ SEEDS: dict[str, list[bytes]] = {
 
 def main() -> None:
     """Fuzz one target with atheris, from the seeds or from the corpus given."""
-    import atheris
-
     name = sys.argv.pop(1)
     corpus = FOLDER / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(SEEDS[name]):
         (corpus / f"seed-{number}").write_bytes(seed)
-    atheris.instrument_all()
     atheris.Setup([*sys.argv, str(corpus)], lambda content: TARGETS[name](bytes(content)))
     atheris.Fuzz()
 
