@@ -3,15 +3,58 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tunesift import Local, Message, Record, Run
+from tunesift import Local, Message, Record, Run, TunesiftError
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
+
+
+MOST_SAID, MOST_QUOTED = 400, 80
+"""Characters of a sentence, and of data in it."""
+made: list[TunesiftError] = []
+"""Every error of ours that this test made."""
+plain_init = TunesiftError.__init__
+
+
+def noted(error: TunesiftError, *sentences: object) -> None:
+    """Make an error, and remember it."""
+    plain_init(error, *sentences)
+    made.append(error)
+
+
+TunesiftError.__init__ = noted  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def every_error_is_a_sentence() -> Iterator[None]:
+    """Whatever a test was about: each error of ours that was made in it reads as the contract says (R45, S21)."""
+    made.clear()
+    yield
+    wrong = [f"{type(e).__name__} {fault}: {str(e)!r}" for e in made if (fault := fault_of(e))]
+    made.clear()
+    assert not wrong, "\n".join(wrong)
+
+
+def fault_of(error: TunesiftError) -> str:
+    """What is wrong with an error as text; empty where nothing is."""
+    for said in str(error).split("\n"):
+        quoted = max(map(len, re.findall(r'"([^"]*)"', said)), default=0)
+        faults = {
+            "is not printable": not said.isprintable(),
+            f"has {len(said)} characters": len(said) > MOST_SAID,
+            "ends in no full stop": not said.endswith((".", "?")),
+            f"quotes {quoted} characters": quoted > MOST_QUOTED,
+            "says nothing": len(said) < 10,
+        }
+        if fault := next((fault for fault, there in faults.items() if there), ""):
+            return fault
+    return "is not one line for each sentence" if str(error).count("\n") != len(error.args) - 1 else ""
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,11 @@ import importlib.util
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunesift.errors import RecipeError, TunesiftError, printable
+from tunesift.errors import RecipeError, TunesiftError, told
 
 if TYPE_CHECKING:
     from tunesift import commands
@@ -23,8 +23,6 @@ else:
 
 STOPPED = 130
 """Exit code after Ctrl-C."""
-MOST_SAID = 400
-"""Characters of one message."""
 _UsageError: Any = typer.BadParameter.__mro__[2]  # Any: click's base class, which moves with typer's version
 
 app = typer.Typer(
@@ -50,11 +48,11 @@ Format = Annotated[
     str | None,
     typer.Option(help="alpaca, sharegpt, messages, prompt-completion or preference; recognised by itself."),
 ]
-Limit = Annotated[Optional[int], typer.Option(min=1, help="Read only the first N rows.")]  # noqa: UP045
+Limit = Annotated[int | None, typer.Option(min=1, help="Read only the first N rows.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of words.")]
 Retry = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         metavar="[=KIND]", help="Try failed items again, all or those of one kind, and what was made of them."
     ),
@@ -102,7 +100,7 @@ def run(recipe: Annotated[Path, typer.Argument(readable=False, help="A recipe in
 
 @app.command()
 def plan(what: Annotated[str, typer.Argument(help="A method's name, or a recipe in YAML.")],
-         input: Annotated[Optional[Path], typer.Argument(help="File of records, for a method.")] = None,  # noqa: UP045
+         input: Annotated[Path | None, typer.Argument(help="File of records, for a method.")] = None,
          settings: Dotted = None, format: Format = None, limit: Limit = None,
          as_json: AsJson = False) -> None:  # fmt: skip
     """Say what a run would ask for: stages, passes, tokens, time. Loads no weights, calls nobody."""
@@ -111,7 +109,7 @@ def plan(what: Annotated[str, typer.Argument(help="A method's name, or a recipe 
 
 @app.command()
 def inspect(run: Annotated[Path, typer.Argument(help="A run's folder, such as kept.json.run.")],
-            id: Annotated[Optional[str], typer.Argument(help="A record's id.")] = None,  # noqa: UP045
+            id: Annotated[str | None, typer.Argument(help="A record's id.")] = None,
             as_json: AsJson = False) -> None:  # fmt: skip
     """Show a run's settings, balance and reasons; or one record, its scores and its decision."""
     commands.inspect(run, id, as_json)
@@ -166,23 +164,17 @@ def main() -> None:
         code = app(words or ["--help"], prog_name="tunesift", standalone_mode=False)
     except TunesiftError as error:
         for sentence in error.args:
-            print(_said(str(sentence)), file=sys.stderr)
+            print(told(str(sentence)), file=sys.stderr)
         sys.exit(error.exit_code)
     except _UsageError as error:
         where = error.ctx.command_path if getattr(error, "ctx", None) else "tunesift"
-        print(_said(f"{error.format_message().rstrip('.')}; see {where} --help."), file=sys.stderr)
+        print(told(f"{error.format_message().rstrip('.')}; see {where} --help."), file=sys.stderr)
         sys.exit(RecipeError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
     if code == STOPPED:
         print("stopped; start the same command again to go on", file=sys.stderr)
     sys.exit(code)
-
-
-def _said(text: str) -> str:
-    """A message as the terminal gets it: on one line, escaped, of at most 400 characters."""
-    said = printable(text)
-    return said if len(said) <= MOST_SAID else f"{said[:240]} ... {said[-150:]}"
 
 
 if __name__ == "__main__":

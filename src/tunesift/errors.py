@@ -23,6 +23,8 @@ Every message is one sentence: where, what is wrong with the value in it, and wh
 
 from __future__ import annotations
 
+MOST_SAID = 400
+"""Characters of one message."""
 MOST_SHOWN = 80
 """Characters of data that one message quotes."""
 
@@ -36,7 +38,7 @@ class TunesiftError(Exception):
     exit_code: int = 70
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.args))
+        return "\n".join(told(str(sentence)) for sentence in self.args)
 
 
 class RecipeError(TunesiftError, ValueError):
@@ -137,3 +139,9 @@ def shown(text: str) -> str:
     """Data as a message may quote it: escaped, and at most 80 characters of it."""
     said = printable(text[: MOST_SHOWN + 1])
     return said if len(said) <= MOST_SHOWN else f"{said[: MOST_SHOWN - 3]}..."
+
+
+def told(text: str) -> str:
+    """A message as anybody gets it: on one line, escaped, of at most 400 characters."""
+    said = printable(text)
+    return said if len(said) <= MOST_SAID else f"{said[:240]} ... {said[-150:]}"

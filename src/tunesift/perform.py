@@ -41,10 +41,13 @@ from tunesift.records import FailureKind, Record, Score
 from tunesift.report.collect import collect
 from tunesift.report.html import render
 from tunesift.running.fsio import (
+    digest,
     failpoint,
     make_folder,
     read_json,
+    refuse_link,
     storage_errors,
+    sync,
     write_bytes,
     write_json,
     write_table,
@@ -133,8 +136,7 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
     place = recipe.run_folder, recipe.execution
     with Run(*place, recipe.seed, recipe.max_failures, manner.progress, manner.stop) as run:
         began = time.monotonic()
-        digest = file_digest(recipe.input) if recipe.input else None
-        manifest = _open_folder(recipe, digest)
+        manifest = _open_folder(recipe, file_digest(recipe.input) if recipe.input else None)
         run.retry(manner.retry_failed)
         if (done := _finished(recipe, manifest["run_id"])) is not None:
             return done
@@ -144,6 +146,7 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
         _check_fields(recipe, data[0])
         result = recipe.method(data, run)
         balance = _balance(run.finish(data, result.decisions), data)
+        _check_output(result)
         _write_output(recipe, result, data)
         failpoint("output.written")
         worked, seconds = sum(s.worked for s in run.stages), time.monotonic() - began
@@ -202,10 +205,10 @@ def _is_ours(recipe: Recipe) -> bool:
     return os.path.realpath(str(read_json(path)["recipe"]["output"])) == os.path.realpath(recipe.output)
 
 
-def _open_folder(recipe: Recipe, digest: str | None) -> dict[str, Any]:  # Any: run.json
+def _open_folder(recipe: Recipe, sha256: str | None) -> dict[str, Any]:  # Any: run.json
     """The folder's run.json, written if it is new; raises `ResumeError` where it holds another run."""
     path = recipe.run_folder / "run.json"
-    new: dict[str, Json] = {"settings": semantic(recipe), "input": {"path": str(recipe.input), "sha256": digest}}
+    new: dict[str, Json] = {"settings": semantic(recipe), "input": {"path": str(recipe.input), "sha256": sha256}}
     if not path.exists():
         id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
         run = {"format": FORMAT, "run_id": id, "created": time.strftime("%Y-%m-%d %H:%M:%S"), "versions": _versions(),
@@ -220,7 +223,7 @@ def _open_folder(recipe: Recipe, digest: str | None) -> dict[str, Any]:  # Any: 
     if changed:
         said = ", ".join(f"{p} was {_told(a)} and is now {_told(b)}" for p, a, b in changed[:3])
         raise ResumeError(f"{path.parent}: holds another run: {said}; use another output or folder, or go back.")
-    if old["input"]["sha256"] != digest:
+    if old["input"]["sha256"] != sha256:
         raise ResumeError(
             f"{path.parent}: the input {recipe.input} has changed since the run began; use another folder."
         )
@@ -240,7 +243,9 @@ def _finished(recipe: Recipe, run_id: str) -> Summary | None:
     if not recipe.output.exists():
         path.unlink()
         return None
-    if file_digest(recipe.output) != old["output"]["sha256"]:
+    with storage_errors(recipe.output):
+        found = digest(recipe.output)
+    if found != old["output"]["sha256"]:
         raise CannotCreate(f"{recipe.output}: was changed after the run wrote it; choose another output, or remove it.")
     report = recipe.run_folder / "report.html"
     return Summary(run_id, recipe.run_folder, recipe.output, report, old["counts"], old["reasons"], 0, 0.0)
@@ -253,9 +258,13 @@ def _read_input(recipe: Recipe, folder: Path) -> Dataset[Record]:
     if note.exists():
         return _opened(folder, read_json(note) | {"path": str(recipe.input)})
     with storage_errors(folder):
+        refuse_link(folder)
         make_folder(folder)
     reading = Reading(recipe.format, recipe.duplicate_ids, recipe.max_bad, recipe.limit)
-    data = read(recipe.input, Record, reading, folder)
+    with storage_errors(folder):
+        data = read(recipe.input, Record, reading, folder)
+        for path in folder.glob("*.arrow"):
+            sync(path)
     assert data.source is not None  # read() always says what it read
     broken = [{**dataclasses.asdict(b), "raw": base64.b64encode(b.raw).decode()} for b in data.source.broken]
     fields: dict[str, Any] = {
@@ -283,6 +292,23 @@ def _opened(folder: Path, note: dict[str, Any]) -> Dataset[Record]:  # Any: sour
     source = Source(**{name: note[name] for name in names}, broken=broken)
     with storage_errors(folder):
         return open_dataset(folder, Record, source, note["left_out"])
+
+
+def _check_output(result: Result) -> None:
+    """The output is exactly what was kept, replaced and created."""
+    if result.data is None:
+        return
+    out = set(result.data.ids())
+    counts = Counter(d.action for d in result.decisions)
+    missing = next(
+        (d.record_id for d in result.decisions if d.action in ("keep", "create") and d.record_id not in out), None
+    )
+    if missing is not None:
+        raise RunError(
+            f'the method decided to keep "{shown(missing)}" and did not hand it back; this is a fault of it.'
+        )
+    if len(out) != (decided := counts["keep"] + counts["replace"] + counts["create"]):
+        raise RunError(f"the method handed {len(out)} records back and decided on {decided}; this is a fault of it.")
 
 
 def _write_output(recipe: Recipe, result: Result, data: Dataset[Record]) -> None:
@@ -345,9 +371,11 @@ def _as_result(summary: Summary, run: Run) -> dict[str, Json]:
         {"stage": s.stage, "items": s.items, "worked": s.worked, "failed": s.failed, "seconds": round(s.seconds, 3)}
         for s in run.stages
     ]
-    output: Json = {"path": str(summary.output), "sha256": file_digest(summary.output)}
-    made = sorted(p for pattern in _MADE for p in summary.folder.glob(pattern))
-    files: Json = {p.relative_to(summary.folder).as_posix(): file_digest(p) for p in made}
+    with storage_errors(summary.output):
+        output: Json = {"path": str(summary.output), "sha256": digest(summary.output)}
+    with storage_errors(summary.folder):
+        made = sorted(p for pattern in _MADE for p in summary.folder.glob(pattern))
+        files: Json = {p.relative_to(summary.folder).as_posix(): digest(p) for p in made}
     return {"run_id": summary.run_id, "counts": dict(summary.counts), "reasons": dict(summary.reasons),
             "stages": stages, "seconds": round(summary.seconds, 3), "output": output, "files": files}  # fmt: skip
 

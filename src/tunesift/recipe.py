@@ -60,6 +60,9 @@ class Recipe(Settings):
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise RecipeError(f"limit: {self.limit} reads nothing; write the number of rows to read.")
+        for name, path in (("input", self.input), ("output", self.output), ("folder", self.folder)):
+            if "\0" in str(path):
+                raise RecipeError(f"{name}: {shown(str(path))} holds a NUL character; no file can have this name.")
         for name, fraction in (("max_failures", self.max_failures), ("max_bad", self.max_bad)):
             if not 0 <= fraction <= 1:
                 raise RecipeError(f"{name}: {fraction:g} is not a fraction from 0 to 1; write 0.05 for 5 percent.")

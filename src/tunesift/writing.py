@@ -78,12 +78,21 @@ def whole_or_nothing(path: Path) -> Iterator[Path]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield part
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
+            _sync(part)
             part.replace(path)
+            _sync(path.parent)
         finally:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Make a file's bytes, or a folder's names, survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def check_place(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import logging
+import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 """The name of the scorer that comes with the package."""
+
+LEAST_ADDRESS_SPACE = 3 * 2**30
+"""Bytes of address space below which importing the libraries or running the embedded scorer may abort the process."""
 
 Made = TypeVar("Made")
 
@@ -252,6 +256,7 @@ def _weights(model: TransformersModel) -> _Weights:
 
 
 def _load(name: str, revision: str | None, dtype: str, device: str) -> _Weights:
+    _check_room()
     try:
         import torch
         import transformers
@@ -279,6 +284,14 @@ def _load(name: str, revision: str | None, dtype: str, device: str) -> _Weights:
     if odd:  # transformers has drawn these at random
         raise ModelRefused(f'model "{name}" has no fitting weights for {odd[0]}; give a whole causal language model.')
     return _Weights(model.eval().to(where), tokenizer, where)
+
+
+def _check_room() -> None:
+    """Refuse a limit on memory under which the libraries would end the process without a word."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if allowed != resource.RLIM_INFINITY and allowed < LEAST_ADDRESS_SPACE:
+        needed, may = (f"{size / 2**30:.1f} GiB" for size in (LEAST_ADDRESS_SPACE, allowed))
+        raise ModelUnavailable(f"local models need {needed} of address space and may use {may}; raise ulimit -v.")
 
 
 def _ask_hub(name: str) -> None:

@@ -25,6 +25,9 @@ from tunesift.settings import Json
 RESERVE_BYTES = 64 * 2**20
 """Bytes held back for the answers in flight when the disk is full."""
 
+NO_ROOM_BYTES = 2**16
+"""Free bytes below which a disk that fails is taken for a full one."""
+
 FAILPOINTS = (
     "run.created", "intent.before_commit", "intent.committed", "result.before_commit", "result.committed",
     "part.tmp_written", "part.verified", "part.settled", "seal.mid_txn", "seal.committed", "file.tmp_written",
@@ -54,21 +57,31 @@ def storage_errors(place: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError, pa.ArrowException) as error:
         said = f"{place}: {str(error).splitlines()[0][:160]}"
-        if _is_full(error):
+        if _is_full(error, place):
             raise DiskFull(f"{said}; make room on the disk and start again.") from error
         raise StorageError(f"{said}; check the disk and start again.") from error
 
 
-def _is_full(error: Exception) -> bool:
-    code = getattr(error, "sqlite_errorcode", None)
+def _is_full(error: Exception, place: Path) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) or 0
+    if code & 0xFF == sqlite3.SQLITE_IOERR:  # what SQLite says where its index of the log does not fit
+        return _free_bytes(place) < NO_ROOM_BYTES
     return code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _free_bytes(place: Path) -> int:
+    there = next(p for p in (place, *place.absolute().parents) if p.exists())
+    found = os.statvfs(there)
+    return found.f_bavail * found.f_frsize
 
 
 def make_folder(path: Path) -> None:
     """A folder that only its owner may read, and the missing ones above it likewise."""
-    if not path.parent.exists():
-        make_folder(path.parent)
+    if path.is_dir():
+        return
+    make_folder(path.parent)
     path.mkdir(exist_ok=True, mode=0o700)
+    sync(path.parent)
 
 
 def make_private(path: Path) -> None:
@@ -76,6 +89,7 @@ def make_private(path: Path) -> None:
     refuse_link(path)
     if not path.exists():
         os.close(create(path))
+        sync(path.parent)
 
 
 def create(path: Path) -> int:
@@ -125,9 +139,19 @@ def write_bytes(path: Path, content: bytes) -> None:
         settle(part, path)
 
 
+def jot(path: Path, value: Mapping[str, Json]) -> None:
+    """Write a small note for people, whole; it need not survive a loss of power, and nothing is decided by it."""
+    part = temporary(path)
+    with storage_errors(path):
+        refuse_link(path)
+        with os.fdopen(create(part), "wb") as file:
+            file.write(_checked(value))
+        part.replace(path)
+
+
 def write_json(path: Path, value: Mapping[str, Json]) -> None:
     """Write a small JSON file whole or not at all, with a checksum of itself at its end."""
-    write_bytes(path, _spelled({**value, "checksum": hashlib.sha256(_spelled(value)).hexdigest()}))
+    write_bytes(path, _checked(value))
 
 
 def read_json(path: Path) -> dict[str, Any]:  # Any: JSON
@@ -143,6 +167,10 @@ def read_json(path: Path) -> dict[str, Any]:  # Any: JSON
     if not whole:
         raise StorageError(f"{path}: is damaged; restore it, or delete the run folder to begin anew.")
     return value
+
+
+def _checked(value: Mapping[str, Json]) -> bytes:
+    return _spelled({**value, "checksum": hashlib.sha256(_spelled(value)).hexdigest()})
 
 
 def _spelled(value: Mapping[str, Json]) -> bytes:
@@ -180,9 +208,10 @@ def reserve(folder: Path) -> None:
 def release(folder: Path) -> bool:
     """Give the held space back; False where it was given back before."""
     path = folder / ".reserve"
-    if not path.exists():
-        return False
-    path.unlink()
+    with storage_errors(path):
+        if not path.exists():
+            return False
+        path.unlink()
     return True
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tunesift.errors import ResumeError, StorageError, shown
-from tunesift.running.fsio import failpoint, make_folder, make_private, storage_errors, write_json
+from tunesift.running.fsio import failpoint, make_folder, make_private, refuse_link, storage_errors, write_json
 from tunesift.running.parts import CHANGED, Entry, Label, Sealed, content_sha256, load, part_path, seal
 from tunesift.settings import Json, differences
 
@@ -103,7 +103,8 @@ class Journal:
 
     def stages(self) -> list[str]:
         """Names of the stages begun, in the order in which they began."""
-        return [name for (name,) in self.db.execute("SELECT name FROM stage ORDER BY ordinal")]
+        with storage_errors(self._folder):
+            return [name for (name,) in self.db.execute("SELECT name FROM stage ORDER BY ordinal")]
 
     def sealed(self, stage: str) -> list[Sealed]:
         """The parts of a stage that are recorded."""
@@ -139,7 +140,7 @@ class Journal:
                 rows = ((stage, e.id, e.digest, e.failure, e.outcome) for e in keep(stage))
                 self.db.executemany("INSERT OR REPLACE INTO stock VALUES (?, ?, ?, ?, ?)", rows)
                 for table in ("part", "result", "given", "crash", "intent"):
-                    self.db.execute(f"DELETE FROM {table} WHERE stage = ?", (stage,))  # noqa: S608 - our own names
+                    self.db.execute(f"DELETE FROM {table} WHERE stage = ?", (stage,))  # noqa: S608  the names are our own, listed above
 
     def empty_stock(self) -> None:
         """Forget what waited in stock and was not asked for again."""
@@ -153,6 +154,8 @@ class StageJournal:
     def __init__(self, db: sqlite3.Connection, folder: Path, name: str) -> None:
         self._db, self._folder, self.name = db, folder, name
         with storage_errors(folder):
+            refuse_link(folder.parent)
+            refuse_link(folder)
             make_folder(folder)
             (self.part_rows,) = map(int, db.execute("SELECT value FROM meta WHERE key = 'part_rows'").fetchone())
             parts = db.execute("SELECT number, rows, failed, bytes, sha256 FROM part WHERE stage = ?", (name,))
@@ -181,7 +184,8 @@ class StageJournal:
             return self._part(number)[inside]
         if number in self._open and self._open[number][inside]:
             query = "SELECT row, id, digest, failure, outcome FROM result WHERE stage = ? AND row = ?"
-            return Entry(*self._db.execute(query, (self.name, row)).fetchone())
+            with storage_errors(self._folder):
+                return Entry(*self._db.execute(query, (self.name, row)).fetchone())
         self._check_room(number)
         return None
 
@@ -269,7 +273,8 @@ class StageJournal:
         for number in sorted(self._open):
             self._seal(number)
         parts: list[Json] = [asdict(self._sealed[number]) for number in sorted(self._sealed)]
-        _, settings = self._named()
+        with storage_errors(self._folder):
+            _, settings = self._named()
         done: dict[str, Json] = {"stage": self.name, "settings": settings, "rows": len(self), "parts": parts}
         write_json(self._folder / "_SUCCESS.json", done)
         self._finished = True

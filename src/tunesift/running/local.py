@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
-from tunesift.errors import RecipeError, RunError, TunesiftError
+from tunesift.errors import RecipeError, RunError, TunesiftError, shown
 from tunesift.records import Failure
 from tunesift.running.step import Made, Step, Work
 from tunesift.settings import INCIDENTAL, Settings, settings_within
@@ -81,7 +81,12 @@ def concurrency(step: object) -> int:
 
 
 def _whole(step: Step[Item, Made], items: Sequence[Item]) -> Sequence[Made | Failure]:
-    outcomes = step(items)
+    try:
+        outcomes = step(items)
+    except BaseException as error:
+        ids = [str(getattr(item, "id", "")) for item in items]
+        error.add_note(f"{type(step).__name__} was at work on {len(ids)} items: {shown(', '.join(ids))}")
+        raise
     if len(outcomes) != len(items):
         raise RunError(
             f"{type(step).__name__} gave {len(outcomes)} outcomes for {len(items)} items; it must give one each."

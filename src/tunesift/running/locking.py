@@ -10,7 +10,10 @@ from pathlib import Path
 import filelock
 
 from tunesift.errors import CannotCreate, RunLocked, StorageError
-from tunesift.running.fsio import make_folder, read_json, refuse_link, write_json
+from tunesift.running.fsio import jot, make_folder, read_json, refuse_link
+
+PATIENCE_S = 1.0
+"""Longest wait for a name: the first has the lock before it has written who it is, perhaps over a dead one's name."""
 
 
 def lock(folder: Path) -> filelock.BaseFileLock:
@@ -30,7 +33,7 @@ def lock(folder: Path) -> filelock.BaseFileLock:
 
 def sign(folder: Path) -> None:
     """Say who holds the lock, for the message to whoever comes second."""
-    write_json(folder / "holder.json", {"pid": os.getpid(), "host": socket.gethostname(), "since": now()})
+    jot(folder / "holder.json", {"pid": os.getpid(), "host": socket.gethostname(), "since": now()})
 
 
 def now() -> str:
@@ -39,8 +42,24 @@ def now() -> str:
 
 
 def _held(folder: Path) -> str:
+    """One sentence on who writes this folder; a process that is dead is not taken for the one that does."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        try:
+            who = read_json(folder / "holder.json")
+            if who["host"] != socket.gethostname() or _is_alive(who["pid"]):
+                return f"{folder} is being written by process {who['pid']} on {who['host']} since {who['since']}."
+        except (StorageError, KeyError):
+            pass  # it is not written yet
+        time.sleep(0.01)
+    return f"{folder} is being written by another process; wait, or stop it."
+
+
+def _is_alive(pid: int) -> bool:
     try:
-        who = read_json(folder / "holder.json")
-        return f"{folder} is being written by process {who['pid']} on {who['host']} since {who['since']}."
-    except (StorageError, KeyError):
-        return f"{folder} is being written by another process; wait, or stop it."
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # it is another user's
+    return True

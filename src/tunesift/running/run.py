@@ -30,7 +30,7 @@ from tunesift.errors import (
 from tunesift.heartbeat import beat
 from tunesift.records import Decision, Failure, Record
 from tunesift.running.call import Call, Walked
-from tunesift.running.fsio import release, reserve, write_json, write_table
+from tunesift.running.fsio import jot, refuse_link, release, reserve, storage_errors, write_table
 from tunesift.running.journal import Journal
 from tunesift.running.local import Done
 from tunesift.running.locking import lock, now, sign
@@ -150,6 +150,9 @@ class Run:
         with Watchdog(self.executor.stall_s).watching(self.folder) if self.stop.listening else nullcontext():
             try:
                 yield
+            except BaseException as error:
+                error.add_note(f'in the stage "{stage}"')
+                raise
             finally:
                 self.progress.end(stage)
 
@@ -157,7 +160,7 @@ class Run:
         """Every few seconds, for whoever looks at the folder from outside: how far the stage is."""
         if time.monotonic() - self._noted >= EVERY_S:
             self._noted = time.monotonic()
-            write_json(self.folder / "progress.json", {"stage": stage, "items": items, "done": done, "at": now()})
+            jot(self.folder / "progress.json", {"stage": stage, "items": items, "done": done, "at": now()})
 
     def _commit(self, call: Call[Item, Made], done: Done[Made]) -> tuple[int, int]:
         """Write finished chunks down; where the disk is full, into the space held back for them, and no more follow."""
@@ -198,8 +201,11 @@ class Run:
         for stage, walked in self._open.items():
             self._journal.opened(stage).finish(len(walked))
         self._journal.empty_stock()
+        with storage_errors(self.folder):
+            (self.folder / "progress.json").unlink(missing_ok=True)
         batches = (_decided(decisions[start : start + ROWS]) for start in range(0, len(decisions), ROWS))
         write_table(self.folder / "decisions.parquet", pa.Table.from_batches(batches, _DECISIONS))
+        refuse_link(self.folder / "tables")
         for name, rows in self._tables.items():
             names = dict.fromkeys(column for row in rows for column in row)
             table = pa.table({column: [row.get(column) for row in rows] for column in names})

@@ -1,0 +1,79 @@
+"""Readers of what strangers wrote: whatever the bytes, only our errors come out, and no row is lost in silence."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from harness.kill import SEED
+
+sys.path.insert(0, str(Path(__file__).parent))
+from targets import SEEDS, TARGETS
+
+INPUTS = 300
+"""Inputs of one target in the quick tests."""
+PIECES = (b"{", b"}", b"[", b"]", b'"', b":", b",", b"\\", b"\n", b"\r", b"\0", b"\xff", b"\xed\xa0\x80", b"\\ud800", b"NaN",
+          b"1e999", b"null", b"true", b"-", b"&a ", b"*a", b"!!python/name:os.system ", b"? ", b"<<: ", b"%TAG ", b"---\n",
+          b"\xe2\x80\xa8", b"\x1b[31m", b"9" * 400, b"id", b"[" * 100)  # fmt: skip
+
+
+def mutated(draw: random.Random, seeds: list[bytes]) -> bytes:
+    """A seed with some pieces cut out, doubled, put in, swapped with another seed, or a few bits changed."""
+    content = draw.choice(seeds)
+    for _ in range(draw.randint(1, 6)):
+        at, to = sorted((draw.randint(0, len(content)), draw.randint(0, len(content))))
+        content = draw.choice((
+            content[:at] + draw.choice(PIECES) + content[at:],
+            content[:at] + content[to:],
+            content[:to] + content[at:to] + content[to:],
+            content[:at] + draw.randbytes(draw.randint(1, 4)) + content[at + 1 :],
+            content[:at] + draw.choice(seeds)[at:],
+        ))  # fmt: skip
+    return content
+
+
+def drive(name: str, inputs: int) -> Counter[str]:
+    """What came of so many mutated seeds."""
+    draw = random.Random(SEED)
+    came: Counter[str] = Counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for number in range(inputs):
+            content = SEEDS[name][number] if number < len(SEEDS[name]) else mutated(draw, SEEDS[name])
+            try:
+                came[TARGETS[name](content)] += 1
+            except Exception as error:
+                error.add_note(f"seed {SEED}, input {number}: {content!r}")
+                raise
+    print(name, dict(came))
+    return came
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_only_our_errors_come_out_of_mutated_seeds(name: str) -> None:
+    came = drive(name, INPUTS)
+    assert len(came) >= 2, f"the inputs are all of one kind: {came}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TARGETS)
+def test_only_our_errors_come_out_of_many_mutated_seeds(name: str) -> None:
+    drive(name, 20 * INPUTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TARGETS)
+def test_only_our_errors_come_out_when_a_fuzzer_looks_for_others(name: str) -> None:
+    if importlib.util.find_spec("atheris") is None:
+        pytest.skip("atheris is not installed: pip install atheris")
+    script = str(Path(__file__).with_name("targets.py"))
+    done = subprocess.run([sys.executable, script, name, "-max_total_time=20", "-max_len=4096"], capture_output=True,
+                          text=True, timeout=300, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
