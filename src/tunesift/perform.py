@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,9 +34,10 @@ from tunesift.errors import (
     TunesiftError,
     shown,
 )
-from tunesift.files import BrokenRow, Place, check_file, container_of
+from tunesift.files import BrokenRow, Place, container_of
+from tunesift.inputs import check_apart, file_digest, input_digest
 from tunesift.methods.score import ScoreRecords
-from tunesift.reading import Reading, file_digest, read
+from tunesift.reading import read
 from tunesift.recipe import Recipe, as_json, check, command
 from tunesift.records import Record, Score
 from tunesift.report.collect import collect
@@ -69,6 +70,8 @@ class Summary:
     worked: int
     """Items of all stages that were done now; the others were in the journal."""
     seconds: float
+    notes: Mapping[str, int] = field(default_factory=dict)
+    """What was read and is worth a word: how many of each."""
 
     @property
     def balance(self) -> str:
@@ -100,7 +103,7 @@ def run_recipe(recipe: Recipe, *, progress: Progress | None = None, stop: Stop |
 def _run(recipe: Recipe, progress: Progress, stop: Stop) -> Summary:
     with Run(recipe.run_folder, recipe.execution, recipe.seed, recipe.max_failures, progress, stop) as run:
         began = time.monotonic()
-        digest = file_digest(recipe.input) if recipe.input else None
+        digest = input_digest(recipe.input) if recipe.input else None
         manifest = _open_folder(recipe, digest)
         if (done := _finished(recipe, manifest["run_id"])) is not None:
             return done
@@ -112,7 +115,8 @@ def _run(recipe: Recipe, progress: Progress, stop: Stop) -> Summary:
         failpoint("output.written")
         worked, seconds = sum(s.worked for s in run.stages), time.monotonic() - began
         summary = Summary(manifest["run_id"], run.folder, recipe.output, run.folder / "report.html", balance,
-                          _reasons(result, data), worked, seconds)  # fmt: skip
+                          _reasons(result, data), worked, seconds,
+                          data.source.notes if data.source else {})  # fmt: skip
         _write_report(summary)
         failpoint("report.written")
         write_json(run.folder / "result.json", _as_result(summary, run))
@@ -123,9 +127,7 @@ def _check_paths(recipe: Recipe) -> None:
     container_of(recipe.output)
     if recipe.input is None:
         raise RecipeError("input: is not given; name the file to read.")
-    check_file(recipe.input)
-    if os.path.realpath(recipe.input) == os.path.realpath(recipe.output):
-        raise RecipeError(f"E701 output: {recipe.output} is the input itself; write to another file.")
+    check_apart(recipe.input, recipe.output, recipe.run_folder)
     if os.path.lexists(recipe.output) and not _is_ours(recipe):
         raise CannotCreate(f"{recipe.output}: exists already; choose another output, or remove it.")
     check_place(recipe.output)
@@ -204,7 +206,8 @@ def _finished(recipe: Recipe, run_id: str) -> Summary | None:
     if file_digest(recipe.output) != old["output"]["sha256"]:
         raise CannotCreate(f"{recipe.output}: was changed after the run wrote it; choose another output, or remove it.")
     report = recipe.run_folder / "report.html"
-    return Summary(run_id, recipe.run_folder, recipe.output, report, old["counts"], old["reasons"], 0, 0.0)
+    return Summary(run_id, recipe.run_folder, recipe.output, report, old["counts"], old["reasons"], 0, 0.0,
+                   old["notes"])  # fmt: skip
 
 
 def _read_input(recipe: Recipe, folder: Path) -> Dataset[Record]:
@@ -215,8 +218,7 @@ def _read_input(recipe: Recipe, folder: Path) -> Dataset[Record]:
         return _opened(folder, read_json(note) | {"path": str(recipe.input)})
     with storage_errors(folder):
         make_folder(folder)
-    reading = Reading(recipe.format, recipe.duplicate_ids, recipe.max_bad, recipe.limit)
-    data = read(recipe.input, Record, reading, folder)
+    data = read(recipe.input, Record, recipe.reading, folder)
     assert data.source is not None  # read() always says what it read
     broken = [{**dataclasses.asdict(b), "raw": base64.b64encode(b.raw).decode()} for b in data.source.broken]
     fields: dict[str, Any] = {
@@ -306,7 +308,8 @@ def _as_result(summary: Summary, run: Run) -> Json:
     ]
     output: Json = {"path": str(summary.output), "sha256": file_digest(summary.output)}
     return {"run_id": summary.run_id, "counts": dict(summary.counts), "reasons": dict(summary.reasons),
-            "stages": stages, "seconds": round(summary.seconds, 3), "output": output}  # fmt: skip
+            "notes": dict(summary.notes), "stages": stages, "seconds": round(summary.seconds, 3),
+            "output": output}  # fmt: skip
 
 
 def _versions() -> dict[str, Json]:

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from tunesift.catalogue import AnyExecutor, AnyMethod
 from tunesift.errors import RecipeError, shown
 from tunesift.formats import Format
-from tunesift.reading import DuplicateIds
+from tunesift.reading import DuplicateIds, Lenience, Reading
 from tunesift.running.local import Local
 from tunesift.settings import INCIDENTAL, Json, Settings, canonical
 
@@ -37,9 +37,10 @@ class Recipe(Settings):
     method: AnyMethod
     """What is done."""
     output: Annotated[Path, INCIDENTAL]
-    """Where the result goes; the ending says how: .json, .jsonl (also .gz, .zst) or .parquet."""
+    """Where the result goes; the ending says how: .json, .jsonl, .csv, .tsv (also .gz, .zst) or .parquet."""
     input: Annotated[Path | None, INCIDENTAL] = None
-    """None for methods that make data from nothing. A run knows its input by its bytes, not by its place."""
+    """A file, a folder of files, or a pattern such as data/*.parquet; None for methods that make data from nothing. A
+    run knows its input by its bytes, not by its place."""
     folder: Annotated[Path | None, INCIDENTAL] = None
     """Where the run lives; beside the output, with the ending .run, when not given."""
     format: Format | None = None
@@ -48,6 +49,12 @@ class Recipe(Settings):
     """What becomes of a record whose id another has: refuse the file, read the first only, or suffix an ordinal."""
     limit: int | None = None
     """Read only so many rows of the input."""
+    empty: Lenience = "refuse"
+    """What becomes of a row whose instruction is empty: it is set aside, or read."""
+    turns: Lenience = "refuse"
+    """What becomes of a conversation whose turns are out of order: it is set aside, or read."""
+    truncated: Lenience = "refuse"
+    """What becomes of a compressed input that is cut off: the run ends, or the rows before the cut are read."""
     execution: Annotated[AnyExecutor, INCIDENTAL] = field(default_factory=Local)
     """Where steps run."""
     seed: int = 0
@@ -63,6 +70,12 @@ class Recipe(Settings):
         for name, fraction in (("max_failures", self.max_failures), ("max_bad", self.max_bad)):
             if not 0 <= fraction <= 1:
                 raise RecipeError(f"{name}: {fraction:g} is not a fraction from 0 to 1; write 0.05 for 5 percent.")
+
+    @property
+    def reading(self) -> Reading:
+        """How the input is read."""
+        given = Reading(self.format, self.duplicate_ids, self.max_bad, self.limit)
+        return dataclasses.replace(given, empty=self.empty, turns=self.turns, truncated=self.truncated)
 
     @property
     def run_folder(self) -> Path:

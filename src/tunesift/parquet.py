@@ -1,0 +1,99 @@
+"""Parquet as we accept it: whole, of plain columns, no bomb; and its rows as JSON would have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tunesift.errors import DataError, shown
+from tunesift.json_text import JsonFault, alike
+
+MAX_RATIO = 200
+"""Decompressed bytes per compressed byte above which a file is taken for a bomb (from 64 MiB on)."""
+MAX_GROUP = 2 * 2**30
+"""Bytes of one row group of a Parquet file, unpacked."""
+
+
+def plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | JsonFault]:
+    """A batch's rows as JSON has them, times as texts; what is wrong in place of a row that cannot be."""
+    columns = [c.cast(pa.string()) if _is_time(c.type) else c for c in batch.columns]
+    timeless = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    try:
+        yield from timeless.to_pylist()
+        return
+    except (ValueError, OverflowError):
+        pass  # some row of it; which one, the rows themselves must say
+    for number in range(timeless.num_rows):
+        try:
+            yield timeless.slice(number, 1).to_pylist()[0]
+        except UnicodeDecodeError:
+            yield JsonFault("E301", "a text in it is not valid UTF-8; write the file again from UTF-8")
+        except (ValueError, OverflowError) as error:
+            yield JsonFault("E304", f"a value in it is out of range ({shown(str(error))})")
+
+
+def parquet_batches(path: Path, rows: int = 1024) -> Iterator[pa.RecordBatch]:
+    """The file's rows in order, page checksums verified; raises `DataError` where the file is damaged."""
+    with _sound(path):
+        file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+        _check_columns(path, file.schema_arrow)
+        _check_unpacked(path, file.metadata)
+        yield from file.iter_batches(batch_size=rows)
+
+
+@contextmanager
+def _sound(path: Path) -> Iterator[None]:
+    """Turn what Arrow says of a damaged file into one sentence."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        reason = shown(str(error).partition("\n")[0])
+        code = "E111" if "checksum" in str(error).lower() else "E110"
+        raise DataError(f"{code} {path}: is not a sound Parquet file ({reason}); write it again.") from error
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_time(kind))
+
+
+def _check_columns(path: Path, schema: pa.Schema) -> None:
+    if pair := alike(schema.names):
+        names = f'"{shown(pair[0])}" and "{shown(pair[1])}"'
+        raise DataError(f"E207 {path}: the columns {names} are one but for case or accents; rename one.")
+    strange = [f.name for f in schema if f.metadata and b"ARROW:extension:name" in f.metadata]
+    if strange:
+        raise DataError(f'E802 {path}: the column "{shown(strange[0])}" has a type of an extension; write it as plain.')
+
+
+def _check_unpacked(path: Path, metadata: pq.FileMetaData) -> None:
+    groups = [metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups)]
+    if max(groups, default=0) > MAX_GROUP or sum(groups) > max(64 * 2**20, MAX_RATIO * path.stat().st_size):
+        raise DataError(f"E404 {path}: unpacks to {sum(groups)} bytes, too many at a time; write smaller row groups.")
+
+
+def check_shards(paths: Sequence[Path]) -> None:
+    """Raise `DataError` where the files of one set do not have the same columns, saying which differ."""
+    first, *others = paths
+    with _sound(first):
+        wanted = pq.read_schema(first, memory_map=True)
+    for path in others:
+        with _sound(path):
+            found = pq.read_schema(path, memory_map=True)
+        if differences := _differences(wanted, found):
+            said = shown("; ".join(differences))
+            raise DataError(f"E112 {path}: its columns are not those of {first.name}: {said}; write them alike.")
+
+
+def _differences(wanted: pa.Schema, found: pa.Schema) -> list[str]:
+    if wanted.equals(found):
+        return []
+    ours, theirs = ({f.name: str(f)[len(f.name) + 2 :] for f in schema} for schema in (wanted, found))
+    said = [f"{name} is missing" for name in ours if name not in theirs]
+    said += [f"{name} is new" for name in theirs if name not in ours]
+    said += [f"{n} is {theirs[n]}, not {ours[n]}" for n in ours if n in theirs and ours[n] != theirs[n]]
+    return said or ["they stand in another order"]
