@@ -18,6 +18,17 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PATTERN = re.compile(r"[*?\[]")
 
 
+def path_as_text(path: Path) -> str:
+    """A path as JSON can say it: bytes that are not UTF-8 become escapes, which `path_of_text` takes back."""
+    text = re.sub(r"\\(?=u(?:dc|005c))", r"\\u005c", str(path))
+    return re.sub("[\udc80-\udcff]", lambda byte: f"\\u{ord(byte[0]):04x}", text)
+
+
+def path_of_text(text: str) -> Path:
+    """The path that `path_as_text` wrote."""
+    return Path(re.sub(r"\\u(005c|dc[89a-f][0-9a-f])", lambda escape: chr(int(escape[1], 16)), text))
+
+
 def input_files(path: Path) -> tuple[Path, ...]:
     """The files that an input means, in order of their names; raises `DataError` where there are none to read."""
     if path.is_dir():

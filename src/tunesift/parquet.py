@@ -92,7 +92,9 @@ def check_shards(paths: Sequence[Path]) -> None:
 def _differences(wanted: pa.Schema, found: pa.Schema) -> list[str]:
     if wanted.equals(found):
         return []
-    ours, theirs = ({f.name: str(f)[len(f.name) + 2 :] for f in schema} for schema in (wanted, found))
+    ours, theirs = (
+        {f.name: f"{f.type}{'' if f.nullable else ' and never null'}" for f in schema} for schema in (wanted, found)
+    )
     said = [f"{name} is missing" for name in ours if name not in theirs]
     said += [f"{name} is new" for name in theirs if name not in ours]
     said += [f"{n} is {theirs[n]}, not {ours[n]}" for n in ours if n in theirs and ours[n] != theirs[n]]

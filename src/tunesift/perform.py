@@ -35,7 +35,7 @@ from tunesift.errors import (
     shown,
 )
 from tunesift.files import BrokenRow, Place, container_of
-from tunesift.inputs import check_apart, file_digest, input_digest
+from tunesift.inputs import check_apart, file_digest, input_digest, path_as_text, path_of_text
 from tunesift.methods.score import ScoreRecords
 from tunesift.reading import read
 from tunesift.recipe import Recipe, as_json, check, command
@@ -162,13 +162,13 @@ def _is_ours(recipe: Recipe) -> bool:
     path = recipe.run_folder / "run.json"
     if not path.exists():
         return False
-    return os.path.realpath(str(read_json(path)["recipe"]["output"])) == os.path.realpath(recipe.output)
+    return os.path.realpath(path_of_text(read_json(path)["recipe"]["output"])) == os.path.realpath(recipe.output)
 
 
 def _open_folder(recipe: Recipe, digest: str | None) -> dict[str, Any]:  # Any: run.json
     """The folder's run.json, written if it is new; raises `ResumeError` where it holds another run."""
-    path = recipe.run_folder / "run.json"
-    new: dict[str, Json] = {"settings": semantic(recipe), "input": {"path": str(recipe.input), "sha256": digest}}
+    path, input = recipe.run_folder / "run.json", recipe.input or Path()
+    new: dict[str, Json] = {"settings": semantic(recipe), "input": {"path": path_as_text(input), "sha256": digest}}
     if not path.exists():
         id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
         run = {"format": FORMAT, "run_id": id, "created": time.strftime("%Y-%m-%d %H:%M:%S"), "versions": _versions(),
@@ -223,6 +223,7 @@ def _read_input(recipe: Recipe, folder: Path) -> Dataset[Record]:
     broken = [{**dataclasses.asdict(b), "raw": base64.b64encode(b.raw).decode()} for b in data.source.broken]
     fields: dict[str, Any] = {
         **dataclasses.asdict(data.source),
+        "path": path_as_text(recipe.input),
         "broken": broken,
         "left_out": data.left_out(),
     }  # Any: JSON
@@ -306,7 +307,7 @@ def _as_result(summary: Summary, run: Run) -> Json:
         {"stage": s.stage, "items": s.items, "worked": s.worked, "failed": s.failed, "seconds": round(s.seconds, 3)}
         for s in run.stages
     ]
-    output: Json = {"path": str(summary.output), "sha256": file_digest(summary.output)}
+    output: Json = {"path": path_as_text(summary.output), "sha256": file_digest(summary.output)}
     return {"run_id": summary.run_id, "counts": dict(summary.counts), "reasons": dict(summary.reasons),
             "notes": dict(summary.notes), "stages": stages, "seconds": round(summary.seconds, 3),
             "output": output}  # fmt: skip
