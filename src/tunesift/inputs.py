@@ -89,7 +89,8 @@ def _refuse_hub(path: Path) -> None:
 
 def names_of(files: tuple[Path, ...]) -> tuple[str, ...]:
     """What messages call the files: their names, or their paths below the folder they share."""
-    return tuple(printable(os.path.relpath(file, home_of(files))) for file in files)
+    home = home_of(files)
+    return tuple(printable(os.path.relpath(file, home)) for file in files)
 
 
 def home_of(files: tuple[Path, ...]) -> Path:
@@ -102,9 +103,9 @@ def input_digest(path: Path) -> str:
     files = input_files(path)
     if files == (path,):
         return file_digest(path)
-    whole = hashlib.sha256()
+    whole, home = hashlib.sha256(), home_of(files)
     for file in files:
-        name = os.fsencode(os.path.relpath(file, home_of(files)))
+        name = os.fsencode(os.path.relpath(file, home))
         whole.update(name + b"\0" + bytes.fromhex(file_digest(file)))
     return whole.hexdigest()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +39,24 @@ def plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | JsonFault]:
 
 def parquet_batches(path: Path, rows: int = 1024) -> Iterator[pa.RecordBatch]:
     """The file's rows in order, page checksums verified; raises `DataError` where the file is damaged."""
-    with _sound(path):
-        file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+    with _opened(path) as opened:
+        file = pq.ParquetFile(opened, memory_map=True, page_checksum_verification=True)
         _check_columns(path, file.schema_arrow)
         _check_unpacked(path, file.metadata)
         yield from file.iter_batches(batch_size=rows)
 
 
 @contextmanager
-def _sound(path: Path) -> Iterator[None]:
-    """Turn what Arrow says of a damaged file into one sentence."""
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        reason = shown(str(error).partition("\n")[0])
-        code = "E111" if "checksum" in str(error).lower() else "E110"
-        raise DataError(f"{code} {path}: is not a sound Parquet file ({reason}); write it again.") from error
+def _opened(path: Path) -> Iterator[Any]:  # Any: a path, or a file of Arrow's
+    """What Arrow opens, which takes no name that is not UTF-8; turns what it says of a damaged file into a sentence."""
+    with ExitStack() as closing:
+        try:
+            odd = any("\udc80" <= c <= "\udcff" for c in str(path))
+            yield pa.PythonFile(closing.enter_context(path.open("rb"))) if odd else path
+        except (pa.ArrowException, OSError) as error:
+            reason = shown(str(error).partition("\n")[0])
+            code = "E111" if "checksum" in str(error).lower() else "E110"
+            raise DataError(f"{code} {path}: is not a sound Parquet file ({reason}); write it again.") from error
 
 
 def _is_time(kind: pa.DataType) -> bool:
@@ -76,15 +78,18 @@ def _check_unpacked(path: Path, metadata: pq.FileMetaData) -> None:
         raise DataError(f"E404 {path}: unpacks to {sum(groups)} bytes, too many at a time; write smaller row groups.")
 
 
+def read_schema(path: Path) -> pa.Schema:
+    """A file's columns; raises `DataError` where it is damaged."""
+    with _opened(path) as opened:
+        return pq.read_schema(opened, memory_map=True)
+
+
 def check_shards(paths: Sequence[Path]) -> None:
     """Raise `DataError` where the files of one set do not have the same columns, saying which differ."""
     first, *others = paths
-    with _sound(first):
-        wanted = pq.read_schema(first, memory_map=True)
+    wanted = read_schema(first)
     for path in others:
-        with _sound(path):
-            found = pq.read_schema(path, memory_map=True)
-        if differences := _differences(wanted, found):
+        if differences := _differences(wanted, read_schema(path)):
             said = shown("; ".join(differences))
             raise DataError(f"E112 {path}: its columns are not those of {first.name}: {said}; write them alike.")
 

@@ -81,6 +81,9 @@ class Recipe(Settings):
     """Fraction of the first 1,000 rows of the input that may be broken; nine may always be."""
 
     def __post_init__(self) -> None:
+        for name, path in (("output", self.output), ("folder", self.folder)):
+            if path and any("\udc80" <= c <= "\udcff" for c in str(path)):
+                raise RecipeError(f"{name}: {path_as_text(path)} is not valid UTF-8, which Arrow needs; rename it.")
         if self.limit is not None and self.limit < 1:
             raise RecipeError(f"limit: {self.limit} reads nothing; write the number of rows to read.")
         for name, fraction in (("max_failures", self.max_failures), ("max_bad", self.max_bad)):

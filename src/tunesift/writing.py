@@ -24,7 +24,7 @@ from tunesift.files import container_of, packing
 from tunesift.formats import RowFault
 from tunesift.inputs import input_digest, input_files
 from tunesift.json_text import JsonFault, parse_json
-from tunesift.parquet import parquet_batches, plain_rows
+from tunesift.parquet import parquet_batches, plain_rows, read_schema
 from tunesift.records import Record
 from tunesift.rewriting import write_row
 from tunesift.tables import table_lines
@@ -258,7 +258,7 @@ def _as_json(row: Fields) -> bytes:
 
 def _write_cells(rows: _Rows, part: Path) -> None:
     """Arrow to Arrow: the source's own columns, and columns for what stands beside."""
-    schema, more = pq.read_schema(rows.files[0]), _schema_of(rows.beside())
+    schema, more = read_schema(rows.files[0]), _schema_of(rows.beside())
     for field in more:
         place = schema.get_field_index(field.name)
         schema = schema.append(field) if place < 0 else schema.set(place, field)
