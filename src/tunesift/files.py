@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from tunesift.errors import DataError, printable, shown
 from tunesift.json_text import MAX_LINE, JsonFault, element_end, parse_json, sibling_start
-from tunesift.parquet import MAX_RATIO, parquet_batches, plain_rows
+from tunesift.parquet import MAX_RATIO, bounded, parquet_batches, plain_rows
 from tunesift.tables import BLANK, TableFault, table_rows
 
 Container = Literal["json", "jsonl", "csv", "tsv", "parquet"]
@@ -341,7 +341,7 @@ def _bytes(text: str) -> bytes:
 
 def _parquet_rows(file: _File) -> Iterator[RawRow | BrokenRow]:
     number = 0
-    for batch in parquet_batches(file.path):
+    for batch in bounded(file.path, parquet_batches(file.path, packed=True)):
         for fields in plain_rows(batch):
             number += 1
             place = file.place(number)

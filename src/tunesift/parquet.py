@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tunesift.errors import DataError, shown
@@ -15,6 +16,8 @@ from tunesift.json_text import JsonFault, alike
 
 MAX_RATIO = 200
 """Decompressed bytes per compressed byte above which a file is taken for a bomb (from 64 MiB on)."""
+_ROWS = 1024
+_AT_A_TIME = 16 * 2**20
 MAX_GROUP = 2 * 2**30
 """Bytes of one row group of a Parquet file, unpacked."""
 
@@ -37,13 +40,17 @@ def plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | JsonFault]:
             yield JsonFault("E304", f"a value in it is out of range ({shown(str(error))})")
 
 
-def parquet_batches(path: Path, rows: int = 1024) -> Iterator[pa.RecordBatch]:
-    """The file's rows in order, page checksums verified; raises `DataError` where the file is damaged."""
+def parquet_batches(path: Path, packed: bool = False) -> Iterator[pa.RecordBatch]:
+    """The file's rows in order, page checksums verified; raises `DataError` where the file is damaged.
+
+    With `packed`, a text that the file holds once and names in many rows is held once here, too.
+    """
     with _opened(path) as opened:
-        file = pq.ParquetFile(opened, memory_map=True, page_checksum_verification=True)
+        texts = [f.name for f in read_schema(path) if _is_text(f.type)] if packed else None
+        file = pq.ParquetFile(opened, read_dictionary=texts, memory_map=True, page_checksum_verification=True)
         _check_columns(path, file.schema_arrow)
         _check_unpacked(path, file.metadata)
-        yield from file.iter_batches(batch_size=rows)
+        yield from file.iter_batches(batch_size=_ROWS)
 
 
 @contextmanager
@@ -57,6 +64,29 @@ def _opened(path: Path) -> Iterator[Any]:  # Any: a path, or a file of Arrow's
             reason = shown(str(error).partition("\n")[0])
             code = "E111" if "checksum" in str(error).lower() else "E110"
             raise DataError(f"{code} {path}: is not a sound Parquet file ({reason}); write it again.") from error
+
+
+def bounded(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows, no more at a time than unpack to some megabytes; raises `DataError` for a bomb."""
+    total, limit = 0, max(64 * 2**20, MAX_RATIO * path.stat().st_size)
+    for batch in batches:
+        size = sum(map(_unpacked, batch.columns))
+        total += size
+        if total > limit:
+            raise DataError(f"E404 {path}: unpacks to more than {MAX_RATIO} times its size; write it anew.")
+        rows = max(1, batch.num_rows * _AT_A_TIME // max(size, _AT_A_TIME))
+        yield from (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
+
+
+def _unpacked(column: pa.Array) -> int:
+    if not pa.types.is_dictionary(column.type) or not _is_text(column.type.value_type):
+        return int(column.nbytes)
+    return int(pc.sum(pc.binary_length(column.dictionary).cast(pa.int64()).take(column.indices)).as_py() or 0)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    types = pa.types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind))
 
 
 def _is_time(kind: pa.DataType) -> bool:

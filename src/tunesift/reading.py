@@ -8,7 +8,7 @@ import tempfile
 import weakref
 from array import array
 from bisect import bisect_left
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +107,10 @@ def read(path: Path, kind: type[Row], reading: Reading, into: Path | None = None
     return data
 
 
+_Row = tuple[int, RawRow | BrokenRow]
+"""The number of a row's file, and the row."""
+
+
 class _Reader(Generic[Row]):
     """One pass over the files of an input."""
 
@@ -129,8 +133,8 @@ class _Reader(Generic[Row]):
     def read(self, digest: str) -> Dataset[Row]:
         with closing(self._all_rows()) as all_rows:
             rows = itertools.islice(all_rows, self.reading.limit)
-            head = list(itertools.islice(rows, _TRIED))
-            format = self.reading.format or self._recognise(head)
+            head: list[_Row] = []
+            format = self.reading.format or self._recognise(rows, head)
             for file, row in itertools.chain(head, rows):
                 self._take(file, row, format)
         if self.rows == len(self.broken):
@@ -150,18 +154,20 @@ class _Reader(Generic[Row]):
         data.source = dataclasses.replace(source, broken=tuple(row for _, row in in_order))
         return data
 
-    def _all_rows(self) -> Generator[tuple[int, RawRow | BrokenRow]]:
+    def _all_rows(self) -> Generator[_Row]:
         """Every row of every file, with the file's number."""
         truncated = self.reading.truncated == "accept"
         for number, (path, name) in enumerate(zip(self.files, self.names, strict=True)):
             for row in read_rows(path, name, self.notes.counts, truncated):
                 yield number, row
 
-    def _recognise(self, head: Iterable[tuple[int, RawRow | BrokenRow]]) -> Format:
-        sound = [row for _, row in head if isinstance(row, RawRow)]
-        for row in sound:
-            if found := recognise(row.fields, self.reading.prompts):
+    def _recognise(self, rows: Iterator[_Row], head: list[_Row]) -> Format:
+        """The format of the first row that has one; the rows that were taken to find it go into `head`."""
+        for file, row in itertools.islice(rows, _TRIED):
+            head.append((file, row))
+            if isinstance(row, RawRow) and (found := recognise(row.fields, self.reading.prompts)):
                 return found
+        sound = [row for _, row in head if isinstance(row, RawRow)]
         if not sound:
             self.broken = [(file, row) for file, row in head if isinstance(row, BrokenRow)]
             raise DataError(self._no_records())
