@@ -9,7 +9,7 @@ import zlib
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -126,10 +126,11 @@ class _File:
     line: int = 0
     byte: int = 0
 
-    @property
-    def limit(self) -> int:
-        """Bytes that it may unpack to."""
-        return max(64 * 2**20, MAX_RATIO * self.path.stat().st_size) if packing(self.path) else 2**62
+    limit: int = field(init=False)
+    """Bytes that it may unpack to."""
+
+    def __post_init__(self) -> None:
+        self.limit = max(64 * 2**20, MAX_RATIO * self.path.stat().st_size) if packing(self.path) else 2**62
 
     def check_unpacked(self, size: int) -> None:
         """Raise `DataError` where this is more than it may unpack to."""
@@ -238,7 +239,8 @@ def _line_rows(file: _File, stream: Stream) -> Iterator[RawRow | BrokenRow]:
         file.check_unpacked(end)
         file.line, file.byte = number, end
         text = line.removeprefix(_BOM).strip()
-        file.notes[MARKS] += number > 1 and line.startswith(_BOM)
+        if number > 1 and line.startswith(_BOM):
+            file.notes[MARKS] += 1
         if len(line) > MAX_LINE:
             yield BrokenRow(file.place(number, begin), "E401", _TOO_LONG, line[:KEPT_RAW])
         elif text:

@@ -40,9 +40,11 @@ class Notes:
 
     def take(self, parsed: Parsed) -> None:
         """Look at one row that was read."""
-        texts = [message.text for message in parsed.messages]
-        self.counts[NUL] += any("\0" in text for text in texts)
-        self.counts[ORDERS] += any(map(gives_orders, texts))
+        said = "\n".join([message.text for message in parsed.messages])
+        if "\0" in said:
+            self.counts[NUL] += 1
+        if gives_orders(said):
+            self.counts[ORDERS] += 1
         self._said.append(hash((parsed.messages, parsed.rejected)))
         if parsed.own_id is not None:
             self._ids.append(hash(parsed.own_id))
