@@ -76,7 +76,7 @@ def recognise(fields: Fields, prompts: bool = False) -> Format | None:
         return "messages"
     if "conversations" in fields or "conversation" in fields:
         return "sharegpt"
-    if "instruction" in fields and ("output" in fields or "input" in fields):
+    if "instruction" in fields and ("output" in fields or "input" in fields or given_name(fields) == "context"):
         return "alpaca"
     if any(p in fields for p in PROMPTS) and any(a in fields for a in ANSWERS):
         return "prompt-completion"
@@ -100,6 +100,11 @@ def _no_answer(fields: Fields, format: Format) -> dict[str, str]:
     if name is None or any(fields.get(a) is not None for a in ("output", *ANSWERS)):
         return {}
     return {name: ""}
+
+
+def given_name(fields: Fields) -> str:
+    """The field of what an instruction is about: `input`, or Dolly's `context` beside a `response`."""
+    return "context" if "input" not in fields and "context" in fields and "response" in fields else "input"
 
 
 def own_id(fields: Fields) -> str | None:
@@ -130,7 +135,8 @@ def preference_of(parsed: Parsed) -> Preference:
 
 def _alpaca(fields: Fields) -> Parsed:
     output = "output" if "output" in fields else "response"
-    instruction, given = _text(fields, "instruction"), _text(fields, "input", optional=True)
+    about = given_name(fields)
+    instruction, given = _text(fields, "instruction"), _text(fields, about, optional=True)
     history = _history(fields.get("history") or [])
     messages = (
         *_system(fields),
@@ -138,7 +144,7 @@ def _alpaca(fields: Fields) -> Parsed:
         Message("user", f"{instruction}\n\n{given}" if given.strip() else instruction),
         Message("assistant", _text(fields, output)),
     )
-    read = {"id", "instruction", output, "system", "history", "images", *(() if given.strip() else ("input",))}
+    read = {"id", "instruction", output, "system", "history", "images", *(() if given.strip() else (about,))}
     return Parsed(messages, None, _rest(fields, read), None)
 
 

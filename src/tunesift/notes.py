@@ -28,7 +28,6 @@ _ORDERS = re.compile(
     r"\b(?:ignore|disregard|forget|override)\b[^\n]{0,60}"
     r"\b(?:instructions?|rubrics?|prompts?|rules|guidelines|criteria|scor(?:e|ing)|grading)\b"
 )
-_ORDERING = ("ignore", "disregard", "forget", "override")
 
 
 class Notes:
@@ -60,7 +59,8 @@ class Notes:
 def gives_orders(text: str) -> bool:
     """Whether a text seems to tell its reader to leave instructions aside; a flag, wrong in both directions."""
     low = text.lower()
-    return any(word in low for word in _ORDERING) and _ORDERS.search(low) is not None
+    told = "ignore" in low or "disregard" in low or "forget" in low or "override" in low  # quick, and mostly false
+    return told and _ORDERS.search(low) is not None
 
 
 def _distinct(hashes: array[int]) -> int:

@@ -17,6 +17,7 @@ from tunesift.formats import (
     Format,
     RowFault,
     first_of,
+    given_name,
     parse_row,
     parse_turn,
 )  # fmt: skip
@@ -49,10 +50,11 @@ def _alpaca(record: Record, source: Fields) -> Row:
 
 
 def _instruction(name: str, asked: str, source: Fields) -> Row:
-    given = source.get("input") or ""
+    about = given_name(source)
+    given = source.get(about) or ""
     if given.strip() and asked.endswith(f"\n\n{given}"):
         return {name: asked.removesuffix(f"\n\n{given}")}
-    return {name: asked, **({"input": ""} if given.strip() else {})}
+    return {name: asked, **({about: ""} if given.strip() else {})}
 
 
 def _pair(record: Record, source: Fields) -> Row:
