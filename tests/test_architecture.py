@@ -22,8 +22,8 @@ SOURCE = Path(tunesift.__file__).parent
 
 ROWS = {
     0: ("errors",),
-    1: ("settings", "heartbeat", "books", "records", "datasets", "files", "json_text", "formats", "reading", "rewriting", "writing", "prompts",
-        "parsing"),
+    1: ("settings", "heartbeat", "books", "records", "datasets", "files", "json_text", "formats", "reading", "rewriting",
+        "writing", "prompts", "parsing", "parquet", "tables", "inputs", "images", "notes"),
     2: ("models", "running"),
     3: ("scoring", "tuning"),
     4: ("evaluation",),
@@ -45,6 +45,7 @@ HEAVY: Mapping[str, tuple[str, ...]] = {
     "ray": ("running.ray",),
     "trl": ("tuning",),
     "sklearn": ("methods.cherry",),
+    "PIL": ("images",),
 }
 """Libraries that take seconds to import, and the only modules that may, inside a function."""
 

@@ -33,7 +33,11 @@ app = typer.Typer(
 )
 
 Input = Annotated[
-    Path, typer.Argument(readable=False, help="File of records: .json, .jsonl (also .gz, .zst) or .parquet.")
+    Path,
+    typer.Argument(
+        readable=False,
+        help="File, folder or pattern of records: .json, .jsonl, .csv, .tsv (also .gz, .zst) or .parquet.",
+    ),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where the result goes; the ending says how.")]
 Dotted = Annotated[

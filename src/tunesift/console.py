@@ -82,6 +82,7 @@ def told(summary: Summary) -> str:
     lines = [f"{printable(str(summary.output))}: {summary.balance}"]
     width = max((len(f"{n:,}") for n in summary.reasons.values()), default=0)
     lines += [f"  {count:>{width},}  {printable(reason)}" for reason, count in list(summary.reasons.items())[:12]]
+    lines += [f"  note: {count:,} {kind}" for kind, count in summary.notes.items()]
     if not summary.counts["kept"] + summary.counts.get("replaced", 0):
         lines.append("  nothing was kept; keep more, such as keep=50%, or a number of records with keep.count=5")
     if summary.seconds:
@@ -98,5 +99,5 @@ def as_fields(summary: Summary) -> dict[str, object]:
     return {
         "run_id": summary.run_id, "output": str(summary.output), "folder": str(summary.folder),
         "report": str(summary.report), "counts": dict(summary.counts), "reasons": dict(summary.reasons),
-        "worked": summary.worked, "seconds": round(summary.seconds, 3),
+        "notes": dict(summary.notes), "worked": summary.worked, "seconds": round(summary.seconds, 3),
     }  # fmt: skip

@@ -7,8 +7,9 @@ import hashlib
 import itertools
 import os
 from array import array
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast, overload
@@ -26,14 +27,18 @@ from tunesift.records import Message, Preference, Record
 Row = TypeVar("Row", bound=Record | Preference)
 
 BATCH = 1024
-"""Rows of one Arrow batch."""
-_BODIES = pa.schema([("line", pa.int64()), ("body", pa.large_binary()), ("raw", pa.large_binary())])
+"""Most rows of one Arrow batch."""
+BATCH_BYTES = 16 * 2**20
+"""Bytes of rows after which a batch is full before that."""
+_BODIES = pa.schema(
+    [("file", pa.int32()), ("line", pa.int64()), ("body", pa.large_binary()), ("raw", pa.large_binary())]
+)
 _IDS = pa.schema([("id", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The file a dataset was read from, and the balance of reading it."""
+    """The file, or the files, that a dataset was read from, and the balance of reading them."""
 
     path: str
     format: Format
@@ -43,6 +48,10 @@ class Source:
     """Rows of the file, the broken ones included; blank lines are not rows."""
     broken: tuple[BrokenRow, ...] = ()
     """Rows that could not be read."""
+    files: tuple[str, ...] = ()
+    """What places call the files that were read, in their order."""
+    notes: Mapping[str, int] = field(default_factory=dict)
+    """What was read and is worth a word, such as blank lines or rows that repeat an earlier one: how many of each."""
 
 
 class Dataset(Sequence[Row], Generic[Row]):
@@ -140,6 +149,11 @@ class Dataset(Sequence[Row], Generic[Row]):
         row = self._store.find(id)
         return None if row is None else self._store.line(row)
 
+    def file(self, id: str) -> int | None:
+        """Number of the source's file that holds this id, counted from 0; None for no such id."""
+        row = self._store.find(id)
+        return None if row is None else self._store.file(row)
+
     def raw(self, id: str) -> bytes:
         """The row's own JSON text, byte for byte; empty where the source was not JSON."""
         row = self._store.find(id)
@@ -153,8 +167,9 @@ class _Store:
         self._readers = {"body": bodies, "id": ids}
         self._held: dict[str, tuple[int, pa.RecordBatch]] = {}
         self._make = _record if kind is Record else _preference
-        batches = ids.num_record_batches
-        self.length = 0 if not batches else (batches - 1) * BATCH + ids.get_batch(batches - 1).num_rows
+        sizes = [ids.get_batch(n).num_rows for n in range(ids.num_record_batches)]
+        self._ends = list(itertools.accumulate(sizes))
+        self.length = self._ends[-1] if sizes else 0
         self.digest = (ids.schema.metadata or {}).get(b"digest", b"")
 
     def row(self, number: int) -> Record | Preference:
@@ -165,6 +180,9 @@ class _Store:
 
     def line(self, number: int) -> int:
         return cast(int, self._cell("body", "line", number))
+
+    def file(self, number: int) -> int:
+        return cast(int, self._cell("body", "file", number))
 
     def raw(self, number: int) -> bytes:
         return cast(bytes, self._cell("body", "raw", number))
@@ -188,12 +206,12 @@ class _Store:
         return None
 
     def _cell(self, reader: str, column: str, number: int) -> object:
-        which, inside = divmod(number, BATCH)
         held = self._held.get(reader)
-        if held is None or held[0] != which:
-            held = (which, self._readers[reader].get_batch(which))
+        if held is None or not held[0] <= number < held[0] + held[1].num_rows:
+            which = bisect_right(self._ends, number)
+            held = (self._ends[which - 1] if which else 0, self._readers[reader].get_batch(which))
             self._held[reader] = held
-        return held[1].column(column)[inside].as_py()
+        return held[1].column(column)[number - held[0]].as_py()
 
 
 Twin = Callable[[str, int, int], bool]
@@ -214,20 +232,23 @@ class DatasetWriter:
         self._folder = folder
         self._sinks = {name: _sink(folder, name) for name in ("records", "ids")}
         self._bodies = pa.ipc.new_file(self._sinks["records"], _BODIES)
-        self._open: list[tuple[int, bytes, bytes]] = []
+        self._open: list[tuple[int, int, bytes, bytes]] = []
+        self._size = 0
+        self._ends: list[int] = []
         self._open_ids: list[str] = []
         self._ids: list[pa.Array] = []
         self._hashes = array("q")
         self._content = hashlib.sha256()
 
-    def add(self, row: Record | Preference, line: int, raw: bytes = b"") -> None:
-        """Write one row; `line` is where it stood in its source, `raw` its JSON text there."""
+    def add(self, row: Record | Preference, line: int, raw: bytes = b"", file: int = 0) -> None:
+        """Write one row; `file` and `line` are where it stood in its source, `raw` its JSON text there."""
         body = _body(row)
         self._content.update(body)
-        self._open.append((line, body, raw))
+        self._open.append((file, line, body, raw))
         self._open_ids.append(row.id)
         self._hashes.append(hash(row.id))
-        if len(self._open) == BATCH:
+        self._size += len(body) + len(raw)
+        if len(self._open) == BATCH or self._size >= BATCH_BYTES:
             self._flush()
 
     def finish(self, kind: type[Row], twin: Twin, source: Source | None = None) -> Dataset[Row]:
@@ -250,23 +271,25 @@ class DatasetWriter:
         columns = [pa.array(c, f.type) for c, f in zip(zip(*self._open, strict=True), _BODIES, strict=True)]
         self._bodies.write_batch(pa.record_batch(columns, schema=_BODIES))
         self._ids.append(pa.array(self._open_ids, pa.string()))
-        self._open, self._open_ids = [], []
+        self._ends.append(len(self._hashes))
+        self._open, self._open_ids, self._size = [], [], 0
 
     def _settle_twins(self, bodies: pa.RecordBatchFileReader, twin: Twin) -> list[int]:
         """Give further rows of one id an id of their own; returns those that are to be left out."""
         taken = np.sort(np.asarray(self._hashes, np.int64))
         seen: dict[str, int] = {}
         left_out = []
-        for which, rows in itertools.groupby(_twins(self._hashes), lambda row: row // BATCH):
+        for which, rows in itertools.groupby(_twins(self._hashes), lambda row: bisect_right(self._ends, row)):
             ids, lines = self._ids[which].to_pylist(), bodies.get_batch(which).column("line")
+            start = self._ends[which] - len(ids)
             for row in rows:
-                id, ordinal = ids[row % BATCH], seen.get(ids[row % BATCH], 0) + 1
+                id, ordinal = ids[row - start], seen.get(ids[row - start], 0) + 1
                 while ordinal > 1 and _among(hash(f"{id}#{ordinal}"), taken):
                     ordinal += 1
                 seen[id] = ordinal
-                if ordinal > 1 and not twin(id, row, lines[row % BATCH].as_py()):
+                if ordinal > 1 and not twin(id, row, lines[row - start].as_py()):
                     left_out.append(row)
-                ids[row % BATCH] = id if ordinal == 1 else f"{id}#{ordinal}"
+                ids[row - start] = id if ordinal == 1 else f"{id}#{ordinal}"
             self._ids[which] = pa.array(ids, pa.string())
         return left_out
 

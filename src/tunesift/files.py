@@ -5,36 +5,44 @@ from __future__ import annotations
 import gzip
 import os
 import re
-import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tunesift.errors import DataError, shown
+from tunesift.errors import DataError, printable, shown
 from tunesift.json_text import MAX_LINE, JsonFault, element_end, parse_json, sibling_start
+from tunesift.parquet import MAX_RATIO, bounded, parquet_batches, plain_rows
+from tunesift.tables import BLANK, TableFault, table_rows
 
-Container = Literal["json", "jsonl", "parquet"]
+Container = Literal["json", "jsonl", "csv", "tsv", "parquet"]
 
-MAX_RATIO = 200
-"""Decompressed bytes per compressed byte above which a file is taken for a bomb (from 64 MiB on)."""
-MAX_GROUP = 2 * 2**30
-"""Bytes of one row group of a Parquet file, unpacked."""
 KEPT_RAW = 64 * 2**10
 """Bytes of an unreadable row that are kept for the quarantine."""
+MARKS = "byte order marks inside a file"
+CUT = "files that are cut off; their rows before the cut were read"
+"""What notes call these."""
 
 _TOO_LONG = f"the record is longer than {MAX_LINE} bytes"
 
 _BOM = b"\xef\xbb\xbf"
 _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"PAR1": ".parquet", b"PK\x03\x04": ".zip"}
 """How files that are not text begin, and the ending they should have."""
+_PIECE = 2**20
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
+
+
+_ENDINGS: dict[str, Container] = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
+}  # fmt: skip
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +51,12 @@ class Place:
 
     file: str
     line: int
-    byte: int
+    byte: int | None = None
+    """None in Parquet, where rows have no bytes of their own."""
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+        where = f"{shown(self.file)}:{self.line}"
+        return where if self.byte is None else f"{where} (byte {self.byte})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +66,7 @@ class RawRow:
     place: Place
     fields: dict[str, Any]  # Any: whatever JSON holds
     raw: bytes
-    """The row's own JSON text; empty for Parquet."""
+    """The row's own JSON text; of CSV, its cells as JSON; empty for Parquet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +85,12 @@ def packing(path: Path) -> str:
     return ending if ending in (".gz", ".zst") else ""
 
 
+Stream = gzip.GzipFile | BufferedReader
+"""A file's bytes as they are read."""
+
+
 @contextmanager
-def open_bytes(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
+def open_bytes(path: Path) -> Iterator[Stream]:
     """The file's bytes, decompressed when its name ends in `.gz` or `.zst`."""
     with path.open("rb") as file:
         if packing(path) == ".gz":
@@ -91,36 +105,100 @@ def container_of(path: Path) -> Container:
     """What kind of file a name promises; raises `DataError` for an ending we do not know."""
     name = path.name.lower()
     plain = name.removesuffix(packing(path))
-    for ending, container in ((".jsonl", "jsonl"), (".ndjson", "jsonl"), (".json", "json"), (".parquet", "parquet")):
+    if plain.endswith(_ARCHIVES):
+        raise DataError(f"E801 {path}: archives are neither read nor written; unpack it, and name the file in it.")
+    for ending, container in _ENDINGS.items():
         if plain.endswith(ending) and (container != "parquet" or plain == name):
-            return cast(Container, container)
-    raise DataError(
-        f"E116 {path}: the ending is not one we know; use .json, .jsonl, .parquet, or the first two with .gz or .zst."
-    )
+            return container
+    raise DataError(f"E116 {path}: the ending is not one we know; use .json, .jsonl, .csv, .tsv (also .gz, .zst) or "
+                    ".parquet.")  # fmt: skip
 
 
-def read_rows(path: Path) -> Generator[RawRow | BrokenRow]:
+@dataclass(slots=True)
+class _File:
+    """A file that is being read: where it is, what places call it, what was seen in it, how far it was read."""
+
+    path: Path
+    name: str
+    notes: Counter[str]
+    truncated: bool = False
+    """Whether a compressed file may be cut off."""
+    line: int = 0
+    byte: int = 0
+
+    limit: int = field(init=False)
+    """Bytes that it may unpack to."""
+
+    def __post_init__(self) -> None:
+        self.limit = max(64 * 2**20, MAX_RATIO * self.path.stat().st_size) if packing(self.path) else 2**62
+
+    def check_unpacked(self, size: int) -> None:
+        """Raise `DataError` where this is more than it may unpack to."""
+        if size > self.limit:
+            raise DataError(
+                f"E404 {self.path}: unpacks to more than {MAX_RATIO} times its size; unpack it yourself first."
+            )
+
+    def place(self, line: int, byte: int | None = None) -> Place:
+        """A place in it."""
+        return Place(self.name, line, byte)
+
+
+def read_rows(
+    path: Path, name: str = "", notes: Counter[str] | None = None, truncated: bool = False
+) -> Generator[RawRow | BrokenRow]:
     """Every row of a file in order; raises `DataError` only for what is wrong with the file as a whole.
 
-    Whoever does not walk it to its end must close it.
+    Places call the file by `name`; what is worth a word is counted in `notes`. Of a compressed file that is cut off,
+    the rows before the cut are read where `truncated` allows it. Whoever does not walk it to its end must close it.
     """
     check_file(path)
     container = container_of(path)
+    file = _File(path, printable(name or path.name), Counter() if notes is None else notes, truncated)
     if container == "parquet":
-        yield from _parquet_rows(path)
+        yield from _parquet_rows(file)
         return
     try:
-        with open_bytes(path) as file:
-            head = file.peek(4096)[:4096]
-            _check_encoding(path, head)
-            array = head.removeprefix(_BOM).lstrip()[:1] == b"["
-            if array and container == "jsonl":
-                raise DataError(f"E104 {path}: the file is one JSON array, not JSON Lines; name it .json.")
-            yield from _array_rows(path, file) if array else _line_rows(path, file)
+        with open_bytes(path) as stream:
+            yield from _text_rows(file, stream, container)
+    except TableFault as fault:
+        where = file.place(fault.line, fault.byte)
+        raise DataError(f"{fault.code} {where}: {fault.message}; {_TABLE_HINTS[fault.code]}.") from None
     except (EOFError, OSError, zlib.error, pa.ArrowException) as error:
         if not packing(path):
             raise DataError(f"E119 {path}: cannot be read ({error}); check the file and its permissions.") from error
-        raise DataError(f"E115 {path}: the compressed file is damaged or cut off ({error}); make it again.") from error
+        if not truncated or not _cut_off(error):
+            hint = "make it again, or set truncated=accept" if _cut_off(error) else "make it again"
+            raise DataError(f"E115 {path}: the compressed file is damaged or cut off ({error}); {hint}.") from error
+        file.notes[CUT] = 1
+        yield BrokenRow(file.place(file.line + 1, file.byte), "E115", "the compressed file is cut off here", b"")
+
+
+_TABLE_HINTS = {
+    "E113": "close the quote, and write a quote inside a cell twice",
+    "E114": "save it so, or name it .tsv if a tab separates them",
+    "E207": "rename one",
+    "E401": "shorten it",
+}
+
+
+def _cut_off(error: Exception) -> bool:
+    return isinstance(error, EOFError) or "truncated" in str(error).lower()
+
+
+def _text_rows(file: _File, stream: Stream, container: Container) -> Iterator[RawRow | BrokenRow]:
+    head = stream.peek(4096)[:4096]
+    _check_encoding(file.path, head)
+    start = head.removeprefix(_BOM).rstrip()
+    if b"\n" not in start and b"\r" in start and start.lstrip()[:1] != b"[":
+        raise DataError(f"E105 {file.path}: lines end in a bare carriage return; save it with line feeds.")
+    array = start.lstrip()[:1] == b"[" and container in ("json", "jsonl")
+    if array and container == "jsonl":
+        raise DataError(f"E104 {file.path}: the file is one JSON array, not JSON Lines; name it .json.")
+    if container in ("csv", "tsv"):
+        yield from _cell_rows(file, stream, "," if container == "csv" else "\t")
+    else:
+        yield from _array_rows(file, stream) if array else _line_rows(file, stream)
 
 
 def check_file(path: Path) -> None:
@@ -150,30 +228,36 @@ def _check_encoding(path: Path, head: bytes) -> None:
         raise DataError(f"E106 {path}: the file is UTF-16; save it as UTF-8.")
 
 
-def _line_rows(path: Path, file: gzip.GzipFile | BufferedReader) -> Iterator[RawRow | BrokenRow]:
-    head = file.peek(4096)[:4096].rstrip()
-    if b"\n" not in head and b"\r" in head:
-        raise DataError(f"E105 {path}: lines end in a bare carriage return; save it with line feeds.")
-    number = offset = 0
-    limit = _bomb_limit(path)
-    while line := file.readline(MAX_LINE + 1):
-        number, begin, offset = number + 1, offset, offset + len(line)
-        last = line
-        while len(line) > MAX_LINE and not last.endswith(b"\n") and offset <= limit:
-            if not (last := file.readline(MAX_LINE)):
+def _line_rows(file: _File, stream: Stream) -> Iterator[RawRow | BrokenRow]:
+    while line := stream.readline(MAX_LINE + 1):
+        number, begin = file.line + 1, file.byte
+        last, end = line, begin + len(line)
+        while len(line) > MAX_LINE and not last.endswith(b"\n") and end <= file.limit:
+            if not (last := stream.readline(MAX_LINE)):
                 break
-            offset += len(last)
-        if offset > limit:
-            raise DataError(f"E404 {path}: unpacks to more than {MAX_RATIO} times its size; unpack it yourself first.")
+            end += len(last)
+        file.check_unpacked(end)
+        file.line, file.byte = number, end
         text = line.removeprefix(_BOM).strip()
+        if number > 1 and line.startswith(_BOM):
+            file.notes[MARKS] += 1
         if len(line) > MAX_LINE:
-            yield BrokenRow(Place(path.name, number, begin), "E401", _TOO_LONG, line[:KEPT_RAW])
+            yield BrokenRow(file.place(number, begin), "E401", _TOO_LONG, line[:KEPT_RAW])
         elif text:
-            yield _one_row(Place(path.name, number, begin + line.index(text)), text)
+            yield _one_row(file.place(number, begin + line.index(text)), text)
+        else:
+            file.notes[BLANK] += 1
 
 
-def _bomb_limit(path: Path) -> int:
-    return max(64 * 2**20, MAX_RATIO * path.stat().st_size) if packing(path) else 2**62
+def _cell_rows(file: _File, stream: Stream, delimiter: str) -> Iterator[RawRow | BrokenRow]:
+    for row in table_rows(stream, delimiter, file.notes):
+        place = file.place(row.line, row.byte)
+        file.line, file.byte = row.line + row.raw.count(b"\n") - 1, row.byte + len(row.raw)
+        file.check_unpacked(file.byte)
+        if isinstance(row.cells, JsonFault):
+            yield BrokenRow(place, row.cells.code, row.cells.message, row.raw[:KEPT_RAW])
+        else:
+            yield RawRow(place, row.cells, orjson.dumps(row.cells))
 
 
 def _one_row(place: Place, raw: bytes) -> RawRow | BrokenRow:
@@ -185,7 +269,7 @@ def _one_row(place: Place, raw: bytes) -> RawRow | BrokenRow:
         if not isinstance(value, dict):
             raise JsonFault("E201", f"a record is a JSON object, not {_name(value)}")
     except UnicodeDecodeError as error:
-        where = place.byte + error.start
+        where = (place.byte or 0) + error.start
         return BrokenRow(place, "E301", f"byte {where} is not valid UTF-8; save the file as UTF-8", raw[:KEPT_RAW])
     except JsonFault as fault:
         return BrokenRow(place, fault.code, fault.message, raw[:KEPT_RAW])
@@ -197,15 +281,15 @@ def _name(value: object) -> str:
     return names.get(type(value), "null")
 
 
-def _array_rows(path: Path, file: gzip.GzipFile | BufferedReader) -> Iterator[RawRow | BrokenRow]:
-    text, bom = _text_of(path, file)
+def _array_rows(file: _File, stream: Stream) -> Iterator[RawRow | BrokenRow]:
+    text, bom = _text_of(file, stream)
     position, line, byte, seen = text.index("[") + 1, 1, bom, 0
     sibling = sibling_start(text, position)
     broken = False
     while True:
         position = cast(re.Match[str], _BETWEEN.match(text, position)).end()
         line, byte = line + text.count("\n", seen, position), byte + _size(text[seen:position])
-        seen, place = position, Place(path.name, line, byte)
+        seen, place = position, file.place(line, byte)
         if position == len(text):
             if not broken:
                 yield BrokenRow(place, "E102", "the file ends before its array does", b"")
@@ -225,14 +309,28 @@ def _array_rows(path: Path, file: gzip.GzipFile | BufferedReader) -> Iterator[Ra
         position = end
 
 
-def _text_of(path: Path, file: gzip.GzipFile | BufferedReader) -> tuple[str, int]:
+def _text_of(file: _File, stream: Stream) -> tuple[str, int]:
     """The whole file, bytes that are not UTF-8 as lone surrogates; and the bytes of its mark of UTF-8."""
-    limit = _bomb_limit(path)
-    content = file.read(limit + 1) if packing(path) else file.read()
-    if len(content) > limit:
-        raise DataError(f"E404 {path}: unpacks to more than {MAX_RATIO} times its size; unpack it yourself first.")
+    if packing(file.path):  # walked once without keeping anything, lest it fill the memory before it is refused
+        with open_bytes(file.path) as walked:
+            size = 0
+            for piece in _pieces(file, walked):
+                size += len(piece)
+                file.check_unpacked(size)
+    content = b"".join(_pieces(file, stream)) if packing(file.path) else stream.read()
     plain = content.removeprefix(_BOM)
     return plain.decode("utf-8", "surrogateescape"), len(content) - len(plain)
+
+
+def _pieces(file: _File, stream: Stream) -> Iterator[bytes]:
+    """The bytes to the end, or to the cut where the file may be cut off."""
+    try:
+        while piece := stream.read1(_PIECE):
+            yield piece
+    except (EOFError, OSError, pa.ArrowException) as error:
+        if not (file.truncated and _cut_off(error)):
+            raise
+        file.notes[CUT] = 1
 
 
 def _size(text: str) -> int:
@@ -243,62 +341,13 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def _parquet_rows(path: Path) -> Iterator[RawRow | BrokenRow]:
+def _parquet_rows(file: _File) -> Iterator[RawRow | BrokenRow]:
     number = 0
-    for batch in parquet_batches(path):
+    for batch in bounded(file.path, parquet_batches(file.path, packed=True)):
         for fields in plain_rows(batch):
             number += 1
-            place = Place(path.name, number, 0)
+            place = file.place(number)
             if isinstance(fields, JsonFault):
                 yield BrokenRow(place, fields.code, fields.message, b"")
             else:
                 yield RawRow(place, fields, b"")
-
-
-def plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | JsonFault]:
-    """A batch's rows as JSON has them, times as texts; what is wrong in place of a row that cannot be."""
-    columns = [c.cast(pa.string()) if _is_time(c.type) else c for c in batch.columns]
-    timeless = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
-    try:
-        yield from timeless.to_pylist()
-        return
-    except (ValueError, OverflowError):
-        pass  # some row of it; which one, the rows themselves must say
-    for number in range(timeless.num_rows):
-        try:
-            yield timeless.slice(number, 1).to_pylist()[0]
-        except UnicodeDecodeError:
-            yield JsonFault("E301", "a text in it is not valid UTF-8; write the file again from UTF-8")
-        except (ValueError, OverflowError) as error:
-            yield JsonFault("E304", f"a value in it is out of range ({shown(str(error))})")
-
-
-def parquet_batches(path: Path, rows: int = 1024) -> Iterator[pa.RecordBatch]:
-    """The file's rows in order, page checksums verified; raises `DataError` where the file is damaged."""
-    try:
-        file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
-        _check_columns(path, file.schema_arrow)
-        _check_unpacked(path, file.metadata)
-        yield from file.iter_batches(batch_size=rows)
-    except (pa.ArrowException, OSError) as error:
-        reason = shown(str(error).partition("\n")[0])
-        code = "E111" if "checksum" in str(error).lower() else "E110"
-        raise DataError(f"{code} {path}: is not a sound Parquet file ({reason}); write it again.") from error
-
-
-def _is_time(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_time(kind))
-
-
-def _check_columns(path: Path, schema: pa.Schema) -> None:
-    if len({unicodedata.normalize("NFC", n).casefold() for n in schema.names}) < len(schema.names):
-        raise DataError(f"E207 {path}: two columns have the same name but for case or accents; rename one.")
-    strange = [f.name for f in schema if f.metadata and b"ARROW:extension:name" in f.metadata]
-    if strange:
-        raise DataError(f'E802 {path}: the column "{shown(strange[0])}" has a type of an extension; write it as plain.')
-
-
-def _check_unpacked(path: Path, metadata: pq.FileMetaData) -> None:
-    groups = [metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups)]
-    if max(groups, default=0) > MAX_GROUP or sum(groups) > max(64 * 2**20, MAX_RATIO * path.stat().st_size):
-        raise DataError(f"E404 {path}: unpacks to {sum(groups)} bytes, too many at a time; write smaller row groups.")

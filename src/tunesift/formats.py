@@ -52,27 +52,59 @@ class Parsed:
     own_id: str | None
 
 
-def recognise(fields: Fields) -> Format | None:
-    """The format whose fields a row has; None when it has none of theirs."""
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What else may stand for an exchange of user and assistant."""
+
+    empty: bool = False
+    """An empty instruction."""
+    turns: bool = False
+    """Turns in any order: the assistant first, two of one role in a row, no response at the end."""
+    prompts: bool = False
+    """No response yet: a model is to write it."""
+
+
+STRICT = Allowed()
+ANYTHING = Allowed(empty=True, turns=True, prompts=True)
+
+
+def recognise(fields: Fields, prompts: bool = False) -> Format | None:
+    """The format whose fields a row has, with `prompts` also one without an answer; None when it has none of theirs."""
     if "chosen" in fields and "rejected" in fields:
         return "preference"
     if "messages" in fields:
         return "messages"
     if "conversations" in fields or "conversation" in fields:
         return "sharegpt"
-    if "instruction" in fields and ("output" in fields or "input" in fields):
+    if "instruction" in fields and ("output" in fields or "input" in fields or given_name(fields) == "context"):
         return "alpaca"
     if any(p in fields for p in PROMPTS) and any(a in fields for a in ANSWERS):
+        return "prompt-completion"
+    if prompts and "instruction" not in fields and any(p in fields for p in PROMPTS):
         return "prompt-completion"
     return "alpaca" if "instruction" in fields else None
 
 
-def parse_row(fields: Fields, format: Format) -> Parsed:
+def parse_row(fields: Fields, format: Format, allowed: Allowed = STRICT) -> Parsed:
     """What a row says in the given format; raises `RowFault` naming the field and what it should hold."""
-    parsed = _READERS[format](fields)
-    messages = _with_images(parsed.messages, fields.get("images"))
-    _check_turns(messages, fields)
+    blank = _no_answer(fields, format) if allowed.prompts else {}
+    parsed = _READERS[format]({**fields, **blank} if blank else fields)
+    messages = _with_images(parsed.messages[:-1] if blank else parsed.messages, fields)
+    check_turns(messages, fields, allowed)
     return Parsed(messages, parsed.rejected, parsed.extra, own_id(fields))
+
+
+def _no_answer(fields: Fields, format: Format) -> dict[str, str]:
+    """An answer to read a row with that has none, where its format keeps answers in a field of their own."""
+    name = {"alpaca": "output", "prompt-completion": ANSWERS[0]}.get(format)
+    if name is None or any(fields.get(a) is not None for a in ("output", *ANSWERS)):
+        return {}
+    return {name: ""}
+
+
+def given_name(fields: Fields) -> str:
+    """The field of what an instruction is about: `input`, or Dolly's `context` beside a `response`."""
+    return "context" if "input" not in fields and "context" in fields and "response" in fields else "input"
 
 
 def own_id(fields: Fields) -> str | None:
@@ -103,7 +135,8 @@ def preference_of(parsed: Parsed) -> Preference:
 
 def _alpaca(fields: Fields) -> Parsed:
     output = "output" if "output" in fields else "response"
-    instruction, given = _text(fields, "instruction"), _text(fields, "input", optional=True)
+    about = given_name(fields)
+    instruction, given = _text(fields, "instruction"), _text(fields, about, optional=True)
     history = _history(fields.get("history") or [])
     messages = (
         *_system(fields),
@@ -111,7 +144,7 @@ def _alpaca(fields: Fields) -> Parsed:
         Message("user", f"{instruction}\n\n{given}" if given.strip() else instruction),
         Message("assistant", _text(fields, output)),
     )
-    read = {"id", "instruction", output, "system", "history", "images", *(() if given.strip() else ("input",))}
+    read = {"id", "instruction", output, "system", "history", "images", *(() if given.strip() else (about,))}
     return Parsed(messages, None, _rest(fields, read), None)
 
 
@@ -235,8 +268,9 @@ def _image_path(part: Fields, name: str) -> str:
     raise RowFault("E205", f'"{name}" has an image without a path')
 
 
-def _with_images(messages: tuple[Message, ...], images: object) -> tuple[Message, ...]:
+def _with_images(messages: tuple[Message, ...], fields: Fields) -> tuple[Message, ...]:
     """Give the files of an `images` column to the messages that mark a place for them."""
+    images = fields.get("images")
     if images is None or images == []:
         return messages
     if not isinstance(images, list) or not all(isinstance(i, str) and i for i in images):
@@ -252,18 +286,25 @@ def _with_images(messages: tuple[Message, ...], images: object) -> tuple[Message
     return tuple(placed)
 
 
-def _check_turns(messages: tuple[Message, ...], fields: Fields) -> None:
+def check_turns(messages: tuple[Message, ...], fields: Fields, allowed: Allowed) -> None:
     """Refuse what no chat template renders: no user, no answer at the end, two of one role in a row."""
     spoken = [m for m in messages if m.role != "system"]
-    if not spoken or not any(m.text.strip() or m.images for m in spoken if m.role == "user"):
+    if not spoken or not (allowed.empty or not is_empty(spoken)):
         raise RowFault("E203", "the instruction is empty")
+    if allowed.turns:
+        return
     if spoken[0].role == "assistant":
         raise RowFault("E204", "the conversation begins with the assistant; it must begin with the user")
-    if spoken[-1].role != "assistant":
+    if spoken[-1].role != "assistant" and not allowed.prompts:
         raise RowFault("E201", "the conversation does not end with a response of the assistant")
     twice = next((a.role for a, b in itertools.pairwise(spoken) if a.role == b.role), None)
     if twice and not _uses_tools(fields):
         raise RowFault("E204", f"two {twice} messages stand in a row; user and assistant must take turns")
+
+
+def is_empty(messages: Sequence[Message]) -> bool:
+    """Whether the user says nothing."""
+    return not any(m.text.strip() or m.images for m in messages if m.role == "user")
 
 
 def _uses_tools(fields: Fields) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from tunesift.errors import shown
@@ -27,6 +29,21 @@ class JsonFault(ValueError):
     def __init__(self, code: str, message: str, position: int = 0) -> None:
         super().__init__(message)
         self.code, self.message, self.position = code, message, position
+
+
+def folded(name: str) -> str:
+    """A name without what differs between two spellings of it: case, and the form of its accents."""
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
+
+
+def alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """The first two of these names that are one but for case or accents' form; None where all differ."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if (first := seen.get(folded(name))) is not None:
+            return first, name
+        seen[folded(name)] = name
+    return None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

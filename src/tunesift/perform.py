@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,9 +33,10 @@ from tunesift.errors import (
     TunesiftError,
     shown,
 )
-from tunesift.files import BrokenRow, Place, check_file, container_of, packing
+from tunesift.files import BrokenRow, Place, container_of
+from tunesift.inputs import check_apart, input_digest, path_as_text, path_of_text, room_needed
 from tunesift.methods.score import ScoreRecords
-from tunesift.reading import Reading, file_digest, read
+from tunesift.reading import read
 from tunesift.recipe import Recipe, as_json, check, command
 from tunesift.records import FailureKind, Record, Score
 from tunesift.report.collect import collect
@@ -61,10 +62,6 @@ from tunesift.writing import check_place, write_records
 
 FORMAT = 2
 """Version of the run folder."""
-ROOM = 2.5
-"""Bytes of a run's folder for each byte of its input; a bound, not a measurement."""
-PACKED = 8
-"""Bytes of text for each byte of a packed input; likewise."""
 _MADE = ("decisions.parquet", "quarantine.parquet", "report.html", "tables/*.parquet", "inputs/*.arrow")
 _LIBRARIES = ("tunesift", "numpy", "pyarrow", "pydantic", "torch", "transformers")
 
@@ -84,6 +81,8 @@ class Summary:
     worked: int
     """Items of all stages that were done now; the others were in the journal."""
     seconds: float
+    notes: Mapping[str, int] = field(default_factory=dict)
+    """What was read and is worth a word: how many of each."""
 
     @property
     def balance(self) -> str:
@@ -136,7 +135,7 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
     place = recipe.run_folder, recipe.execution
     with Run(*place, recipe.seed, recipe.max_failures, manner.progress, manner.stop) as run:
         began = time.monotonic()
-        manifest = _open_folder(recipe, file_digest(recipe.input) if recipe.input else None)
+        manifest = _open_folder(recipe, input_digest(recipe.input) if recipe.input else None)
         run.retry(manner.retry_failed)
         if (done := _finished(recipe, manifest["run_id"])) is not None:
             return done
@@ -151,7 +150,8 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
         failpoint("output.written")
         worked, seconds = sum(s.worked for s in run.stages), time.monotonic() - began
         summary = Summary(manifest["run_id"], run.folder, recipe.output, run.folder / "report.html", balance,
-                          _reasons(result, data), worked, seconds)  # fmt: skip
+                          _reasons(result, data), worked, seconds,
+                          data.source.notes if data.source else {})  # fmt: skip
         _write_report(summary)
         failpoint("report.written")
         write_json(run.folder / "result.json", _as_result(summary, run))
@@ -162,9 +162,7 @@ def _check_paths(recipe: Recipe) -> None:
     container_of(recipe.output)
     if recipe.input is None:
         raise RecipeError("input: is not given; name the file to read.")
-    check_file(recipe.input)
-    if os.path.realpath(recipe.input) == os.path.realpath(recipe.output):
-        raise RecipeError(f"E701 output: {recipe.output} is the input itself; write to another file.")
+    check_apart(recipe.input, recipe.output, recipe.run_folder)
     if os.path.lexists(recipe.output) and not _is_ours(recipe):
         raise CannotCreate(f"{recipe.output}: exists already; choose another output, or remove it.")
     check_place(recipe.output)
@@ -175,8 +173,7 @@ def _check_room(recipe: Recipe) -> None:
     assert recipe.input is not None  # _check_paths refuses a recipe without one
     if (recipe.run_folder / "inputs" / "source.json").exists():
         return
-    packed = PACKED if packing(recipe.input) or recipe.input.suffix == ".parquet" else 1
-    need, free = int(ROOM * packed * recipe.input.stat().st_size), disk_usage(recipe.run_folder).free
+    need, free = room_needed(recipe.input), disk_usage(recipe.run_folder).free
     if need > free:
         raise CannotCreate(f"{recipe.run_folder}: may need {need / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB; "
                            "make room, or say --yes to try.")  # fmt: skip
@@ -202,13 +199,13 @@ def _is_ours(recipe: Recipe) -> bool:
     path = recipe.run_folder / "run.json"
     if not path.exists():
         return False
-    return os.path.realpath(str(read_json(path)["recipe"]["output"])) == os.path.realpath(recipe.output)
+    return os.path.realpath(path_of_text(read_json(path)["recipe"]["output"])) == os.path.realpath(recipe.output)
 
 
 def _open_folder(recipe: Recipe, sha256: str | None) -> dict[str, Any]:  # Any: run.json
     """The folder's run.json, written if it is new; raises `ResumeError` where it holds another run."""
-    path = recipe.run_folder / "run.json"
-    new: dict[str, Json] = {"settings": semantic(recipe), "input": {"path": str(recipe.input), "sha256": sha256}}
+    path, input = recipe.run_folder / "run.json", recipe.input or Path()
+    new: dict[str, Json] = {"settings": semantic(recipe), "input": {"path": path_as_text(input), "sha256": sha256}}
     if not path.exists():
         id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
         run = {"format": FORMAT, "run_id": id, "created": time.strftime("%Y-%m-%d %H:%M:%S"), "versions": _versions(),
@@ -248,7 +245,8 @@ def _finished(recipe: Recipe, run_id: str) -> Summary | None:
     if found != old["output"]["sha256"]:
         raise CannotCreate(f"{recipe.output}: was changed after the run wrote it; choose another output, or remove it.")
     report = recipe.run_folder / "report.html"
-    return Summary(run_id, recipe.run_folder, recipe.output, report, old["counts"], old["reasons"], 0, 0.0)
+    return Summary(run_id, recipe.run_folder, recipe.output, report, old["counts"], old["reasons"], 0, 0.0,
+                   old["notes"])  # fmt: skip
 
 
 def _read_input(recipe: Recipe, folder: Path) -> Dataset[Record]:
@@ -260,15 +258,15 @@ def _read_input(recipe: Recipe, folder: Path) -> Dataset[Record]:
     with storage_errors(folder):
         refuse_link(folder)
         make_folder(folder)
-    reading = Reading(recipe.format, recipe.duplicate_ids, recipe.max_bad, recipe.limit)
     with storage_errors(folder):
-        data = read(recipe.input, Record, reading, folder)
+        data = read(recipe.input, Record, recipe.reading, folder)
         for path in folder.glob("*.arrow"):
             sync(path)
     assert data.source is not None  # read() always says what it read
     broken = [{**dataclasses.asdict(b), "raw": base64.b64encode(b.raw).decode()} for b in data.source.broken]
     fields: dict[str, Any] = {
         **dataclasses.asdict(data.source),
+        "path": path_as_text(recipe.input),
         "broken": broken,
         "left_out": data.left_out(),
     }  # Any: JSON
@@ -372,12 +370,13 @@ def _as_result(summary: Summary, run: Run) -> dict[str, Json]:
         for s in run.stages
     ]
     with storage_errors(summary.output):
-        output: Json = {"path": str(summary.output), "sha256": digest(summary.output)}
+        output: Json = {"path": path_as_text(summary.output), "sha256": digest(summary.output)}
     with storage_errors(summary.folder):
         made = sorted(p for pattern in _MADE for p in summary.folder.glob(pattern))
         files: Json = {p.relative_to(summary.folder).as_posix(): digest(p) for p in made}
     return {"run_id": summary.run_id, "counts": dict(summary.counts), "reasons": dict(summary.reasons),
-            "stages": stages, "seconds": round(summary.seconds, 3), "output": output, "files": files}  # fmt: skip
+            "notes": dict(summary.notes), "stages": stages, "seconds": round(summary.seconds, 3),
+            "output": output, "files": files}  # fmt: skip
 
 
 def _versions() -> dict[str, Json]:

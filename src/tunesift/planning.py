@@ -12,7 +12,7 @@ import numpy as np
 
 from tunesift.errors import RecipeError
 from tunesift.models.transformers import local_folder
-from tunesift.reading import Reading, read
+from tunesift.reading import read
 from tunesift.recipe import Recipe
 from tunesift.records import Record
 from tunesift.running.result import Planned
@@ -44,7 +44,7 @@ def plan(recipe: Recipe) -> Plan:
     """Read the data, ask the method for its stages, estimate; nothing is loaded, called or written."""
     if recipe.input is None:
         raise RecipeError("input: is not given; name the file to read.")
-    data = read(recipe.input, Record, Reading(recipe.format, recipe.duplicate_ids, recipe.max_bad, recipe.limit))
+    data = read(recipe.input, Record, recipe.reading)
     size = sum(len(m.text.encode()) for record in data for m in record.messages)
     tokens = int(size / BYTES_PER_TOKEN)
     stages = tuple(recipe.method.plan(len(data)))

@@ -1,15 +1,14 @@
-"""From a file of instruction data to a dataset, with every row that could not be read set aside and counted."""
+"""From files of instruction data to a dataset, with every row that could not be read set aside and counted."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import tempfile
 import weakref
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,28 @@ import orjson
 
 from tunesift.datasets import Dataset, DatasetWriter, Row, Source
 from tunesift.errors import DataError, shown
-from tunesift.files import KEPT_RAW, BrokenRow, Place, RawRow, read_rows
-from tunesift.formats import FORMATS, Format, RowFault, parse_row, preference_of, recognise, record_of
+from tunesift.files import KEPT_RAW, BrokenRow, Place, RawRow, container_of, read_rows
+from tunesift.formats import (
+    FORMATS,
+    Allowed,
+    Format,
+    Parsed,
+    RowFault,
+    check_turns,
+    is_empty,
+    parse_row,
+    preference_of,
+    recognise,
+    record_of,
+)
+from tunesift.images import Images
+from tunesift.inputs import home_of, input_digest, input_files, names_of
+from tunesift.json_text import folded
+from tunesift.notes import EMPTY, TURNS, Notes
 from tunesift.records import Preference, Record
 
 DuplicateIds = Literal["refuse", "first", "suffix"]
+Lenience = Literal["refuse", "accept"]
 
 _TRIED = 100
 """Rows looked at to recognise a format."""
@@ -32,6 +48,7 @@ _MANY = 10
 """Broken rows from which on their share counts, so that a small file may have one."""
 _WATCHED = 1000
 """Rows at the start of a file in which the share of broken ones is watched."""
+_ID_TYPES: dict[type, str] = {str: "texts", int: "whole numbers", float: "fractions", bool: "true or false"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,30 +64,39 @@ class Reading:
     """Fraction of the first 1,000 rows that may be broken."""
     limit: int | None = None
     """Number of rows to read; None for all."""
+    empty: Lenience = "refuse"
+    """What becomes of a row whose instruction is empty."""
+    turns: Lenience = "refuse"
+    """What becomes of a conversation whose turns are out of order."""
+    truncated: Lenience = "refuse"
+    """What becomes of a compressed file that is cut off; its rows before the cut can be read."""
+    prompts: bool = False
+    """Whether rows may have no response yet, because a model is to write it."""
 
 
 def read_dataset(path: str | Path, *, format: Format | None = None, duplicate_ids: DuplicateIds = "refuse",
-                 limit: int | None = None) -> Dataset[Record]:  # fmt: skip
-    """The records of a JSON, JSON Lines (also .gz, .zst) or Parquet file; of a preference file, its chosen answers.
+                 limit: int | None = None, prompts: bool = False) -> Dataset[Record]:  # fmt: skip
+    """The records of a file, of the files of a folder, or of those that fit a pattern such as `data/*.parquet`.
 
-    Broken rows are in `.source.broken`. Raises `DataError` where the file as a whole cannot be read.
+    JSON, JSON Lines, CSV, TSV (each also .gz, .zst) or Parquet; of a preference file, its chosen answers. With
+    `prompts`, rows need no response. Broken rows are in `.source.broken`, and what else is worth a word in
+    `.source.notes`. Raises `DataError` where the input as a whole cannot be read.
     """
-    return read(Path(path), Record, Reading(format, duplicate_ids, limit=limit))
+    return read(Path(path), Record, Reading(format, duplicate_ids, limit=limit, prompts=prompts))
 
 
 def read_preferences(path: str | Path, *, limit: int | None = None) -> Dataset[Preference]:
-    """The preference pairs of a file; raises `DataError` where it holds none."""
+    """The preference pairs of a file, a folder or a pattern; raises `DataError` where it holds none."""
     return read(Path(path), Preference, Reading("preference", limit=limit))
 
 
 def read(path: Path, kind: type[Row], reading: Reading, into: Path | None = None) -> Dataset[Row]:
-    """Read a file into memory-mapped Arrow in the folder `into`, or in a temporary one that goes with the dataset."""
+    """Read an input into memory-mapped Arrow in the folder `into`, or in a temporary one that goes with the dataset."""
+    digest = input_digest(path)
     folder = Path(tempfile.mkdtemp(prefix="tunesift-")) if into is None else into
-    before = path.stat().st_mtime_ns if path.exists() else 0
-    reader = _Reader(path, kind, reading, DatasetWriter(folder))
     try:
-        data = reader.read()
-        if path.stat().st_mtime_ns != before:
+        data = _Reader(path, kind, reading, DatasetWriter(folder)).read(digest)
+        if input_digest(path) != digest:
             raise DataError(f"E118 {path}: the file changed while it was read; start again when it is complete.")
     except BaseException:
         if into is None:
@@ -81,95 +107,137 @@ def read(path: Path, kind: type[Row], reading: Reading, into: Path | None = None
     return data
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal; raises `DataError` where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"E119 {path}: cannot be read ({error.strerror}); check the file's permissions.") from error
+_Row = tuple[int, RawRow | BrokenRow]
+"""The number of a row's file, and the row."""
 
 
 class _Reader(Generic[Row]):
-    """One pass over one file."""
+    """One pass over the files of an input."""
 
     def __init__(self, path: Path, kind: type[Row], reading: Reading, writer: DatasetWriter) -> None:
         self.path, self.kind, self.reading, self.writer = path, kind, reading, writer
-        self.broken: list[BrokenRow] = []
+        self.files = input_files(path)
+        self.names = names_of(self.files)
+        self.notes = Notes()
+        self.images = Images(home_of(self.files), self.notes.counts)
+        self.allowed = Allowed(reading.empty == "accept", reading.turns == "accept", reading.prompts)
+        self.broken: list[tuple[int, BrokenRow]] = []
         self.rows = 0
-        self.own_ids: set[type] = set()
+        self.columns: dict[str, str] = {}
+        self.known: set[str] = set()
+        self.own_ids: dict[str, Place] = {}
         self.made = 0
         self.without_id = array("q")
         self.twins: list[tuple[str, int, int]] = []
 
-    def read(self) -> Dataset[Row]:
-        with closing(read_rows(self.path)) as all_rows:
+    def read(self, digest: str) -> Dataset[Row]:
+        with closing(self._all_rows()) as all_rows:
             rows = itertools.islice(all_rows, self.reading.limit)
-            head = list(itertools.islice(rows, _TRIED))
-            format = self.reading.format or self._recognise(head)
-            for row in itertools.chain(head, rows):
-                self._take(row, format)
+            head: list[_Row] = []
+            format = self.reading.format or self._recognise(rows, head)
+            for file, row in itertools.chain(head, rows):
+                self._take(file, row, format)
         if self.rows == len(self.broken):
             raise DataError(self._no_records())
         self._check_share(whole=True)
-        source = Source(str(self.path), format, file_digest(self.path), self.path.stat().st_size, self.rows)
+        size = sum(file.stat().st_size for file in self.files)
+        source = Source(str(self.path), format, digest, size, self.rows, files=self.names, notes=self.notes.told())
         data = self.writer.finish(self.kind, self._twin, source)
+        places = [Place(self.names[data._store.file(number)], line) for _, number, line in self.twins]
         if self.twins and self.reading.duplicate_ids == "refuse":
-            raise DataError(self._twice())
-        for id, number, line in self.twins:
-            place, message = Place(self.path.name, line, 0), f'another record has the id "{shown(id)}" too'
-            self.broken.append(BrokenRow(place, "E208", message, data._store.raw(number)[:KEPT_RAW]))
-        data.source = dataclasses.replace(source, broken=tuple(sorted(self.broken, key=lambda b: b.place.line)))
+            raise DataError(self._twice(places[0]))
+        for (id, number, _), place in zip(self.twins, places, strict=True):
+            message = f'another record has the id "{shown(id)}" too'
+            broken = BrokenRow(place, "E208", message, data._store.raw(number)[:KEPT_RAW])
+            self.broken.append((data._store.file(number), broken))
+        in_order = sorted(self.broken, key=lambda b: (b[0], b[1].place.line))
+        data.source = dataclasses.replace(source, broken=tuple(row for _, row in in_order))
         return data
 
-    def _recognise(self, head: Iterable[RawRow | BrokenRow]) -> Format:
-        sound = [row for row in head if isinstance(row, RawRow)]
-        for row in sound:
-            if found := recognise(row.fields):
+    def _all_rows(self) -> Generator[_Row]:
+        """Every row of every file, with the file's number."""
+        truncated = self.reading.truncated == "accept"
+        for number, (path, name) in enumerate(zip(self.files, self.names, strict=True)):
+            for row in read_rows(path, name, self.notes.counts, truncated):
+                yield number, row
+
+    def _recognise(self, rows: Iterator[_Row], head: list[_Row]) -> Format:
+        """The format of the first row that has one; the rows that were taken to find it go into `head`."""
+        for file, row in itertools.islice(rows, _TRIED):
+            head.append((file, row))
+            if isinstance(row, RawRow) and (found := recognise(row.fields, self.reading.prompts)):
                 return found
+        sound = [row for _, row in head if isinstance(row, RawRow)]
         if not sound:
-            self.broken = [row for row in head if isinstance(row, BrokenRow)]
+            self.broken = [(file, row) for file, row in head if isinstance(row, BrokenRow)]
             raise DataError(self._no_records())
         place, names = sound[0].place, shown(", ".join(sound[0].fields))
+        if container_of(self.files[0]) in ("csv", "tsv"):
+            raise DataError(f"E114 {self.names[0]}: its first row must name the columns, such as instruction,output; "
+                            f"it has {names}.")  # fmt: skip
         raise DataError(f"E201 {place}: fields are {names or 'none'}, no format we know; give --format, one of "
                         f"{', '.join(FORMATS)}.")  # fmt: skip
 
     def _no_records(self) -> str:
         if not self.broken:
             return f"E101 {self.path}: the file has no records; give a file with at least one."
-        first = self.broken[0]
+        first = self.broken[0][1]
         return (f"E105 {self.path}: none of its rows is a record; the first, {first.place}: {first.message}; give one "
                 "record a line, or one JSON array.")  # fmt: skip
 
-    def _take(self, row: RawRow | BrokenRow, format: Format) -> None:
+    def _take(self, file: int, row: RawRow | BrokenRow, format: Format) -> None:
         self.rows += 1
         if isinstance(row, RawRow):
+            self._check_names(row)
             try:
-                self._add(row, format)
+                self._add(file, row, format)
             except RowFault as fault:
                 row = BrokenRow(row.place, fault.code, fault.message, (row.raw or _as_json(row.fields))[:KEPT_RAW])
         if isinstance(row, BrokenRow):
-            self.broken.append(row)
+            self.broken.append((file, row))
             self._check_share()
 
-    def _add(self, row: RawRow, format: Format) -> None:
-        parsed = parse_row(row.fields, format)
-        if parsed.own_id is not None:
-            self.own_ids.add(type(row.fields["id"]))
+    def _check_names(self, row: RawRow) -> None:
+        """Refuse what concerns the whole input: columns of almost one name, ids of two types."""
+        for name in [n for n in row.fields if n not in self.known]:
+            if (other := self.columns.setdefault(folded(name), name)) != name:
+                raise DataError(f'E207 {row.place}: the columns "{shown(other)}" and "{shown(name)}" are one but for '
+                                "case or accents; rename one.")  # fmt: skip
+            self.known.add(name)
+        if (kind := _ID_TYPES.get(type(row.fields.get("id")))) is not None:
+            self.own_ids.setdefault(kind, row.place)
             if len(self.own_ids) > 1:
-                raise DataError(f"E209 {row.place}: ids are texts in one record and numbers in another; make them one.")
-        else:
-            self.without_id.append(self.made)
+                said = f"ids are {' in one record and '.join(self.own_ids)} in another"
+                raise DataError(f"E209 {row.place}: {said}; make them one.")
+
+    def _add(self, file: int, row: RawRow, format: Format) -> None:
+        parsed = parse_row(row.fields, format, self.allowed)
+        for message in parsed.messages:
+            if message.images:
+                self.images.check(message.images)
         made: Record | Preference = record_of(parsed) if self.kind is Record else preference_of(parsed)
-        self.writer.add(made, row.place.line, row.raw)
+        if parsed.own_id is None:
+            self.without_id.append(self.made)
+        self.writer.add(made, row.place.line, row.raw, file)
         self.made += 1
+        self.notes.take(parsed)
+        self._note_lenience(parsed, row)
+
+    def _note_lenience(self, parsed: Parsed, row: RawRow) -> None:
+        if self.allowed.empty and is_empty(parsed.messages):
+            self.notes.counts[EMPTY] += 1
+        if self.allowed.turns:
+            try:
+                check_turns(parsed.messages, row.fields, Allowed(empty=True, prompts=self.allowed.prompts))
+            except RowFault:
+                self.notes.counts[TURNS] += 1
 
     def _check_share(self, whole: bool = False) -> None:
         """Stop where too many rows are broken: of the first thousand, or of the whole file if it has fewer."""
         counted = self.rows if whole else _WATCHED if self.rows < _TRIED else max(self.rows, _TRIED)
         many = len(self.broken) >= _MANY and len(self.broken) > self.reading.max_bad * counted
         if many and self.rows <= _WATCHED:
-            first = self.broken[0]
+            first = self.broken[0][1]
             raise DataError(f"E199 {self.path}: {len(self.broken)} of the first {self.rows} rows are broken; first, "
                             f"{first.place}: {first.message}; raise max_bad to go on without them.")  # fmt: skip
 
@@ -180,11 +248,10 @@ class _Reader(Generic[Row]):
         self.twins.append((id, row, line))
         return False
 
-    def _twice(self) -> str:
+    def _twice(self, place: Place) -> str:
         names = list(dict.fromkeys(id for id, _, _ in self.twins))
         said = "an id stands" if len(names) == 1 else f"{len(names)} ids stand"
         said = f"{said} more than once, {shown(', '.join(names[:10]))}"
-        place = f"{self.path.name}:{self.twins[0][2]}"
         return f"E208 {place}: {said}; make ids unique, or set duplicate_ids=first or suffix."
 
 

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 from tunesift.catalogue import AnyExecutor, AnyMethod
 from tunesift.errors import RecipeError, shown
 from tunesift.formats import Format
-from tunesift.reading import DuplicateIds
+from tunesift.inputs import path_as_text, path_of_text
+from tunesift.reading import DuplicateIds, Lenience, Reading
 from tunesift.running.local import Local
 from tunesift.settings import INCIDENTAL, Json, Settings, canonical
 
@@ -30,17 +32,32 @@ MAX_BYTES = 2**20
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
+def _path(value: object) -> Path:
+    if not isinstance(value, str | Path):
+        raise PydanticCustomError("path_type", "Input is not a valid path")
+    return path_of_text(value) if isinstance(value, str) else value
+
+
+Named = Annotated[
+    Path,
+    PlainValidator(_path, json_schema_input_type=Path),
+    PlainSerializer(path_as_text, return_type=str, when_used="json"),
+]
+"""A path by any name that a file can have."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Settings):
     """Settings of a whole run."""
 
     method: AnyMethod
     """What is done."""
-    output: Annotated[Path, INCIDENTAL]
-    """Where the result goes; the ending says how: .json, .jsonl (also .gz, .zst) or .parquet."""
-    input: Annotated[Path | None, INCIDENTAL] = None
-    """None for methods that make data from nothing. A run knows its input by its bytes, not by its place."""
-    folder: Annotated[Path | None, INCIDENTAL] = None
+    output: Annotated[Named, INCIDENTAL]
+    """Where the result goes; the ending says how: .json, .jsonl, .csv, .tsv (also .gz, .zst) or .parquet."""
+    input: Annotated[Named | None, INCIDENTAL] = None
+    """A file, a folder of files, or a pattern such as data/*.parquet; None for methods that make data from nothing. A
+    run knows its input by its bytes, not by its place."""
+    folder: Annotated[Named | None, INCIDENTAL] = None
     """Where the run lives; beside the output, with the ending .run, when not given."""
     format: Format | None = None
     """Format of the input; None to recognise it."""
@@ -48,6 +65,12 @@ class Recipe(Settings):
     """What becomes of a record whose id another has: refuse the file, read the first only, or suffix an ordinal."""
     limit: int | None = None
     """Read only so many rows of the input."""
+    empty: Lenience = "refuse"
+    """What becomes of a row whose instruction is empty: it is set aside, or read."""
+    turns: Lenience = "refuse"
+    """What becomes of a conversation whose turns are out of order: it is set aside, or read."""
+    truncated: Lenience = "refuse"
+    """What becomes of a compressed input that is cut off: the run ends, or the rows before the cut are read."""
     execution: Annotated[AnyExecutor, INCIDENTAL] = field(default_factory=Local)
     """Where steps run."""
     seed: int = 0
@@ -58,6 +81,9 @@ class Recipe(Settings):
     """Fraction of the first 1,000 rows of the input that may be broken; nine may always be."""
 
     def __post_init__(self) -> None:
+        for name, path in (("output", self.output), ("folder", self.folder)):
+            if path and any("\udc80" <= c <= "\udcff" for c in str(path)):
+                raise RecipeError(f"{name}: {path_as_text(path)} is not valid UTF-8, which Arrow needs; rename it.")
         if self.limit is not None and self.limit < 1:
             raise RecipeError(f"limit: {self.limit} reads nothing; write the number of rows to read.")
         for name, path in (("input", self.input), ("output", self.output), ("folder", self.folder)):
@@ -66,6 +92,12 @@ class Recipe(Settings):
         for name, fraction in (("max_failures", self.max_failures), ("max_bad", self.max_bad)):
             if not 0 <= fraction <= 1:
                 raise RecipeError(f"{name}: {fraction:g} is not a fraction from 0 to 1; write 0.05 for 5 percent.")
+
+    @property
+    def reading(self) -> Reading:
+        """How the input is read."""
+        given = Reading(self.format, self.duplicate_ids, self.max_bad, self.limit)
+        return dataclasses.replace(given, empty=self.empty, turns=self.turns, truncated=self.truncated)
 
     @property
     def run_folder(self) -> Path:
@@ -90,7 +122,7 @@ def vetted(method: str) -> dict[str, Json]:
 
 def recipe_for(method: str, input: Path | None, output: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The vetted recipe of a method with input, output and overrides; settings of the method need no prefix."""
-    whole: dict[str, Json] = {"input": str(input) if input else None, "output": str(output)}
+    whole: dict[str, Json] = {"input": path_as_text(input) if input else None, "output": path_as_text(output)}
     names = {f.name for f in dataclasses.fields(Recipe)}
     full = [o if o.partition("=")[0].split(".")[0] in names else f"method.{o}" for o in overrides]
     return check(override(_filled({**vetted(method), **whole}), full), full)
@@ -158,7 +190,8 @@ def command(recipe: Recipe) -> str:
     """The command line that means this recipe: its method, and what differs from the method's vetted settings."""
     plain = recipe_for(recipe.method.kind, recipe.input, recipe.output)
     said = [s.removeprefix("method.") for s in _changes(plain, recipe, as_json(recipe), "")]
-    return shlex.join(["tunesift", recipe.method.kind, str(recipe.input), "-o", str(recipe.output), *said])
+    paths = [path_as_text(recipe.input or Path()), "-o", path_as_text(recipe.output)]
+    return shlex.join(["tunesift", recipe.method.kind, *paths, *said])
 
 
 def _changes(old: object, new: Settings, told: Mapping[str, Json], path: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tunesift.formats import (
     ANSWERS,
+    ANYTHING,
     IMAGE_PARTS,
     MEDIA_MARK,
     PROMPTS,
@@ -16,6 +17,7 @@ from tunesift.formats import (
     Format,
     RowFault,
     first_of,
+    given_name,
     parse_row,
     parse_turn,
 )  # fmt: skip
@@ -30,7 +32,7 @@ def write_row(record: Record, source: Fields, format: Format) -> Row:
     Raises `RowFault` where the fields have no place for what the record says now.
     """
     row = {**source, **_WRITERS[format](record, source)}
-    if parse_row(row, format).messages != record.messages:
+    if parse_row(row, format, ANYTHING).messages != record.messages:
         raise RowFault("E201", "its fields have no place for what the record says now")
     return row
 
@@ -48,10 +50,11 @@ def _alpaca(record: Record, source: Fields) -> Row:
 
 
 def _instruction(name: str, asked: str, source: Fields) -> Row:
-    given = source.get("input") or ""
+    about = given_name(source)
+    given = source.get(about) or ""
     if given.strip() and asked.endswith(f"\n\n{given}"):
         return {name: asked.removesuffix(f"\n\n{given}")}
-    return {name: asked, **({"input": ""} if given.strip() else {})}
+    return {name: asked, **({about: ""} if given.strip() else {})}
 
 
 def _pair(record: Record, source: Fields) -> Row:

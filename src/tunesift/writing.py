@@ -6,6 +6,7 @@ import base64
 import errno
 import gzip
 import itertools
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,12 +20,14 @@ import pyarrow.parquet as pq
 
 from tunesift.datasets import Dataset, Source
 from tunesift.errors import CannotCreate, DataError, DiskFull, StorageError, shown
-from tunesift.files import container_of, packing, parquet_batches, plain_rows
+from tunesift.files import container_of, packing
 from tunesift.formats import RowFault
+from tunesift.inputs import input_digest, input_files
 from tunesift.json_text import JsonFault, parse_json
-from tunesift.reading import file_digest
+from tunesift.parquet import parquet_batches, plain_rows, read_schema
 from tunesift.records import Record
 from tunesift.rewriting import write_row
+from tunesift.tables import table_lines
 
 _GROUP = 4096
 """Rows of one group of a Parquet file."""
@@ -41,14 +44,18 @@ def write_records(records: Sequence[Record], path: Path, origin: Dataset[Record]
 
     A record that `origin` holds unchanged keeps its bytes (in Parquet: its cells); another is written into the fields
     of the record whose id its own begins with (`a1b2~response` into `a1b2`). From Parquet to JSON, times become texts,
-    bytes base64, and numbers that are none null. Raises `CannotCreate` where the path cannot be written.
+    bytes base64, and numbers that are none null; to CSV, what is no text becomes JSON, and a text that a spreadsheet
+    would run as a formula gets a `'` before it. Raises `CannotCreate` where the path cannot be written.
     """
     if origin.source is None:
         raise DataError("the dataset was made in Python and has no format; read it from a file to write it back.")
     rows = _Rows(records, origin, origin.source, beside)
-    if rows.from_parquet and file_digest(rows.path) != origin.source.sha256:
+    if rows.from_parquet and input_digest(rows.path) != origin.source.sha256:
         raise DataError(f"E118 {rows.path}: the file changed since it was read; start again with another output.")
     with whole_or_nothing(path) as part:
+        if container_of(path) in ("csv", "tsv"):
+            _write_table(rows, part, path)
+            return
         if container_of(path) != "parquet":
             write_json_rows(rows.texts(), part, path)
             return
@@ -129,6 +136,15 @@ def write_json_rows(rows: Iterable[bytes], part: Path, path: Path) -> None:
             file.write(b"\n]\n")
 
 
+def _write_table(rows: _Rows, part: Path, path: Path) -> None:
+    """Walked once for the columns that any row has, and once to write them."""
+    names = list(dict.fromkeys(name for text in rows.texts() for name in orjson.loads(text)))
+    with _packed(part, path) as file:
+        if names:
+            delimiter = "," if container_of(path) == "csv" else "\t"
+            file.writelines(table_lines(map(orjson.loads, rows.texts()), names, delimiter))
+
+
 @contextmanager
 def _packed(part: Path, path: Path) -> Iterator[IO[bytes]]:
     with part.open("wb") as file:
@@ -150,7 +166,8 @@ class _Rows:
     ) -> None:
         self._records, self._origin, self._beside = records, origin, beside
         self.path, self._format = Path(source.path), source.format
-        self.from_parquet = container_of(self.path) == "parquet"
+        self.files = input_files(self.path)
+        self.from_parquet = container_of(self.files[0]) == "parquet"
 
     def texts(self) -> Iterator[bytes]:
         """The rows as JSON."""
@@ -174,19 +191,30 @@ class _Rows:
         return map(self._beside, self._records) if self._beside else iter(())
 
     def _taken(self) -> Iterator[tuple[pa.RecordBatch, list[tuple[Record, Record]]]]:
-        """Rows of a Parquet file, read forward once beside the records; both are in the same order."""
+        """Rows of Parquet files, read forward once beside the records; both are in the same order."""
         wanted = ((record, source_of(record.id, self._origin)) for record in self._records)
-        todo, before = next(wanted, None), 0
-        for batch in parquet_batches(self.path):
+        todo = next(wanted, None)
+        for file, before, batch in self._batches():
             pairs: list[tuple[Record, Record]] = []
             numbers: list[int] = []
-            while todo and (number := (self._origin.line(todo[1].id) or 0) - before - 1) < batch.num_rows:
+            while todo and (number := self._row_in(file, todo[1].id) - before) < batch.num_rows:
                 pairs.append(todo)
-                numbers.append(number)
+                numbers.append(int(number))
                 todo = next(wanted, None)
-            before += batch.num_rows
             if pairs:
                 yield _picked(batch, numbers), pairs
+
+    def _batches(self) -> Iterator[tuple[int, int, pa.RecordBatch]]:
+        """Batches with the number of their file and the rows of it that are before them."""
+        for file, path in enumerate(self.files):
+            before = 0
+            for batch in parquet_batches(path):
+                yield file, before, batch
+                before += batch.num_rows
+
+    def _row_in(self, file: int, id: str) -> float:
+        """Row of a record in this file, from 0; beyond its end where it stands in a later one."""
+        return (self._origin.line(id) or 0) - 1 if self._origin.file(id) == file else math.inf
 
     def _rewritten(self, batch: pa.RecordBatch, pairs: list[tuple[Record, Record]]) -> pa.RecordBatch:
         """The batch with the cells in which a record says something new; all others stay as they are."""
@@ -239,7 +267,7 @@ def _as_json(row: Fields) -> bytes:
 
 def _write_cells(rows: _Rows, part: Path) -> None:
     """Arrow to Arrow: the source's own columns, and columns for what stands beside."""
-    schema, more = pq.read_schema(rows.path), _schema_of(rows.beside())
+    schema, more = read_schema(rows.files[0]), _schema_of(rows.beside())
     for field in more:
         place = schema.get_field_index(field.name)
         schema = schema.append(field) if place < 0 else schema.set(place, field)

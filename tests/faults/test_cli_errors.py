@@ -82,27 +82,27 @@ FILES: dict[str, tuple[str, str | bytes | None, str]] = {
     "blank lines": ("b.jsonl", "\n  \n\n", "E101 b.jsonl: the file has no records; give a file with at least one."),
     "broken array": (
         "b.json", '[\n {"instruction": "x",\n  "output" "y"}\n]',
-        'E105 b.json: none of its rows is a record; the first, b.json:2: not valid JSON: expecting \':\' delimiter; give one '
+        'E105 b.json: none of its rows is a record; the first, b.json:2 (byte 3): not valid JSON: expecting \':\' delimiter; give one '
         "record a line, or one JSON array.",
     ),
     "broken lines": (
         "b.jsonl", '{"instruction": x}\n' * 30,
-        "E105 b.jsonl: none of its rows is a record; the first, b.jsonl:1: not valid JSON: expecting value; give one record "
+        "E105 b.jsonl: none of its rows is a record; the first, b.jsonl:1 (byte 0): not valid JSON: expecting value; give one record "
         "a line, or one JSON array.",
     ),
     "Latin-1": (
         "b.jsonl", '{"instruction": "é"}'.encode("latin-1"),
-        "E105 b.jsonl: none of its rows is a record; the first, b.jsonl:1: byte 17 is not valid UTF-8; save the file as "
+        "E105 b.jsonl: none of its rows is a record; the first, b.jsonl:1 (byte 0): byte 17 is not valid UTF-8; save the file as "
         "UTF-8; give one record a line, or one JSON array.",
     ),
     "strange fields": (
         "b.jsonl", '{"text": "x", "label": 1}',
-        "E201 b.jsonl:1: fields are text, label, no format we know; give --format, one of alpaca, sharegpt, messages, "
+        "E201 b.jsonl:1 (byte 0): fields are text, label, no format we know; give --format, one of alpaca, sharegpt, messages, "
         "prompt-completion, preference.",
     ),
     "strange ending": (
-        "b.csv", "a,b",
-        "E116 b.csv: the ending is not one we know; use .json, .jsonl, .parquet, or the first two with .gz or .zst.",
+        "b.txt", "a,b",
+        "E116 b.txt: the ending is not one we know; use .json, .jsonl, .csv, .tsv (also .gz, .zst) or .parquet.",
     ),
     "one id twice": (
         "b.jsonl", '{"id": "x", "prompt": "a", "completion": "b"}\n' * 2,
@@ -110,12 +110,12 @@ FILES: dict[str, tuple[str, str | bytes | None, str]] = {
     ),
     "no response": (
         "b.jsonl", '{"instruction": "x", "text": "y"}',
-        'E105 b.jsonl: none of its rows is a record; the first, b.jsonl:1: record has neither "output" nor "response"; its '
+        'E105 b.jsonl: none of its rows is a record; the first, b.jsonl:1 (byte 0): record has neither "output" nor "response"; its '
         "fields are instruction, text; give one record a line, or one JSON array.",
     ),
     "many broken rows": (
         "b.jsonl", LINES + "{\n" * 30,
-        "E199 b.jsonl: 30 of the first 50 rows are broken; first, b.jsonl:21: not valid JSON: the text ends too early; "
+        "E199 b.jsonl: 30 of the first 50 rows are broken; first, b.jsonl:21 (byte 1480): not valid JSON: the text ends too early; "
         "raise max_bad to go on without them.",
     ),
 }  # fmt: skip
@@ -289,8 +289,8 @@ def test_a_damaged_run_folder_says_so(tunesift: Command, select: Command, place:
     (place / "out.jsonl.run" / name).write_text('{"recipe": ')
     for told in (select("a.jsonl", "-o", "out.jsonl"), tunesift("inspect", "out.jsonl.run")):
         assert told.code == 74
-        assert told.sentence.startswith(f"out.jsonl.run/{name}: is damaged (")
-        assert told.sentence.endswith("delete the run folder to begin anew.")
+        said = "is damaged; restore it, or delete the run folder to begin anew."
+        assert told.sentence == f"out.jsonl.run/{name}: {said}"
 
 
 def test_after_a_failure_the_same_command_can_be_put_right(tunesift: Command, place: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_place_names_file_line_and_byte(tmp_path: Path, bom: bytes) -> None:
         for row in rows_of(tmp_path / name, content):
             assert content[row.place.byte :].startswith(row.raw)
             assert content[: row.place.byte].count(b"\n") + 1 == row.place.line
-            assert str(row.place) == f"{name}:{row.place.line}"
+            assert str(row.place) == f"{name}:{row.place.line} (byte {row.place.byte})"
 
 
 @pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r"])

@@ -18,7 +18,8 @@ from tunesift.formats import (
     recognise,
     record_of,
 )
-from tunesift.records import Message
+from tunesift.records import Message, Record
+from tunesift.rewriting import write_row
 
 Turn = tuple[str, str]
 
@@ -249,3 +250,15 @@ def test_what_a_message_quotes_is_short_and_escaped() -> None:
             parse_row(fields, "messages")
         assert caught.value.message.isprintable()
         assert len(caught.value.message) < 200
+
+
+def test_dollys_context_is_what_its_instruction_is_about() -> None:
+    row = {"instruction": "When?", "context": "In 1999.", "response": "1999.", "category": "closed_qa"}
+    assert recognise(row) == "alpaca"
+    assert [m.text for m in parse_row(row, "alpaca").messages] == ["When?\n\nIn 1999.", "1999."]
+    empty = {**row, "context": ""}
+    assert [m.text for m in parse_row(empty, "alpaca").messages] == ["When?", "1999."]
+    changed = Record("x", (Message("user", "Which year?\n\nIn 1999."), Message("assistant", "1999.")))
+    assert write_row(changed, row, "alpaca") == {**row, "instruction": "Which year?"}
+    other = Record("x", (Message("user", "Why?"), Message("assistant", "So.")))
+    assert write_row(other, row, "alpaca") == {**row, "instruction": "Why?", "context": "", "response": "So."}

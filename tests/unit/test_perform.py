@@ -119,5 +119,5 @@ def test_the_balance_counts_every_row_once(lines: Path, tmp_path: Path) -> None:
     assert sum(summary.reasons.values()) == 42
     told = [reason for reason in summary.reasons if reason.startswith("quarantined: E202, first at ")]
     assert len(told) == 1
-    assert told[0].endswith(':41: "output" must be a text, not a number')
+    assert told[0].endswith(': "output" must be a text, not a number')
     assert pq.read_table(summary.folder / "quarantine.parquet").num_rows == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,8 @@ import pytest
 
 from tunesift import DataError, Preference, Record, read_dataset, read_preferences
 from tunesift.formats import Format
-from tunesift.reading import Reading, file_digest, read
+from tunesift.inputs import file_digest
+from tunesift.reading import Reading, read
 
 
 def row(number: int, **more: Any) -> dict[str, Any]:
@@ -75,7 +77,7 @@ def test_a_format_can_be_forced(tmp_path: Path) -> None:
 def test_fields_of_no_format_are_named(tmp_path: Path) -> None:
     message = refused(write(tmp_path / "a.jsonl", [{"text": "x", "\x1b[31m": "y"}]))
     assert message.startswith(
-        "E201 a.jsonl:1: fields are text, \\x1b[31m, no format we know; give --format, one of alpaca"
+        "E201 a.jsonl:1 (byte 0): fields are text, \\x1b[31m, no format we know; give --format, one of alpaca"
     )
 
 
@@ -111,7 +113,7 @@ def test_more_than_a_few_broken_rows_stop_the_reading(tmp_path: Path, sound: int
     if stops:
         message = refused(path)
         assert message.startswith(
-            f"E199 {path}: {bad} of the first {sound + bad} rows are broken; first, a.jsonl:{sound + 1}: "
+            f"E199 {path}: {bad} of the first {sound + bad} rows are broken; first, a.jsonl:{sound + 1} (byte "
         )
         assert "max_bad" in message
         assert len(read(path, Record, Reading(max_bad=1.0))) == sound
@@ -135,7 +137,7 @@ def test_many_broken_rows_at_the_start_stop_the_reading_early(tmp_path: Path) ->
 def test_a_file_without_a_record_says_what_is_wrong_with_its_first_row(tmp_path: Path) -> None:
     message = refused(write(tmp_path / "a.jsonl", ["{'instruction': 'x'}"] * 300))
     assert message == (
-        f"E105 {tmp_path}/a.jsonl: none of its rows is a record; the first, a.jsonl:1: not valid JSON: expecting property "
+        f"E105 {tmp_path}/a.jsonl: none of its rows is a record; the first, a.jsonl:1 (byte 0): not valid JSON: expecting property "
         "name enclosed in double quotes; give one record a line, or one JSON array."
     )
     assert "E101" in refused(write(tmp_path / "b.jsonl", ["", "  "]))
@@ -217,12 +219,15 @@ def test_preferences_are_read_as_pairs(tmp_path: Path) -> None:
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tunesift import reading
 
-    def slow_digest(path: Path) -> str:
-        path.write_text(path.read_text() + json.dumps(row(9)) + "\n")
-        return "digest"
+    def slow(*how: Any) -> Any:
+        state = os.stat(path)
+        path.write_text(path.read_text().replace("Answer 1", "Answer 7"))
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))  # neither its time nor its size gives it away
+        return read_rows(*how)
 
     path = write(tmp_path / "a.jsonl", [row(1)])
-    monkeypatch.setattr(reading, "file_digest", slow_digest)
+    read_rows = reading.read_rows
+    monkeypatch.setattr(reading, "read_rows", slow)
     assert refused(path).startswith(f"E118 {path}: the file changed while it was read")
 
 

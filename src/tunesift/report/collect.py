@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from tunesift.datasets import Dataset, Source, open_dataset
 from tunesift.errors import RunError
+from tunesift.files import Place
 from tunesift.records import Record
 from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row
 from tunesift.running.fsio import read_json
@@ -86,6 +87,7 @@ def _facts(run: Mapping[str, Any], note: Mapping[str, Any]) -> tuple[tuple[str, 
         ("input", f"{note['path']} ({note['format']}, {note['rows']:,} rows)"),
         ("output", run["recipe"]["output"]),
     ]
+    facts += [("noted in the input", f"{count:,} {kind}") for kind, count in note["notes"].items()]
     facts += [(name, _told(value)) for name, value in method.items() if name != "kind"]
     return (*facts, ("seed", str(run["recipe"]["seed"])), ("version", str(run["versions"].get("tunesift", ""))))
 
@@ -159,6 +161,11 @@ def _row(decision: Mapping[str, Any], data: Dataset[Record], scored: _Scored | N
 def _broken(folder: Path) -> tuple[Broken, ...]:
     rows = pq.read_table(folder / "quarantine.parquet").slice(0, SHOWN).to_pylist()
     return tuple(
-        Broken(f"{r['file']}:{r['line']}", r["code"], r["message"], r["raw"][:MAX_TEXT].decode("utf-8", "replace"))
+        Broken(
+            str(Place(r["file"], r["line"], r["byte"])),
+            r["code"],
+            r["message"],
+            r["raw"][:MAX_TEXT].decode("utf-8", "replace"),
+        )
         for r in rows
     )
