@@ -8,7 +8,7 @@ import socket
 import time
 from pathlib import Path
 
-PATIENCE_S = 1.0
+PATIENCE_S = 1.8
 """Longest wait for a name: the first has the lock before it has written who it is, perhaps over a dead one's name."""
 
 
@@ -22,7 +22,7 @@ def told_holder(folder: Path) -> str:
                 return f"{folder} is being written by process {who['pid']} on {who['host']} since {who['since']}."
         except (OSError, ValueError, KeyError):
             pass  # it is not written yet
-        time.sleep(0.01)
+        time.sleep(0.05)
     return f"{folder} is being written by another process; wait, or stop it."
 
 
