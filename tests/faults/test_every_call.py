@@ -64,8 +64,8 @@ def fail_at(home: Path, k: int, error: int, *, stays: bool) -> str:
     assert disk.synced_after_failure == [], f"{where}: synced again after it had failed"
     if trouble is not None:
         reading = "input.jsonl" in disk.failed[0]
-        assert isinstance(trouble, DataError if reading else StorageError | CannotCreate), where
-        assert trouble.exit_code in ((65,) if reading else (73, 74)), where
+        assert isinstance(trouble, StorageError | CannotCreate) or (reading and isinstance(trouble, DataError)), where
+        assert trouble.exit_code in ((65, 73, 74) if reading else (73, 74)), where
         assert "\n" not in str(trouble), where
     live(home)
     return f"{type(trouble).__name__} {trouble.exit_code}" if trouble else "nothing"

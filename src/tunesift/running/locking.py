@@ -12,7 +12,7 @@ import filelock
 from tunesift.errors import CannotCreate, RunLocked, StorageError
 from tunesift.running.fsio import jot, make_folder, read_json, refuse_link
 
-PATIENCE_S = 1.0
+PATIENCE_S = 1.8
 """Longest wait for a name: the first has the lock before it has written who it is, perhaps over a dead one's name."""
 
 
@@ -51,7 +51,7 @@ def _held(folder: Path) -> str:
                 return f"{folder} is being written by process {who['pid']} on {who['host']} since {who['since']}."
         except (StorageError, KeyError):
             pass  # it is not written yet
-        time.sleep(0.01)
+        time.sleep(0.05)
     return f"{folder} is being written by another process; wait, or stop it."
 
 
