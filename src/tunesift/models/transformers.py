@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 import httpx
 
-from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable
+from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable, ParameterRefused
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
 from tunesift.models.likelihood import Segment, SpanEncoder, batches, losses
 from tunesift.records import Failure, Message, content_digest
@@ -62,7 +62,7 @@ class TransformersModel(Settings):
         """Losses of the spans, in order; a span that alone exceeds the device's memory is a Failure."""
         weights = _weights(self)
         encode = SpanEncoder(weights.tokenizer, self._limit(weights))
-        encoded = [_encoded(encode, span) for span in spans]
+        encoded = [encoded(encode, span) for span in spans]
         done: dict[int, TargetLoss | Failure] = {n: e for n, e in enumerate(encoded) if isinstance(e, Failure)}
         segments = {n: e for n, e in enumerate(encoded) if isinstance(e, Segment)}
         numbers = list(segments)
@@ -83,6 +83,10 @@ class TransformersModel(Settings):
 
     def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
         """One completion per conversation, in order; above temperature 0 each has a stream of its own."""
+        if sampling.schema is not None:
+            raise ParameterRefused(
+                "local weights cannot be held to a JSON schema; use an endpoint, or leave schema out."
+            )
         weights = _weights(self)
         return [weights.complete(conversation, sampling) for conversation in conversations]
 
@@ -150,7 +154,7 @@ class _Weights:
         import torch
         from transformers import GenerationConfig
 
-        said = _encoded(SpanEncoder(self.tokenizer, self.limit), Span(tuple(conversation), ""))
+        said = encoded(SpanEncoder(self.tokenizer, self.limit), Span(tuple(conversation), ""))
         if isinstance(said, Failure):
             raise ModelRefused(f"{said.message}; change the conversation, or use another model.")
         room = min(sampling.max_tokens, self.limit - len(said.ids))
@@ -211,7 +215,8 @@ class _Weights:
         return same
 
 
-def _encoded(encode: SpanEncoder, span: Span) -> Segment | Failure:
+def encoded(encode: SpanEncoder, span: Span) -> Segment | Failure:
+    """Tokens of a span; a Failure where the model's chat template takes no such conversation."""
     from jinja2 import TemplateError
 
     try:
@@ -276,6 +281,22 @@ def _load(name: str, revision: str | None, dtype: str, device: str) -> _Weights:
     if odd:  # transformers has drawn these at random
         raise ModelRefused(f'model "{name}" has no fitting weights for {odd[0]}; give a whole causal language model.')
     return _Weights(model.eval().to(where), tokenizer, where)
+
+
+@cache
+def tokenizer(name: str) -> Any:  # Any: transformers' own class
+    """The tokenizer of a folder or a hub id, without any weights."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtra('tokenizers need the "local" extra: pip install "tunesift[local]".') from error
+    folder = local_folder(name)
+    if folder is None:
+        _ask_hub(name)
+    try:
+        return transformers.AutoTokenizer.from_pretrained(str(folder or name), trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelRefused(f'tokenizer "{name}" cannot be loaded ({str(error).splitlines()[0][:160]}).') from error
 
 
 def _ask_hub(name: str) -> None:
