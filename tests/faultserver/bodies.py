@@ -10,6 +10,15 @@ from typing import Any
 ROW = re.compile(r"row=(\d+)")
 
 
+def marker(raw: bytes) -> str:
+    """The row that a request is about, as its text says, or its tokens where each is a byte; empty for a probe."""
+    found = ROW.search(raw.decode("utf-8", "replace"))
+    if found is None and b'"prompt":[[' in raw.replace(b" ", b""):
+        ids = json.loads(raw)["prompt"][0]
+        found = ROW.search(bytes(i for i in ids if i < 256).decode("latin-1"))
+    return found[1] if found else ""
+
+
 def number(*parts: object) -> float:
     """A number in [0, 1) that is always the same for the same parts."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:6], "big") / 2**48

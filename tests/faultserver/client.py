@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,11 @@ class FaultServer:
         return dict(self.post("/__bill")["billed"])
 
     def lines(self) -> list[dict[str, Any]]:
-        """The requests that are over, in the order in which they ended."""
+        """The requests that were made, in the order in which they ended; waits for those that have not."""
+        for _ in range(500):
+            if not self.post("/__state")["in_flight"]:
+                break
+            time.sleep(0.01)
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def rows(self) -> list[dict[str, Any]]:

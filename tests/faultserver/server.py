@@ -31,7 +31,7 @@ from collections import Counter, defaultdict, deque
 from pathlib import Path
 from typing import Any
 
-from faultserver.bodies import ROUTES, ROW, events, merged, number, spoiled
+from faultserver.bodies import ROUTES, events, marker, merged, number, spoiled
 from faultserver.files import Files
 
 Rule = dict[str, Any]
@@ -69,8 +69,7 @@ class Server:
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
         if path.startswith("/__"):
             return await self.control(path, raw, writer)
-        row = ROW.search(raw.decode("utf-8", "replace"))
-        mark = row[1] if row else ""
+        mark = marker(raw)
         key = (path, mark or hashlib.sha256(raw).hexdigest())
         self.attempts[key] += 1
         line: dict[str, Any] = {
@@ -81,7 +80,7 @@ class Server:
         self.in_flight += 1
         self.peak = max(self.peak, self.in_flight)
         try:
-            return await Reply(self, writer, line).send(method, headers, raw)
+            return await Reply(self, reader, writer, line).send(method, headers, raw)
         finally:
             self.in_flight -= 1
             line |= {"in_flight": self.in_flight, "seconds": time.monotonic() - line["at"]}
@@ -93,7 +92,8 @@ class Server:
             self.attempts.clear()
             self.recent.clear()
             self.slots.clear()
-        said = json.dumps({"billed": self.billed, "peak": self.peak, "connections": self.connections}).encode()
+        state = {"billed": self.billed, "peak": self.peak, "connections": self.connections, "in_flight": self.in_flight}
+        said = json.dumps(state).encode()
         if path == "/__script":
             self.peak, self.billed = 0, dict.fromkeys(self.billed, 0)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(said) + said)
@@ -127,8 +127,10 @@ def _range(value: Any) -> tuple[int, int]:
 class Reply:
     """One answer, sent as well or as badly as the script says."""
 
-    def __init__(self, server: Server, writer: asyncio.StreamWriter, line: dict[str, Any]) -> None:
-        self.server, self.writer, self.line = server, writer, line
+    def __init__(
+        self, server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: dict[str, Any]
+    ) -> None:
+        self.server, self.reader, self.writer, self.line = server, reader, writer, line
         self.do = server.rule(line)
 
     async def send(self, method: str, headers: dict[str, str], raw: bytes) -> bool:
@@ -136,7 +138,7 @@ class Reply:
         if "close" in do or ("rst" in do and "cut_at" not in do):
             return self.gone("rst" in do)
         if "hang" in do:
-            await asyncio.sleep(do["hang"])
+            await self.silence(do["hang"])
             return self.gone(False)
         limits = do.get("limits", {})
         refused = self.over(limits, len(raw) // 4)
@@ -217,7 +219,7 @@ class Reply:
         at, hang = self.do.get("hang_at", [len(body) + 1, 0])
         for start in range(0, len(body), size):
             if start + size > at:
-                await asyncio.sleep(hang)
+                await self.silence(hang)
             self.writer.write(body[start : start + size])
             try:
                 await self.writer.drain()
@@ -228,6 +230,14 @@ class Reply:
             self.line["client_closed"] = self.writer.is_closing()
             if pause:
                 await asyncio.sleep(pause)
+
+    async def silence(self, seconds: float) -> None:
+        """Send nothing for so long, or until the client has gone."""
+        try:
+            await asyncio.wait_for(self.reader.read(1), seconds)
+            self.line["client_closed"] = True
+        except TimeoutError:
+            pass
 
     def gone(self, reset: bool) -> bool:
         sock = self.writer.get_extra_info("socket")

@@ -43,7 +43,7 @@ class Fault(Exception):
         self.pause: float | None = None
         """Seconds that the endpoint asks us to wait."""
         self.answered = False
-        """Whether the endpoint said so itself, in a status or an error of its own: then nothing was billed."""
+        """Whether the endpoint said so by its status: then nothing was billed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +99,12 @@ def broken(error: TransportFault) -> Fault:
 
 def refusal(status: int, headers: Mapping[str, str], body: object) -> Fault:
     """The fault of an answer that is an error, by its status and by what it says."""
-    said = _said(body)
+    said, answered = _said(body), status != 200
     if status == 200:
         status = said.status or next((_STATUS[c] for c in sorted(said.codes) if c in _STATUS), 500)
     fault = _refusal(status, said, headers)
     fault.pause = asked_pause(headers) if status == 429 or status >= 500 else None
-    fault.answered = True
+    fault.answered = answered
     return fault
 
 

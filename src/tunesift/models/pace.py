@@ -26,7 +26,7 @@ BARREN_ROUNDS = 3
 """Rounds without one good answer after which nothing is sent but probes."""
 MOST_PROBE_WAIT_S = 30.0
 LONGEST_OUTAGE_S = 600.0
-"""Seconds without an answer after which the endpoint counts as gone."""
+"""Seconds without an answer to a probe after which the endpoint counts as gone."""
 EASED = 1.05
 """After a cut, requests leave no closer together than answers came in; then so much closer after each clean round. A
 limit on requests per minute is a rate, which a limit on those in flight only follows by overshooting."""
@@ -122,7 +122,7 @@ class Pace:
         elif signal == "trouble":
             self._troubled(now)
         elif signal == "alive":
-            self._barren, self._silent_since = 0, None
+            self._barren = 0
 
     def close_until(self, when: float) -> None:
         """Nobody sends before `when`."""
@@ -140,16 +140,15 @@ class Pace:
         """Send nothing but probes, the first at once, until one is answered."""
         if self._probe_at is None:
             self._probe_at, self._probe_wait = now, 1.0
-            self._silent_since = now if self._silent_since is None else self._silent_since
 
     def silence(self, now: float) -> float:
-        """Seconds since the first of the faults after which no good answer came; 0 where the last was good."""
+        """Seconds since the first probe that was not answered; 0 where the last one was."""
         return 0.0 if self._silent_since is None else now - self._silent_since
 
     def _answered(self, ticket: Ticket, now: float) -> None:
         self.good += 1
         self._recent.append(now)
-        self._barren, self._silent_since = 0, None
+        self._barren = 0
         if ticket.cuts != self.cuts:
             return
         self._round.seconds.append(now - ticket.began)
@@ -159,7 +158,6 @@ class Pace:
     def _troubled(self, now: float) -> None:
         self._round.clean = False
         self._barren += 1
-        self._silent_since = now if self._silent_since is None else self._silent_since
         if self._barren >= BARREN_ROUNDS * max(self.limit, LEAST_ROUND):
             self.suspect(now + 1.0)
 
@@ -173,6 +171,7 @@ class Pace:
             self._barren, self._round = 0, _Round(now)
         else:
             self.outages += 1
+            self._silent_since = now if self._silent_since is None else self._silent_since
             self._probe_at = now + self._probe_wait
             self._probe_wait = min(MOST_PROBE_WAIT_S, self._probe_wait * 2)
 

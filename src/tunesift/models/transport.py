@@ -89,6 +89,7 @@ class Wire:
         except IndexError:
             line = _Line(self._pool, checked=self._secure or self._way.insecure)
         url = httpcore.URL(self._way.url.rstrip("/") + path)
+        headers = [*headers, (b"Content-Length", str(len(body)).encode())]
         try:
             return line.send(httpcore.Request("POST", url, headers=headers, content=body), self._way.timeout_s)
         finally:
