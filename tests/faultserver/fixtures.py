@@ -12,14 +12,14 @@ from threading import Condition
 from typing import Any
 
 import pytest
-from faultserver.client import FaultServer, serving
 
+from faultserver.client import FaultServer, serving
 from tunesift import HttpModel
 from tunesift.models import endpoint
 from tunesift.models.books import SHELF, Asking, Attempt
 from tunesift.models.turnstile import Clock
 
-KEY = "sk-canary-8f3a+/=Z?q\"0d1e2f"
+KEY = 'sk-canary-8f3a+/=Z?q"0d1e2f'
 """A key with every character that some spelling of it changes."""
 _NAMES = count()
 

@@ -10,8 +10,8 @@ from typing import Literal, Protocol
 from tunesift.settings import Json
 
 Billed = Literal["exact", "counted", "unknown", "nothing"]
-"""exact: by the endpoint's own count; counted: it gave none that can be believed, ours is at least as large; unknown: it
-may have billed up to the bound; nothing: it refused, or was never reached."""
+"""exact: by the endpoint's own count; counted: it gave none that can be believed, ours is at least as large; unknown:
+it may have billed up to the bound; nothing: it refused, or was never reached."""
 
 
 @dataclass(frozen=True, slots=True)

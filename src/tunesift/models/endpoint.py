@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import json
-import logging
-import os
-import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from threading import Lock
 from typing import Generic, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
-from tunesift.errors import ModelRefused, ModelUnavailable, ParameterRefused, TunesiftError
-from tunesift.models.books import SHELF, Asking, Attempt, Usage, usage
-from tunesift.models.faults import Fault, broken, exhausted, refusal
+from tunesift.errors import ModelUnavailable, ParameterRefused, TunesiftError
+from tunesift.models.exchange import Exchanges, Place, key_of, name_of
+from tunesift.models.faults import Fault
 from tunesift.models.pace import Signal, Ticket
-from tunesift.models.replies import Reply, parsed, streamed
-from tunesift.models.transport import Answer, TransportFault, Way, Wire
+from tunesift.models.replies import Reply
 from tunesift.models.turnstile import LONGEST_PAUSE_S, Clock, Turnstile
 from tunesift.records import Failure
 from tunesift.settings import Json, canonical
@@ -35,23 +29,8 @@ CLOCK = Clock()
 
 Made = TypeVar("Made")
 
-_LOG = logging.getLogger(__name__)
 _SIGNALS: dict[str, Signal] = {"limited": "limited", "transient": "trouble", "protocol": "trouble", "row": "alive",
                                "final": "alive", "stale": "neutral", "ours": "neutral"}  # fmt: skip
-_NOT_SENT = ("refused", "unresolved", "certificate", "public", "files")
-_LEAST_SECRET = 12
-"""Characters of a key that is looked for in answers; "EMPTY" and the like are no secrets."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Which model, where, and how it is reached."""
-
-    way: Way
-    model: str
-    key_env: str | None
-    concurrency: int
-    pinned: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +68,9 @@ class Endpoint:
         self.turnstile = turnstile
         self.width: int | None = None
         """Numbers of a vector that this model gives, once one was seen."""
-        self._place, self._wire = place, Wire(place.way)
-        self._headers = [(b"Host", urlsplit(place.way.url).netloc.encode()), (b"Content-Type", b"application/json"),
-                         (b"Accept", b"application/json, text/event-stream"), (b"Accept-Encoding", b"gzip"),
-                         (b"User-Agent", b"tunesift")]  # fmt: skip
-        self._headers += [(b"Authorization", f"Bearer {key}".encode())] if key else []
-        self._secrets = _spellings(key) if key and len(key) >= _LEAST_SECRET else ()
+        self._exchanges = Exchanges(place, key, self._pause_when_used_up)
         self._proving, self._proved = Lock(), set[bytes]()
         self._windows = {"protocol": deque[bool](maxlen=WINDOW), "E634": deque[bool](maxlen=WINDOW)}
-        self._told: set[str] = set()
 
     def ask(self, call: Call[Made]) -> Made | Failure:
         """The answer to a call, or why this one call has none; raises `ModelError` where no call would have one."""
@@ -146,8 +119,8 @@ class Endpoint:
             if fault.blame == "final":
                 raise self.final(self._error(fault))
             if fault.blame == "row":
-                raise self.final(ParameterRefused(f"{self.name}: {fault.code} even a short request with these settings is "
-                                                  f"refused ({fault.message})."))  # fmt: skip
+                said = f"even a short request with these settings is refused: {fault.code} {fault.message}"
+                raise self.final(ParameterRefused(f"{self.name}: {said}; change them."))
             if fault.blame == "limited":
                 self._limited(fault)
                 continue
@@ -213,8 +186,8 @@ class Endpoint:
             self._find_out(call, epoch)
             if self._renew(tries):
                 return None
-        return Failure("unanswered", f"{fault.code} no answer in {tries.transient} attempts, while others were answered "
-                       f"(the last: {fault.message})")  # fmt: skip
+        said = f"{fault.code} no answer in {tries.transient} attempts, while others were answered"
+        return Failure("unanswered", f"{said} (the last: {fault.message})")
 
     def _renew(self, tries: _Tries) -> bool:
         """Begin to count anew where the endpoint answered nobody meanwhile: an outage is no row's fault."""
@@ -238,16 +211,19 @@ class Endpoint:
         if not self.turnstile.pause(fault.pause):
             raise self.final(self._patience_ends(fault))
 
+    def _pause_when_used_up(self, seconds: float) -> None:
+        self.turnstile.pause(min(seconds, LONGEST_PAUSE_S), limited=False)
+
     def _patience_ends(self, fault: Fault) -> ModelUnavailable:
-        return ModelUnavailable(f"{self.name}: {fault.code} asks for a pause of {fault.pause or 0:.0f} s after one of an hour; "
-                                "start the same command again later.")  # fmt: skip
+        asked = f"{fault.code} asks for a pause of {fault.pause or 0:.0f} s after one of an hour"
+        return ModelUnavailable(f"{self.name}: {asked}; start the same command again later.")
 
     def _attempt(self, call: Call[Made], ticket: Ticket) -> Made | Fault:
-        return self._with(ticket, lambda: self._exchange(call.path, call.body, call.completion_bound, call.read))
+        return self._with(ticket, lambda: self._exchanges.once(call.path, call.body, call.completion_bound, call.read))
 
     def _attempt_probe(self, call: Call[Made], ticket: Ticket) -> Fault | None:
         made = self._with(
-            ticket, lambda: self._exchange(call.path, call.probe, PROBE_TOKENS, lambda r, _: call.check(r))
+            ticket, lambda: self._exchanges.once(call.path, call.probe, PROBE_TOKENS, lambda r, _: call.check(r))
         )
         return made if isinstance(made, Fault) else None
 
@@ -261,121 +237,19 @@ class Endpoint:
         finally:
             self.turnstile.leave(ticket, signal)
 
-    def _exchange(
-        self, path: str, body: dict[str, Json], bound: int, read: Callable[[Reply, int], Made]
-    ) -> Made | Fault:
-        """Send a request once; what it came to is entered in the books, whatever happens."""
-        raw = canonical(body)
-        asking = Asking(self.name, path, sha256(path.encode() + raw).hexdigest()[:32], len(raw), bound)
-        SHELF.reserve(asking)
-        exchange = _Exchange(asking, time.monotonic())
-        try:
-            reply = self._reply(self._wire.send(path, self._headers, raw))
-            exchange.replied(reply)
-            self._check_served(reply)
-            return read(reply, exchange.tokens.completion)
-        except TransportFault as error:
-            fault = broken(error)
-            exchange.failed(fault, sent=error.what not in _NOT_SENT)
-            return fault
-        except Fault as fault:
-            exchange.failed(fault, sent=True)
-            return fault
-        finally:
-            SHELF.settle(exchange.attempt())
-
-    def _reply(self, answer: Answer) -> Reply:
-        body = answer.body
-        for secret, mark in self._secrets:
-            body = body.replace(secret, mark)
-        kind = answer.headers.get("content-type", "")
-        if not 200 <= answer.status < 300:
-            raise refusal(answer.status, answer.headers, _leniently(body))
-        if (pause := exhausted(answer.headers)) is not None:
-            self.turnstile.pause(min(pause, LONGEST_PAUSE_S), limited=False)
-        if kind.startswith("text/event-stream"):
-            return streamed(body)
-        if "json" not in kind:
-            self._tell(
-                "type", f"{self.name}: its answers say that they are {kind[:40] or 'nothing'}; they are read as JSON"
-            )
-        return parsed(body)
-
-    def _check_served(self, reply: Reply) -> None:
-        served = reply.get("model")
-        if not isinstance(served, str) or served == self._place.model:
-            return
-        if self._place.pinned:
-            raise Fault("final", "E608", f'it was "{served[:60]}" that answered; write that as model, or take '
-                        "pin_served_model away")  # fmt: skip
-        self._tell(f"served {served}", f'{self.name}: it is "{served[:60]}" that answers')
-
     def _watch(self, fault: Fault | None) -> None:
         """Tell of a fault when it is first met; stop where the endpoint gives hardly anything else."""
         if fault is not None:
-            self._tell(fault.code, f"{self.name}: {fault.code} {fault.message}")
+            self._exchanges.tell(fault.code, f"{self.name}: {fault.code} {fault.message}")
         for name, window in self._windows.items():
             window.append(fault is not None and name in (fault.blame, fault.code))
             if fault is not None and len(window) == WINDOW and sum(window) > WINDOW_BAD:
                 final = ModelUnavailable if name == "protocol" else ParameterRefused
-                raise self.final(final(f"{self.name}: {sum(window)} of {WINDOW} answers were {fault.code} {fault.message}; "
-                                       "check url, model and settings."))  # fmt: skip
-
-    def _tell(self, what: str, message: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
-            _LOG.warning("%s", message)
+                said = f"{sum(window)} of {WINDOW} answers were like this: {fault.code} {fault.message}"
+                raise self.final(final(f"{self.name}: {said}; check url, model and settings."))
 
     def _error(self, fault: Fault) -> TunesiftError:
         return fault.final(f"{self.name}: {fault.code} {fault.message}.")
-
-
-@dataclass(slots=True)
-class _Exchange:
-    """What is known of a request that is under way."""
-
-    asking: Asking
-    began: float
-    tokens: Usage = field(default_factory=lambda: Usage(0, 0, "nothing"))
-    code: str = ""
-    served: str | None = None
-    _replied: bool = False
-
-    def replied(self, reply: Reply) -> None:
-        said = sum(len(json.dumps(c, ensure_ascii=False).encode(errors="replace")) for c in reply.get("choices") or [])
-        self.tokens = usage(reply.get("usage"), self.asking, said)
-        served = reply.get("model")
-        self.served, self._replied = served if isinstance(served, str) else None, True
-
-    def failed(self, fault: Fault, *, sent: bool) -> None:
-        self.code = fault.code
-        if sent and not fault.answered and not self._replied:
-            self.tokens = Usage(self.asking.prompt_bound, self.asking.completion_bound, "unknown")
-
-    def attempt(self) -> Attempt:
-        tokens = self.tokens
-        return Attempt(self.asking, self.code, tokens.billed, tokens.prompt, tokens.completion, self.served,
-                       time.monotonic() - self.began)  # fmt: skip
-
-
-def name_of(place: Place) -> str:
-    """A model and where it is, as messages name it."""
-    return f'"{place.model}" at {urlsplit(place.way.url).netloc}'
-
-
-def _leniently(body: bytes) -> object:
-    """What an error says, if that can be read at all."""
-    try:
-        return json.loads(body[: 2**16].decode("utf-8", "replace"))
-    except (ValueError, RecursionError):
-        return None
-
-
-def _spellings(key: str) -> tuple[tuple[bytes, bytes], ...]:
-    """Ways in which an answer might repeat a key, and marks of the same length."""
-    raw = key.encode()
-    found = {raw, raw[::-1], base64.b64encode(raw), quote(key, safe="").encode(), json.dumps(key)[1:-1].encode()}
-    return tuple((secret, b"*" * len(secret)) for secret in sorted(found))
 
 
 _MAKING = Lock()
@@ -385,7 +259,7 @@ _TURNSTILES: dict[tuple[str, bytes | None, str, Clock], Turnstile] = {}
 
 def endpoint(place: Place) -> Endpoint:
     """The one endpoint of this process for a place and the key that the environment has for it."""
-    key = _key(place)
+    key = key_of(place)
     known = sha256(key.encode()).digest() if key else None
     found = _ENDPOINTS.get((place, known, CLOCK))
     if found is not None:
@@ -396,15 +270,3 @@ def endpoint(place: Place) -> Endpoint:
         turnstile = _TURNSTILES.setdefault(shared, Turnstile(name_of(place), place.concurrency, CLOCK))
         turnstile.pace.most = max(turnstile.pace.most, place.concurrency)
         return _ENDPOINTS.setdefault((place, known, CLOCK), Endpoint(place, key, turnstile))
-
-
-def _key(place: Place) -> str | None:
-    if place.key_env is None:
-        return None
-    key = os.environ.get(place.key_env, "")
-    if not key:
-        raise ModelRefused(f"{name_of(place)}: the environment variable {place.key_env} is not set; put the key there.")
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise ModelRefused(f"{name_of(place)}: the environment variable {place.key_env} holds what is no key: a space, a "
-                           "line feed or a letter beyond ASCII.")  # fmt: skip
-    return key

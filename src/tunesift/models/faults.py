@@ -67,7 +67,8 @@ _STATUS = {
 """Status that an error named so would have had."""
 _QUOTA = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 _LONG = re.compile(
-    r"context.{0,20}(length|window|size)|maximum.{0,20}tokens|too many (input )?tokens|(prompt|input|request).{0,20} too (long|large)"
+    r"context.{0,20}(length|window|size)|maximum.{0,20}tokens|too many (input )?tokens|"
+    r"(prompt|input|request).{0,20} too (long|large)"
     r"|exceeds? the (available|max)",
     re.I,
 )
@@ -91,7 +92,7 @@ def broken(error: TransportFault) -> Fault:
         return Fault("final", "E602", f"its certificate is not accepted ({error.message}); where it is signed by an "
                      "authority of your own, name that in SSL_CERT_FILE and set trust_env: true")  # fmt: skip
     if error.what == "public":
-        return Fault("final", "E603", f"{error.message}, and http:// would show key and prompts to everybody on the way; "
+        return Fault("final", "E603", f"{error.message}, and http:// would show key and prompts to all on the way; "
                      "write https://, or set insecure: true", final=ParameterRefused)  # fmt: skip
     blame, code = _BROKEN[error.what]
     return Fault(blame, code, error.message)
@@ -112,17 +113,17 @@ def _refusal(status: int, said: _Said, headers: Mapping[str, str]) -> Fault:
     told = f"HTTP {status}" + (f', "{shown(said.message)}"' if said.message else "")
     if 300 <= status < 400:
         to = re.sub(r"^\w+://(?:[^/@]*@)?|[/?#].*$", "", headers.get("location", ""))
-        return Fault("final", "E601", f"{told}: it sends us on to {shown(to) or 'nowhere'}, where prompts are not sent; write "
-                     "that address as url if you trust it")  # fmt: skip
+        return Fault("final", "E601", f"{told}: it sends us on to {shown(to) or 'nowhere'}, where no prompt is sent; "
+                     "write that address as url if you trust it")  # fmt: skip
     if status in (401, 403):
-        return Fault("final", "E604", f"{told}: the key was refused; set the variable that key_env names to a valid key",
+        return Fault("final", "E604", f"{told}: the key was refused; put a valid one in the variable of key_env",
                      final=ModelRefused)  # fmt: skip
     if status == 402 or said.codes & _QUOTA:
-        return Fault("final", "E605", f"{told}: the account has no credit left; add some, and start the same command again",
-                     final=BudgetSpent)  # fmt: skip
+        return Fault("final", "E605", f"{told}: the account has no credit left; add some, and start the same "
+                     "command again", final=BudgetSpent)  # fmt: skip
     if status in (404, 405, 410):
-        return Fault("final", "E606", f"{told}: there is no such model or address; check model, and that url ends as the "
-                     "endpoint's documentation says, commonly in /v1")  # fmt: skip
+        return Fault("final", "E606", f"{told}: there is no such model or address; check model, and that url ends as "
+                     "the endpoint's documentation says, commonly in /v1")  # fmt: skip
     if status == 413 or (status == 429 and _LONG.search(said.message)):
         return Fault("row", "E633", f"the request is too large for the endpoint ({told})", failure="too-long")
     if status == 429:
@@ -140,8 +141,8 @@ def _bad_request(said: _Said, told: str) -> Fault:
     if said.codes & {"unknown_parameter", "unsupported_parameter", "unsupported_value"} or _PARAMETER.search(
         said.message
     ):
-        return Fault("final", "E607", f"{told}: it does not take {said.param or 'a parameter'}; leave that out, or use another "
-                     "endpoint", final=ParameterRefused)  # fmt: skip
+        return Fault("final", "E607", f"{told}: it does not take {said.param or 'a parameter'}; leave that out, or use "
+                     "another endpoint", final=ParameterRefused)  # fmt: skip
     return Fault("row", "E634", f"the endpoint refuses the request ({told})", failure="refused")
 
 
@@ -155,8 +156,8 @@ def _said(body: object) -> _Said:
     named = {str(found[k]).lower() for k in ("code", "type", "status") if found.get(k) is not None}
     numbers = [int(n) for n in named if n.isdecimal() and 300 <= int(n[:4]) < 600]
     param = found.get("param")
-    return _Said(message if isinstance(message, str) else str(message)[:500], frozenset(named), next(iter(numbers), None),
-                 shown(param) if isinstance(param, str) else "")  # fmt: skip
+    text = message if isinstance(message, str) else str(message)[:500]
+    return _Said(text, frozenset(named), next(iter(numbers), None), shown(param) if isinstance(param, str) else "")
 
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+)s)?(?:([\d.]+)ms)?", re.A)

@@ -2,8 +2,11 @@
 
 A server of your own, the embedder of a laptop, a vendor's teacher:
 
-    HttpModel(url="http://localhost:8000/v1", model="Qwen/Qwen3-8B", tokenizer="Qwen/Qwen3-8B")     # vllm serve Qwen/Qwen3-8B
-    HttpModel(url="http://localhost:11434/v1", model="nomic-embed-text")                # ollama pull nomic-embed-text
+    # vllm serve Qwen/Qwen3-8B
+    HttpModel(url="http://localhost:8000/v1", model="Qwen/Qwen3-8B", tokenizer="Qwen/Qwen3-8B")
+    # ollama pull nomic-embed-text
+    HttpModel(url="http://localhost:11434/v1", model="nomic-embed-text")
+    # export VENDOR_KEY=...
     HttpModel(url="https://api.vendor.com/v1", model="large-2026-05-01", key_env="VENDOR_KEY", concurrency=512)
 
 The key itself is read from the environment and stands nowhere else. The number of requests in flight follows what the
@@ -23,11 +26,12 @@ from urllib.parse import urlsplit
 
 from tunesift.errors import ParameterRefused, RecipeError, shown
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
-from tunesift.models.endpoint import PROBE_TOKENS, Call, Endpoint, Place, endpoint
+from tunesift.models.endpoint import PROBE_TOKENS, Call, Endpoint, endpoint
+from tunesift.models.exchange import Place
 from tunesift.models.faults import Fault
 from tunesift.models.likelihood import Segment, SpanEncoder
 from tunesift.models.replies import Reply, choices, completions, echoed, of_prompt, protocol, vectors
-from tunesift.models.transformers import encoded, tokenizer
+from tunesift.models.transformers import segment_of, tokenizer
 from tunesift.models.transport import Way
 from tunesift.records import Failure, Message
 from tunesift.settings import INCIDENTAL, Json, Settings
@@ -68,7 +72,7 @@ class HttpModel(Settings):
     """Have chat answers sent piece by piece, for proxies that close what is silent for long; they are read whole."""
     pin_served_model: Annotated[bool, INCIDENTAL] = False
     """Stop when an answer says that it comes from a model of another name."""
-    parameters: Mapping[str, Json] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON
     """Added to every request (`top_p`, `reasoning_effort`, `dimensions`); null leaves one of ours out (`seed`)."""
     tokens_name: Annotated[Literal["max_tokens", "max_completion_tokens"], INCIDENTAL] = "max_tokens"
     """What the endpoint calls the most tokens of a chat completion."""
@@ -84,7 +88,7 @@ class HttpModel(Settings):
     def __post_init__(self) -> None:
         _check_url(self.url, self.insecure)
         if self.key_env is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.key_env):
-            raise RecipeError("key_env: is no name of an environment variable in capital letters; write the variable's name, "
+            raise RecipeError("key_env: is no name of an environment variable in capital letters; write the name, "
                               "never the key itself.")  # fmt: skip
         for name in ("concurrency", "timeout_s", "max_length"):
             value = getattr(self, name)
@@ -110,10 +114,10 @@ class HttpModel(Settings):
         Raises `ParameterRefused` where the endpoint gives no log-probabilities of prompts.
         """
         if self.tokenizer is None:
-            raise ParameterRefused(f'"{self.model}": losses over http need the model\'s tokenizer; write its folder or hub id '
-                                   "as tokenizer, or use a transformers model.")  # fmt: skip
+            raise ParameterRefused(f'"{self.model}": losses over http need the model\'s tokenizer; write its folder '
+                                   "or hub id as tokenizer, or use a transformers model.")  # fmt: skip
         encode = SpanEncoder(tokenizer(self.tokenizer), self.max_length or 2**31)
-        found = [encoded(encode, span) for span in spans]
+        found = [segment_of(encode, span) for span in spans]
         asked = [n for n, s in enumerate(found) if isinstance(s, Segment) and s.start < len(s.ids) > 1]
         segments = [s for n in asked if isinstance(s := found[n], Segment)]
         lost = dict(zip(asked, _together(segments, self._lose), strict=True))
@@ -209,7 +213,7 @@ class HttpModel(Settings):
         try:
             read(choices(reply, 1)[0], (0, 1))
         except Fault as fault:
-            raise Fault("final", "E609", f"it gives no log-probabilities of prompts in the way of losses: {self.losses} "
+            raise Fault("final", "E609", f"it gives no log-probabilities of prompts by way of losses: {self.losses} "
                         f"({fault.message}); use the other way, vLLM, or a transformers model",
                         final=ParameterRefused) from None  # fmt: skip
 

@@ -62,7 +62,7 @@ class TransformersModel(Settings):
         """Losses of the spans, in order; a span that alone exceeds the device's memory is a Failure."""
         weights = _weights(self)
         encode = SpanEncoder(weights.tokenizer, self._limit(weights))
-        encoded = [encoded(encode, span) for span in spans]
+        encoded = [segment_of(encode, span) for span in spans]
         done: dict[int, TargetLoss | Failure] = {n: e for n, e in enumerate(encoded) if isinstance(e, Failure)}
         segments = {n: e for n, e in enumerate(encoded) if isinstance(e, Segment)}
         numbers = list(segments)
@@ -154,7 +154,7 @@ class _Weights:
         import torch
         from transformers import GenerationConfig
 
-        said = encoded(SpanEncoder(self.tokenizer, self.limit), Span(tuple(conversation), ""))
+        said = segment_of(SpanEncoder(self.tokenizer, self.limit), Span(tuple(conversation), ""))
         if isinstance(said, Failure):
             raise ModelRefused(f"{said.message}; change the conversation, or use another model.")
         room = min(sampling.max_tokens, self.limit - len(said.ids))
@@ -215,7 +215,7 @@ class _Weights:
         return same
 
 
-def encoded(encode: SpanEncoder, span: Span) -> Segment | Failure:
+def segment_of(encode: SpanEncoder, span: Span) -> Segment | Failure:
     """Tokens of a span; a Failure where the model's chat template takes no such conversation."""
     from jinja2 import TemplateError
 

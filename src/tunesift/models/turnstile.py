@@ -77,8 +77,9 @@ class Turnstile:
                 self._check(epoch)
                 now = self.clock.now()
                 if self.pace.broken and self.pace.silence(now) > LONGEST_OUTAGE_S:
-                    self._stop(ModelUnavailable(f"{self._name}: no answer for {LONGEST_OUTAGE_S / 60:.0f} minutes; start "
-                                                "the same command again when it is there."))  # fmt: skip
+                    minutes = LONGEST_OUTAGE_S / 60
+                    self._stop(ModelUnavailable(f"{self._name}: no answer for {minutes:.0f} minutes; start the same "
+                                                "command again when it is there."))  # fmt: skip
                     continue
                 wait = self.pace.wait(now)
                 if wait <= 0:
