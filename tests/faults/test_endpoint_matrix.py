@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from faultserver.client import FaultServer
-from faultserver.fixtures import Ledger, Make
+from faultserver.fixtures import Ledger, Make, spellings
 from tunesift import (
     BudgetSpent,
     Completion,
@@ -165,7 +166,10 @@ def routes(case: Case) -> list[str]:
 
 @pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize(("case", "route"), [pytest.param(c, r, id=f"{c}-{r}") for c in CASES for r in routes(c)])
-def test_every_fault_ends_in_its_class(case: Case, route: str, server: FaultServer, make: Make, ledger: Ledger) -> None:
+def test_every_fault_ends_in_its_class(
+    case: Case, route: str, server: FaultServer, make: Make, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
     do = [{k: v for k, v in action.items()} for action in case.do]
     if "F31" in case.name:
         do[0]["headers"] = {"Location": f"http://127.0.0.2:{server.other}/v1/chat/completions"}
@@ -174,6 +178,8 @@ def test_every_fault_ends_in_its_class(case: Case, route: str, server: FaultServ
     model.preflight() if route != "completion" else model.loss([Span("a", "b")])
     outcome = ended(lambda: ask(model, route))
     assert outcome == case.ends
+    told = f"{caplog.text} {outcome} {ledger} {model!r}"
+    assert not [s for s in spellings() if s in told], "a secret is told"
     seen = server.rows()
     assert len(seen) == case.attempts, seen
     assert {line["host"] for line in seen} == {"127.0.0.1"}, "nothing is ever posted elsewhere"

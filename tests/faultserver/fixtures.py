@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from threading import Condition
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -22,6 +24,12 @@ from tunesift.models.turnstile import Clock
 KEY = 'sk-canary-8f3a+/=Z?q"0d1e2f'
 """A key with every character that some spelling of it changes."""
 _NAMES = count()
+
+
+def spellings(key: str = KEY) -> list[str]:
+    """Ways in which a key could be written somewhere."""
+    coded = base64.b64encode(key.encode()).decode()
+    return [key, key[::-1], coded, quote(key, safe=""), quote(key), json.dumps(key)[1:-1]]
 
 
 class FastClock(Clock):

@@ -54,6 +54,7 @@ class _Tries:
     began: float
     outages: int
     good: int
+    """Good answers that the endpoint had given to anybody by the last attempt but one."""
     transient: int = 0
     unreadable: int = 0
     limited: int = 0
@@ -180,6 +181,7 @@ class Endpoint:
         self._renew(tries)
         tries.transient += 1
         if tries.transient < MOST_TRIES:
+            tries.good = self.turnstile.pace.good
             self.turnstile.rest(tries.transient, epoch)
             return None
         if self.turnstile.pace.good == tries.good:

@@ -150,8 +150,9 @@ def _leniently(body: bytes) -> object:
 def _spellings(key: str) -> tuple[tuple[bytes, bytes], ...]:
     """Ways in which an answer might repeat a key, and marks of the same length."""
     raw = key.encode()
-    found = {raw, raw[::-1], base64.b64encode(raw), quote(key, safe="").encode(), json.dumps(key)[1:-1].encode()}
-    return tuple((secret, b"*" * len(secret)) for secret in sorted(found))
+    plain = {key, key[::-1], base64.b64encode(raw).decode(), quote(key), quote(key, safe="")}
+    found = {spelling.encode() for text in plain for spelling in (text, json.dumps(text)[1:-1])}
+    return tuple((secret, b"*" * len(secret)) for secret in sorted(found, key=len, reverse=True))
 
 
 def key_of(place: Place) -> str | None:

@@ -21,6 +21,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -45,6 +46,8 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 _IMAGES = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF8", "gif"), (b"RIFF", "webp"))
+_ENCODING = Lock()
+"""Tokenizers fail where two threads use one at a time."""
 _OURS = ("model", "messages", "prompt", "input", "n", "stream")
 """What a request says for itself and no setting may change."""
 
@@ -116,8 +119,9 @@ class HttpModel(Settings):
         if self.tokenizer is None:
             raise ParameterRefused(f'"{self.model}": losses over http need the model\'s tokenizer; write its folder '
                                    "or hub id as tokenizer, or use a transformers model.")  # fmt: skip
-        encode = SpanEncoder(tokenizer(self.tokenizer), self.max_length or 2**31)
-        found = [segment_of(encode, span) for span in spans]
+        with _ENCODING:
+            encode = SpanEncoder(tokenizer(self.tokenizer), self.max_length or 2**31)
+            found = [segment_of(encode, span) for span in spans]
         asked = [n for n, s in enumerate(found) if isinstance(s, Segment) and s.start < len(s.ids) > 1]
         segments = [s for n in asked if isinstance(s := found[n], Segment)]
         lost = dict(zip(asked, _together(segments, self._lose), strict=True))
@@ -175,10 +179,10 @@ class HttpModel(Settings):
     def _image(self, name: str) -> str:
         """An image as a data: URI; only files in the folder of images are ever read."""
         folder = self.images.resolve()
-        path = (folder / name).resolve()
-        if not path.is_relative_to(folder):
-            raise Fault("row", "E638", f'the image "{shown(name)}" is not in the folder of images')
         try:
+            path = (folder / name).resolve()
+            if not path.is_relative_to(folder):
+                raise Fault("row", "E638", f'the image "{shown(name)}" is not in the folder of images')
             with path.open("rb") as file:
                 raw = file.read(MOST_IMAGE + 1)
         except (OSError, ValueError) as error:

@@ -283,9 +283,14 @@ def _load(name: str, revision: str | None, dtype: str, device: str) -> _Weights:
     return _Weights(model.eval().to(where), tokenizer, where)
 
 
-@cache
 def tokenizer(name: str) -> Any:  # Any: transformers' own class
     """The tokenizer of a folder or a hub id, without any weights."""
+    with _LOADING:  # transformers cannot be imported by two threads at once
+        return _tokenizer(name)
+
+
+@cache
+def _tokenizer(name: str) -> Any:  # Any: transformers' own class
     try:
         import transformers
     except ImportError as error:
