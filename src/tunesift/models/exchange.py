@@ -151,7 +151,8 @@ def _spellings(key: str) -> tuple[tuple[bytes, bytes], ...]:
     """Ways in which an answer might repeat a key, and marks of the same length."""
     raw = key.encode()
     plain = {key, key[::-1], base64.b64encode(raw).decode(), quote(key), quote(key, safe="")}
-    found = {spelling.encode() for text in plain for spelling in (text, json.dumps(text)[1:-1])}
+    once = plain | {json.dumps(text)[1:-1] for text in plain}
+    found = {text.encode() for text in once | {json.dumps(text)[1:-1] for text in once}}
     return tuple((secret, b"*" * len(secret)) for secret in sorted(found, key=len, reverse=True))
 
 
