@@ -30,12 +30,14 @@ from tunesift.errors import (
     ResumeError,
     RunError,
     RunLocked,
+    Stopped,
     StorageError,
     TunesiftError,
     shown,
 )
 from tunesift.files import BrokenRow, Place, check_file, container_of
 from tunesift.methods.score import ScoreRecords
+from tunesift.models.turnstile import INTERRUPTIONS
 from tunesift.reading import Reading, file_digest, read
 from tunesift.recipe import Recipe, as_json, check, command
 from tunesift.records import Record, Score
@@ -106,7 +108,7 @@ def _run(recipe: Recipe, progress: Progress, stop: Stop) -> Summary:
             return done
         data = _read_input(recipe, run.folder / "inputs")
         _check_fields(recipe, data[0])
-        result = recipe.method(data, run)
+        result = _walked(recipe, data, run)
         balance = _balance(run.finish(data, result.decisions), data)
         _write_output(recipe, result, data)
         failpoint("output.written")
@@ -117,6 +119,16 @@ def _run(recipe: Recipe, progress: Progress, stop: Stop) -> Summary:
         failpoint("report.written")
         write_json(run.folder / "result.json", _as_result(summary, run))
         return summary
+
+
+def _walked(recipe: Recipe, data: Dataset[Record], run: Run) -> Result:
+    """What the page makes; who waits for an endpoint meanwhile hears that the run is to stop."""
+    with INTERRUPTIONS.heeding(lambda: run.stop.asked):
+        try:
+            return recipe.method(data, run)
+        except Stopped:
+            run.stop.check(run.folder)
+            raise
 
 
 def _check_paths(recipe: Recipe) -> None:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -402,3 +403,22 @@ def test_a_command_line_run_over_http_scores_and_resumes_without_a_call(
     assert len(json.loads((folder / "out.json").read_text())) >= 2
     secret = base64.b64encode(KEY.encode())
     assert secret not in (folder / "out.json.run" / "run.json").read_bytes()
+
+
+def test_a_signal_ends_a_run_that_waits_out_a_pause(recipe: tuple[list[str], Path], server: FaultServer) -> None:
+    server.script({"match": {"row": 3}, "do": [{"status": 429, "headers": {"Retry-After": "900"}}]})
+    command, folder = recipe
+    with subprocess.Popen(command, env=os.environ | {"CANARY_KEY": KEY}, stderr=subprocess.PIPE) as process:
+        for _ in range(300):
+            if any(line["status"] == 429 for line in server.rows()):
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        said = process.communicate(timeout=20)[1]
+        assert process.returncode == 143, said
+        assert time.monotonic() - began < 4
+    server.script()
+    again = subprocess.run(command, env=os.environ | {"CANARY_KEY": KEY}, capture_output=True, timeout=60, check=False)
+    assert again.returncode == 0, again.stderr
+    assert 1 <= len(server.rows()) < 5, "what was answered before is not asked again"
