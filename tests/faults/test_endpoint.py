@@ -36,6 +36,8 @@ from tunesift import (
 from tunesift.models import endpoint
 from tunesift.models.turnstile import INTERRUPTIONS
 
+pytestmark = pytest.mark.slow
+
 SAMPLING = Sampling(max_tokens=32)
 
 
@@ -407,7 +409,7 @@ def test_a_command_line_run_over_http_scores_and_resumes_without_a_call(
 
 def test_a_signal_ends_a_run_that_waits_out_a_pause(recipe: tuple[list[str], Path], server: FaultServer) -> None:
     server.script({"match": {"row": 3}, "do": [{"status": 429, "headers": {"Retry-After": "900"}}]})
-    command, folder = recipe
+    command, _ = recipe
     with subprocess.Popen(command, env=os.environ | {"CANARY_KEY": KEY}, stderr=subprocess.PIPE) as process:
         for _ in range(300):
             if any(line["status"] == 429 for line in server.rows()):

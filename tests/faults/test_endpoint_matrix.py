@@ -29,6 +29,8 @@ from tunesift import (
     Span,
 )
 
+pytestmark = pytest.mark.slow
+
 LATER = format_datetime(datetime.now(UTC) + timedelta(hours=1, seconds=2), usegmt=True)
 AHEAD = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
 
