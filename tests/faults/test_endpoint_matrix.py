@@ -93,7 +93,7 @@ CASES = [
     Case("F23 context length", status(400, "This model's maximum context length is 8192 tokens"), "E631"),
     Case("F23 context length by its code", status(400, code="context_length_exceeded"), "E631"),
     Case("F24 content policy", status(400, code="content_policy_violation"), "E632"),
-    Case("F25 unknown parameter", status(400, "Unrecognized request argument", param="seed"), "ParameterRefused 64"),
+    Case("F25 unknown parameter", status(400, "Unrecognized request argument", code="unknown_parameter", param="seed"), "ParameterRefused 64"),
     Case("F26 401", status(401, "Incorrect API key provided"), "ModelRefused 77"),
     Case("F27 403", status(403), "ModelRefused 77"),
     Case("F28 404", status(404, "The model does not exist"), "ModelUnavailable 69"),

@@ -87,11 +87,19 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], why: str) -
     ("The input token count (40000) exceeds the maximum number of tokens allowed (32768)", "E631"),
     ("the request exceeds the available context size, try increasing it", "E631"),
     ("The response was filtered due to the prompt triggering content management policy", "E632"),
-    ("Unsupported parameter: 'max_tokens' is not supported with this model", "E607"),
+    ("Unsupported parameter: 'max_tokens' is not supported with this model", "E634"),
     ("something else", "E634"),
 ])  # fmt: skip
 def test_what_endpoints_say_with_400_is_understood(message: str, code: str) -> None:
     assert refusal(400, {}, {"error": {"message": message}}).code == code
+
+
+def test_a_refused_parameter_is_told_by_its_code_and_a_flagged_prompt_is_no_wrong_key() -> None:
+    fault = refusal(400, {}, {"error": {"message": "no", "code": "unsupported_parameter", "param": "seed"}})
+    assert (fault.blame, fault.code) == ("final", "E607")
+    assert "it does not take seed" in fault.message
+    assert refusal(403, {}, {"error": {"message": "Your input was flagged"}}).code == "E632"
+    assert refusal(403, {}, {"error": {"message": "Forbidden"}}).code == "E604"
 
 
 def test_a_request_that_no_minute_has_room_for_is_the_rows_own_fault() -> None:

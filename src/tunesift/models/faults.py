@@ -73,11 +73,7 @@ _LONG = re.compile(
     re.I,
 )
 _POLICY = re.compile(r"content.{0,20}(polic|filter|management)|safety|moderation|flagged", re.I)
-_PARAMETER = re.compile(
-    r"(unknown|unsupported|unrecogni[sz]ed|unexpected|invalid).{0,20}(parameter|argument|field|value)"
-    r"|not support|not permitted|not allowed|extra (inputs|fields)|extra_forbidden",
-    re.I,
-)
+_PARAMETERS = frozenset({"unknown_parameter", "unsupported_parameter", "unsupported_value"})
 _BROKEN: Mapping[Broken, tuple[Blame, str]] = {
     "refused": ("transient", "E610"), "unresolved": ("transient", "E610"), "closed": ("transient", "E610"),
     "deadline": ("transient", "E610"), "stale": ("stale", "E610"), "files": ("ours", "E610"),
@@ -115,6 +111,8 @@ def _refusal(status: int, said: _Said, headers: Mapping[str, str]) -> Fault:
         to = re.sub(r"^\w+://(?:[^/@]*@)?|[/?#].*$", "", headers.get("location", ""))
         return Fault("final", "E601", f"{told}: it sends us on to {shown(to) or 'nowhere'}, where no prompt is sent; "
                      "write that address as url if you trust it")  # fmt: skip
+    if status == 403 and _POLICY.search(said.message):
+        return _bad_request(said, told)
     if status in (401, 403):
         return Fault("final", "E604", f"{told}: the key was refused; put a valid one in the variable of key_env",
                      final=ModelRefused)  # fmt: skip
@@ -138,9 +136,7 @@ def _bad_request(said: _Said, told: str) -> Fault:
         return Fault("row", "E631", f"longer than the model's context ({told})", failure="too-long")
     if said.codes & {"content_filter", "content_policy_violation"} or _POLICY.search(said.message):
         return Fault("row", "E632", f"the endpoint's content policy refuses it ({told})", failure="refused")
-    if said.codes & {"unknown_parameter", "unsupported_parameter", "unsupported_value"} or _PARAMETER.search(
-        said.message
-    ):
+    if said.codes & _PARAMETERS:
         return Fault("final", "E607", f"{told}: it does not take {said.param or 'a parameter'}; leave that out, or use "
                      "another endpoint", final=ParameterRefused)  # fmt: skip
     return Fault("row", "E634", f"the endpoint refuses the request ({told})", failure="refused")
