@@ -11,6 +11,8 @@ import pytest
 
 from tunesift import Local, Message, Record, Run, TunesiftError
 
+pytest_plugins = ["faultserver.fixtures"]
+
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 

@@ -28,7 +28,7 @@ ROWS = {
     3: ("scoring", "tuning"),
     4: ("evaluation",),
     5: ("methods",),
-    6: ("recipe", "catalogue", "perform", "planning", "report"),
+    6: ("recipe", "catalogue", "perform", "manifest", "intake", "planning", "report"),
     7: ("cli", "commands", "console", "telling"),
 }  # fmt: skip
 ROW = {name: row for row, names in ROWS.items() for name in names}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tunesift.errors import ModelError as ModelError
     from tunesift.errors import ModelRefused as ModelRefused
     from tunesift.errors import ModelUnavailable as ModelUnavailable
+    from tunesift.errors import ParameterRefused as ParameterRefused
     from tunesift.errors import RecipeError as RecipeError
     from tunesift.errors import ResumeError as ResumeError
     from tunesift.errors import RunError as RunError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from tunesift.models.base import Sampling as Sampling
     from tunesift.models.base import Span as Span
     from tunesift.models.base import TargetLoss as TargetLoss
+    from tunesift.models.http import HttpModel as HttpModel
     from tunesift.models.scripted import ScriptedModel as ScriptedModel
     from tunesift.models.transformers import TransformersModel as TransformersModel
     from tunesift.perform import Summary as Summary
@@ -68,13 +70,14 @@ _HOMES = {
     "datasets": ("Dataset",),
     "errors": (
         "BudgetSpent", "CannotCreate", "DataError", "DiskFull", "MissingExtra", "ModelError", "ModelRefused",
-        "ModelUnavailable", "RecipeError", "ResumeError", "RunError", "RunLocked", "Stopped", "StorageError",
-        "TooManyFailures", "TunesiftError", "TuningError",
+        "ModelUnavailable", "ParameterRefused", "RecipeError", "ResumeError", "RunError", "RunLocked", "Stopped",
+        "StorageError", "TooManyFailures", "TunesiftError", "TuningError",
     ),
     "methods.cherry": ("Cherry", "PreExperience"),
     "methods.score": ("ScoreRecords",),
     "methods.select": ("Select",),
     "models.base": ("Completion", "Sampling", "Span", "TargetLoss"),
+    "models.http": ("HttpModel",),
     "models.scripted": ("ScriptedModel",),
     "models.transformers": ("TransformersModel",),
     "perform": ("Summary", "run_recipe"),

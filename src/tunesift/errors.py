@@ -6,6 +6,7 @@
     ├─ ModelError
     │  ├─ ModelUnavailable             not reachable, after retries
     │  ├─ ModelRefused                 our key or our request is wrong
+    │  │  └─ ParameterRefused          the endpoint does not take a setting, or cannot do what is asked of it
     │  └─ BudgetSpent                  the limit on requests, tokens or money
     ├─ RunError
     │  ├─ RunLocked                    another process writes this folder
@@ -68,6 +69,12 @@ class ModelRefused(ModelError):
     """The model is there and says no: a wrong key, a missing chat template, weights in an unsafe format."""
 
     exit_code = 77
+
+
+class ParameterRefused(ModelRefused):
+    """The endpoint does not take a parameter that the settings ask for, or lacks the ability."""
+
+    exit_code = 64
 
 
 class BudgetSpent(ModelError):

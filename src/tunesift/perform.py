@@ -2,68 +2,53 @@
 
 from __future__ import annotations
 
-import base64
-import dataclasses
-import json
 import os
-import platform
-import secrets
-import sqlite3
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shutil import disk_usage, rmtree
 from typing import Any
 
-import pyarrow as pa
-
-from tunesift.datasets import Dataset, Source, open_dataset
+from tunesift.datasets import Dataset
 from tunesift.errors import (
     CannotCreate,
     DataError,
     RecipeError,
-    ResumeError,
     RunError,
     RunLocked,
+    Stopped,
     TunesiftError,
     shown,
 )
-from tunesift.files import BrokenRow, Place, container_of
-from tunesift.inputs import check_apart, input_digest, path_as_text, path_of_text, room_needed
+from tunesift.files import container_of
+from tunesift.inputs import check_apart, input_digest, path_as_text, room_needed
+from tunesift.intake import read_input
+from tunesift.manifest import has_work, is_ours, open_folder
 from tunesift.methods.score import ScoreRecords
-from tunesift.reading import read
-from tunesift.recipe import Recipe, as_json, check, command
+from tunesift.models.turnstile import INTERRUPTIONS
+from tunesift.recipe import Recipe, as_json, check
 from tunesift.records import FailureKind, Record, Score
 from tunesift.report.collect import collect
 from tunesift.report.html import render
 from tunesift.running.fsio import (
     digest,
     failpoint,
-    make_folder,
     read_json,
-    refuse_link,
     storage_errors,
-    sync,
     write_bytes,
     write_json,
-    write_table,
 )
 from tunesift.running.progress import Progress
 from tunesift.running.result import Result
 from tunesift.running.run import Run
 from tunesift.running.stopping import Stop
-from tunesift.settings import Json, differences, semantic
+from tunesift.settings import Json
 from tunesift.writing import check_place, write_records
 
-FORMAT = 2
-"""Version of the run folder."""
 _MADE = ("decisions.parquet", "quarantine.parquet", "report.html", "tables/*.parquet", "inputs/*.arrow")
-_LIBRARIES = ("tunesift", "numpy", "pyarrow", "pydantic", "torch", "transformers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +111,7 @@ def run_recipe(
     except RunLocked:
         raise
     except TunesiftError:
-        if new and not _has_work(recipe.run_folder):
+        if new and not has_work(recipe.run_folder):
             rmtree(recipe.run_folder, ignore_errors=True)
         raise
 
@@ -135,15 +120,15 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
     place = recipe.run_folder, recipe.execution
     with Run(*place, recipe.seed, recipe.max_failures, manner.progress, manner.stop) as run:
         began = time.monotonic()
-        manifest = _open_folder(recipe, input_digest(recipe.input) if recipe.input else None)
+        manifest = open_folder(recipe, input_digest(recipe.input) if recipe.input else None)
         run.retry(manner.retry_failed)
         if (done := _finished(recipe, manifest["run_id"])) is not None:
             return done
         if not manner.yes:
             _check_room(recipe)
-        data = _read_input(recipe, run.folder / "inputs")
+        data = read_input(recipe, run.folder / "inputs")
         _check_fields(recipe, data[0])
-        result = recipe.method(data, run)
+        result = _walked(recipe, data, run)
         balance = _balance(run.finish(data, result.decisions), data)
         _check_output(result)
         _write_output(recipe, result, data)
@@ -158,12 +143,22 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
         return summary
 
 
+def _walked(recipe: Recipe, data: Dataset[Record], run: Run) -> Result:
+    """What the page makes; who waits for an endpoint meanwhile hears that the run is to stop."""
+    with INTERRUPTIONS.heeding(lambda: run.stop.asked):
+        try:
+            return recipe.method(data, run)
+        except Stopped:
+            run.stop.check(run.folder)
+            raise
+
+
 def _check_paths(recipe: Recipe) -> None:
     container_of(recipe.output)
     if recipe.input is None:
         raise RecipeError("input: is not given; name the file to read.")
     check_apart(recipe.input, recipe.output, recipe.run_folder)
-    if os.path.lexists(recipe.output) and not _is_ours(recipe):
+    if os.path.lexists(recipe.output) and not is_ours(recipe):
         raise CannotCreate(f"{recipe.output}: exists already; choose another output, or remove it.")
     check_place(recipe.output)
 
@@ -177,58 +172,6 @@ def _check_room(recipe: Recipe) -> None:
     if need > free:
         raise CannotCreate(f"{recipe.run_folder}: may need {need / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB; "
                            "make room, or say --yes to try.")  # fmt: skip
-
-
-def _has_work(folder: Path) -> bool:
-    """Whether anything was done in this folder that a new start would do again."""
-    try:
-        with closing(open_state(folder)) as db:
-            (found,) = db.execute("SELECT EXISTS (SELECT 1 FROM part) OR EXISTS (SELECT 1 FROM result)").fetchone()
-            return bool(found)
-    except sqlite3.Error:
-        return (folder / "state.db").exists()
-
-
-def open_state(folder: Path) -> sqlite3.Connection:
-    """The database of a run's folder, for reading only."""
-    return sqlite3.connect(f"{(folder / 'state.db').absolute().as_uri()}?mode=ro", uri=True)
-
-
-def _is_ours(recipe: Recipe) -> bool:
-    """Whether the run in the recipe's folder is the one that wrote, or will write, the output that stands there."""
-    path = recipe.run_folder / "run.json"
-    if not path.exists():
-        return False
-    return os.path.realpath(path_of_text(read_json(path)["recipe"]["output"])) == os.path.realpath(recipe.output)
-
-
-def _open_folder(recipe: Recipe, sha256: str | None) -> dict[str, Any]:  # Any: run.json
-    """The folder's run.json, written if it is new; raises `ResumeError` where it holds another run."""
-    path, input = recipe.run_folder / "run.json", recipe.input or Path()
-    new: dict[str, Json] = {"settings": semantic(recipe), "input": {"path": path_as_text(input), "sha256": sha256}}
-    if not path.exists():
-        id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
-        run = {"format": FORMAT, "run_id": id, "created": time.strftime("%Y-%m-%d %H:%M:%S"), "versions": _versions(),
-               "command": command(recipe), "recipe": as_json(recipe), **new}  # fmt: skip
-        write_json(path, run)
-        failpoint("run.created")
-        return run
-    old = read_json(path)
-    if old.get("format") != FORMAT:
-        raise ResumeError(f"{path.parent}: is a run of format {old.get('format')}, not {FORMAT}; use another folder.")
-    changed = differences(old["settings"], new["settings"])
-    if changed:
-        said = ", ".join(f"{p} was {_told(a)} and is now {_told(b)}" for p, a, b in changed[:3])
-        raise ResumeError(f"{path.parent}: holds another run: {said}; use another output or folder, or go back.")
-    if old["input"]["sha256"] != sha256:
-        raise ResumeError(
-            f"{path.parent}: the input {recipe.input} has changed since the run began; use another folder."
-        )
-    return old
-
-
-def _told(value: Json) -> str:
-    return shown(json.dumps(value, ensure_ascii=False))
 
 
 def _finished(recipe: Recipe, run_id: str) -> Summary | None:
@@ -247,49 +190,6 @@ def _finished(recipe: Recipe, run_id: str) -> Summary | None:
     report = recipe.run_folder / "report.html"
     return Summary(run_id, recipe.run_folder, recipe.output, report, old["counts"], old["reasons"], 0, 0.0,
                    old["notes"])  # fmt: skip
-
-
-def _read_input(recipe: Recipe, folder: Path) -> Dataset[Record]:
-    """The input as memory-mapped records; read once, and found again when the run is resumed."""
-    note = folder / "source.json"
-    assert recipe.input is not None  # _check_paths refuses a recipe without one
-    if note.exists():
-        return _opened(folder, read_json(note) | {"path": str(recipe.input)})
-    with storage_errors(folder):
-        refuse_link(folder)
-        make_folder(folder)
-    with storage_errors(folder):
-        data = read(recipe.input, Record, recipe.reading, folder)
-        for path in folder.glob("*.arrow"):
-            sync(path)
-    assert data.source is not None  # read() always says what it read
-    broken = [{**dataclasses.asdict(b), "raw": base64.b64encode(b.raw).decode()} for b in data.source.broken]
-    fields: dict[str, Any] = {
-        **dataclasses.asdict(data.source),
-        "path": path_as_text(recipe.input),
-        "broken": broken,
-        "left_out": data.left_out(),
-    }  # Any: JSON
-    write_table(folder.parent / "quarantine.parquet", _quarantine(data.source.broken))
-    write_json(note, fields)  # last: its presence means that the input is read
-    return data
-
-
-def _quarantine(broken: Sequence[BrokenRow]) -> pa.Table:
-    rows = [{**dataclasses.asdict(b.place), "code": b.code, "message": b.message, "raw": b.raw} for b in broken]
-    texts = [(name, pa.string()) for name in ("code", "message")]
-    place = [("file", pa.string()), ("line", pa.int64()), ("byte", pa.int64())]
-    return pa.Table.from_pylist(rows, schema=pa.schema([*place, *texts, ("raw", pa.binary())]))
-
-
-def _opened(folder: Path, note: dict[str, Any]) -> Dataset[Record]:  # Any: source.json
-    broken = tuple(
-        BrokenRow(Place(**b["place"]), b["code"], b["message"], base64.b64decode(b["raw"])) for b in note["broken"]
-    )
-    names = [f.name for f in dataclasses.fields(Source) if f.name != "broken"]
-    source = Source(**{name: note[name] for name in names}, broken=broken)
-    with storage_errors(folder):
-        return open_dataset(folder, Record, source, note["left_out"])
 
 
 def _check_output(result: Result) -> None:
@@ -377,13 +277,3 @@ def _as_result(summary: Summary, run: Run) -> dict[str, Json]:
     return {"run_id": summary.run_id, "counts": dict(summary.counts), "reasons": dict(summary.reasons),
             "notes": dict(summary.notes), "stages": stages, "seconds": round(summary.seconds, 3),
             "output": output, "files": files}  # fmt: skip
-
-
-def _versions() -> dict[str, Json]:
-    found: dict[str, Json] = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

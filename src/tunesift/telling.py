@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 
 from tunesift import catalogue
 from tunesift.errors import DataError, RunError, printable, shown
+from tunesift.manifest import open_state
 from tunesift.methods.select import AnyScorer, AnySelector
 from tunesift.models import ChatModel
 from tunesift.models.transformers import EMBEDDED, local_folder
-from tunesift.perform import open_state
 from tunesift.planning import Plan, matrix_rate, plan
 from tunesift.recipe import Recipe, load_recipe, recipe_for
 from tunesift.running.fsio import read_json, storage_errors

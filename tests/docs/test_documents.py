@@ -39,3 +39,11 @@ def test_the_benchmark_of_losses_runs() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["target_tokens"] > 0
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_endpoints_runs() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "endpoint.py"), "--smoke"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["calls_per_s"]["ours, 8"] > 0

@@ -21,7 +21,11 @@ OPERATIONAL = {
     "Local": {"chunk", "stall_s"},
     "TransformersModel": {"device", "batch_tokens"},
     "ScriptedModel": {"concurrency"},
-}
+    "HttpModel": {
+        "url", "key_env", "concurrency", "timeout_s", "insecure", "trust_env", "stream", "pin_served_model", "tokens_name",
+        "losses", "images",
+    },
+}  # fmt: skip
 """Settings of place, speed and patience: they may change between two lives of a run. All others decide its result."""
 
 

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from tunesift.models.http import HttpModel
 from tunesift.models.scripted import ScriptedModel
 from tunesift.models.transformers import TransformersModel
 
-ChatModel = Annotated[TransformersModel | ScriptedModel, Field(discriminator="kind")]
-LikelihoodModel = Annotated[TransformersModel | ScriptedModel, Field(discriminator="kind")]
-EmbedModel = Annotated[TransformersModel | ScriptedModel, Field(discriminator="kind")]
+ChatModel = Annotated[TransformersModel | HttpModel | ScriptedModel, Field(discriminator="kind")]
+LikelihoodModel = Annotated[TransformersModel | HttpModel | ScriptedModel, Field(discriminator="kind")]
+EmbedModel = Annotated[TransformersModel | HttpModel | ScriptedModel, Field(discriminator="kind")]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from tunesift.records import Failure, Message
 from tunesift.settings import Settings
@@ -18,7 +18,7 @@ class Completion:
     stop: Literal["stop", "length"]
     """stop: the model ended its answer; length: it was cut at `max_tokens`."""
     tokens: int
-    """Tokens of the text."""
+    """Tokens of the text; where an endpoint counts several draws together, an equal share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,8 @@ class Sampling(Settings):
     """Texts that end a completion; they are not part of it."""
     seed: int = 0
     """Where sampling starts, together with the conversation; without effect at temperature 0."""
+    schema: Mapping[str, Any] | None = None  # Any: JSON schema
+    """JSON schema that a completion must fit; None for free text. Only endpoints can be held to one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,11 @@ class TargetLoss:
 
 
 class Chat(Protocol):
-    """Answers conversations, one completion for each, in order."""
+    """Answers conversations, one completion for each, in order, or a Failure for what is not answered."""
 
-    def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]: ...
+    def chat(
+        self, conversations: Sequence[Sequence[Message]], sampling: Sampling
+    ) -> Sequence[Completion | Failure]: ...
 
 
 class Likelihood(Protocol):
@@ -86,9 +90,9 @@ class Likelihood(Protocol):
 
 
 class Embed(Protocol):
-    """Places texts in a space; one vector per text, in order."""
+    """Places texts in a space; one vector per text, in order, or a Failure for what is not answered."""
 
-    def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]: ...
+    def embed(self, texts: Sequence[str]) -> Sequence[tuple[float, ...] | Failure]: ...
 
 
 class Reward(Protocol):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 import httpx
 
-from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable
+from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable, ParameterRefused
 from tunesift.heartbeat import beat
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
 from tunesift.models.likelihood import Segment, SpanEncoder, batches, losses
@@ -67,7 +67,7 @@ class TransformersModel(Settings):
         """Losses of the spans, in order; a span that alone exceeds the device's memory is a Failure."""
         weights = _weights(self)
         encode = SpanEncoder(weights.tokenizer, self._limit(weights))
-        encoded = [_encoded(encode, span) for span in spans]
+        encoded = [segment_of(encode, span) for span in spans]
         done: dict[int, TargetLoss | Failure] = {n: e for n, e in enumerate(encoded) if isinstance(e, Failure)}
         segments = {n: e for n, e in enumerate(encoded) if isinstance(e, Segment)}
         numbers = list(segments)
@@ -90,6 +90,10 @@ class TransformersModel(Settings):
 
     def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
         """One completion per conversation, in order; above temperature 0 each has a stream of its own."""
+        if sampling.schema is not None:
+            raise ParameterRefused(
+                "local weights cannot be held to a JSON schema; use an endpoint, or leave schema out."
+            )
         weights = _weights(self)
         return [weights.complete(conversation, sampling) for conversation in conversations]
 
@@ -157,7 +161,7 @@ class _Weights:
         import torch
         from transformers import GenerationConfig
 
-        said = _encoded(SpanEncoder(self.tokenizer, self.limit), Span(tuple(conversation), ""))
+        said = segment_of(SpanEncoder(self.tokenizer, self.limit), Span(tuple(conversation), ""))
         if isinstance(said, Failure):
             raise ModelRefused(f"{said.message}; change the conversation, or use another model.")
         room = min(sampling.max_tokens, self.limit - len(said.ids))
@@ -218,7 +222,8 @@ class _Weights:
         return same
 
 
-def _encoded(encode: SpanEncoder, span: Span) -> Segment | Failure:
+def segment_of(encode: SpanEncoder, span: Span) -> Segment | Failure:
+    """Tokens of a span; a Failure where the model's chat template takes no such conversation."""
     from jinja2 import TemplateError
 
     try:
@@ -292,6 +297,27 @@ def _check_room() -> None:
     if allowed != resource.RLIM_INFINITY and allowed < LEAST_ADDRESS_SPACE:
         needed, may = (f"{size / 2**30:.1f} GiB" for size in (LEAST_ADDRESS_SPACE, allowed))
         raise ModelUnavailable(f"local models need {needed} of address space and may use {may}; raise ulimit -v.")
+
+
+def tokenizer(name: str) -> Any:  # Any: transformers' own class
+    """The tokenizer of a folder or a hub id, without any weights."""
+    with _LOADING:  # transformers cannot be imported by two threads at once
+        return _tokenizer(name)
+
+
+@cache
+def _tokenizer(name: str) -> Any:  # Any: transformers' own class
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtra('tokenizers need the "local" extra: pip install "tunesift[local]".') from error
+    folder = local_folder(name)
+    if folder is None:
+        _ask_hub(name)
+    try:
+        return transformers.AutoTokenizer.from_pretrained(str(folder or name), trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelRefused(f'tokenizer "{name}" cannot be loaded ({str(error).splitlines()[0][:160]}).') from error
 
 
 def _ask_hub(name: str) -> None:

@@ -1,0 +1,152 @@
+"""Answered calls per second against the scripted server, by requests in flight: ours, and the openai client.
+
+    python benchmarks/endpoint.py [--calls 2000] [--repeat 5] [--smoke]
+
+The server runs in a process of its own and answers at once, so what is measured is the client, and the server where
+that is slower. All variants run in turn in each repetition. The openai client is used without retries, one client for
+all threads, and left out where it is not installed. Writes `benchmarks/results/endpoint.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+from faultserver.client import FaultServer, serving  # noqa: E402
+from tunesift import Completion, Failure, HttpModel, Local, Message, Run, Sampling, Settings  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Question:
+    """An item of a run."""
+
+    id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask(Settings):
+    """A step that asks a model about each item."""
+
+    model: HttpModel
+    returns: ClassVar[type[Completion]] = Completion
+
+    def __call__(self, chunk: Sequence[Question], /) -> list[Completion | Failure]:
+        return self.model.chat([[Message("user", f"row={item.id}")] for item in chunk], Sampling(max_tokens=16))
+
+
+def ours(url: str, flight: int, calls: int) -> None:
+    """Threads that call a model."""
+    ask = Ask(model=HttpModel(url=url, model="fast", concurrency=flight))
+    with ThreadPoolExecutor(flight) as pool:
+        made = list(pool.map(lambda n: ask([Question(str(n))])[0], range(calls)))
+    assert all(isinstance(m, Completion) for m in made)
+
+
+def journalled(url: str, flight: int, calls: int) -> None:
+    """A stage of a run."""
+    with TemporaryDirectory() as folder, Run(Path(folder) / "run", Local()) as run:
+        model = HttpModel(url=url, model="fast", concurrency=flight)
+        made = run.map("ask", Ask(model=model), [Question(str(n)) for n in range(calls)])
+        assert len(made.good()) == calls
+
+
+def theirs(url: str, flight: int, calls: int) -> None:
+    """Threads that share one openai client."""
+    import openai
+
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+
+        def ask(n: int) -> Any:
+            messages: Any = [{"role": "user", "content": f"row={n}"}]
+            return client.chat.completions.create(model="fast", messages=messages, max_tokens=16, temperature=0.0)
+
+        with ThreadPoolExecutor(flight) as pool:
+            made = list(pool.map(ask, range(calls)))
+    assert all(m.choices[0].message.content for m in made)
+
+
+def bound(server: FaultServer, flight: int, calls: int) -> None:
+    """Bare sockets, each sending the same request again and again: what the server can answer at most."""
+    import socket
+
+    body = json.dumps({"model": "fast", "messages": [{"role": "user", "content": "row=1"}], "max_tokens": 16}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+    def talk(_: int) -> None:
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            for _ in range(calls // flight):
+                sock.sendall(head + body)
+                while not sock.recv(65536).endswith(b"}}"):
+                    pass
+
+    with ThreadPoolExecutor(flight) as pool:
+        list(pool.map(talk, range(flight)))
+
+
+def measure(work: dict[str, Callable[[], object]], repeat: int) -> dict[str, list[float]]:
+    """Seconds of every variant in every repetition, after one warm-up each."""
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for turn in range(repeat + 1):
+        for name, do in work.items():
+            began = time.perf_counter()
+            do()
+            if turn:
+                seconds[name].append(round(time.perf_counter() - began, 4))
+    return seconds
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for name in ("tunesift", "httpcore", "openai"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=2000)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--smoke", action="store_true", help="few calls, once, into no file")
+    options = parser.parse_args()
+    calls, repeat, flights = (64, 1, (8,)) if options.smoke else (options.calls, options.repeat, (1, 8, 32, 128))
+    with TemporaryDirectory() as folder, serving(Path(folder)) as server:
+        work: dict[str, Callable[[], object]] = {}
+        for flight in flights:
+            work[f"bare sockets, {flight}"] = lambda n=flight: bound(server, n, calls)  # type: ignore[misc]
+            work[f"ours, {flight}"] = lambda n=flight: ours(server.url, n, calls)  # type: ignore[misc]
+            if flight > 1:  # a journal of chunks of one item: what a stage does where calls run at once
+                work[f"ours with a journal, {flight}"] = lambda n=flight: journalled(server.url, n, calls)  # type: ignore[misc]
+            if "openai" in versions():
+                work[f"openai, {flight}"] = lambda n=flight: theirs(server.url, n, calls)  # type: ignore[misc]
+        seconds = measure(work, repeat)
+    found = {
+        "command": "python benchmarks/endpoint.py", "calls": calls,
+        "calls_per_s": {name: round(calls / statistics.median(times)) for name, times in seconds.items()},
+        "seconds": seconds, "processors": os.cpu_count(), "machine": platform.machine(), "versions": versions(),
+    }  # fmt: skip
+    print(json.dumps(found, indent=1))
+    if not options.smoke:
+        (HERE / "results").mkdir(exist_ok=True)
+        (HERE / "results" / "endpoint.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Whose folder is this? What a run writes down when it begins, and what it compares when it begins again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import sqlite3
+import time
+from contextlib import closing
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tunesift.errors import ResumeError, shown
+from tunesift.inputs import path_as_text, path_of_text
+from tunesift.recipe import Recipe, as_json, command
+from tunesift.running.fsio import failpoint, read_json, write_json
+from tunesift.settings import Json, differences, semantic
+
+FORMAT = 2
+"""Version of the run folder."""
+_LIBRARIES = ("tunesift", "numpy", "pyarrow", "pydantic", "torch", "transformers")
+
+
+def open_folder(recipe: Recipe, sha256: str | None) -> dict[str, Any]:  # Any: run.json
+    """The folder's run.json, written if it is new; raises `ResumeError` where it holds another run."""
+    path, input = recipe.run_folder / "run.json", recipe.input or Path()
+    new: dict[str, Json] = {"settings": semantic(recipe), "input": {"path": path_as_text(input), "sha256": sha256}}
+    if not path.exists():
+        id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
+        run = {"format": FORMAT, "run_id": id, "created": time.strftime("%Y-%m-%d %H:%M:%S"), "versions": _versions(),
+               "command": command(recipe), "recipe": as_json(recipe), **new}  # fmt: skip
+        write_json(path, run)
+        failpoint("run.created")
+        return run
+    old = read_json(path)
+    if old.get("format") != FORMAT:
+        raise ResumeError(f"{path.parent}: is a run of format {old.get('format')}, not {FORMAT}; use another folder.")
+    changed = differences(old["settings"], new["settings"])
+    if changed:
+        said = ", ".join(f"{p} was {_told(a)} and is now {_told(b)}" for p, a, b in changed[:3])
+        raise ResumeError(f"{path.parent}: holds another run: {said}; use another output or folder, or go back.")
+    if old["input"]["sha256"] != sha256:
+        raise ResumeError(
+            f"{path.parent}: the input {recipe.input} has changed since the run began; use another folder."
+        )
+    return old
+
+
+def is_ours(recipe: Recipe) -> bool:
+    """Whether the run in the recipe's folder is the one that wrote, or will write, the output that stands there."""
+    path = recipe.run_folder / "run.json"
+    if not path.exists():
+        return False
+    return os.path.realpath(path_of_text(read_json(path)["recipe"]["output"])) == os.path.realpath(recipe.output)
+
+
+def has_work(folder: Path) -> bool:
+    """Whether anything was done in this folder that a new start would do again."""
+    try:
+        with closing(open_state(folder)) as db:
+            (found,) = db.execute("SELECT EXISTS (SELECT 1 FROM part) OR EXISTS (SELECT 1 FROM result)").fetchone()
+            return bool(found)
+    except sqlite3.Error:
+        return (folder / "state.db").exists()
+
+
+def open_state(folder: Path) -> sqlite3.Connection:
+    """The database of a run's folder, for reading only."""
+    return sqlite3.connect(f"{(folder / 'state.db').absolute().as_uri()}?mode=ro", uri=True)
+
+
+def _told(value: Json) -> str:
+    return shown(json.dumps(value, ensure_ascii=False))
+
+
+def _versions() -> dict[str, Json]:
+    found: dict[str, Json] = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

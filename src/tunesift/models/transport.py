@@ -1,0 +1,267 @@
+"""How is one request sent and its answer read, within a deadline that holds and a size that is bounded?
+
+httpx reads with a timeout per read, which a server that drips never reaches, and unpacks without a limit. So we stand
+one layer below it, on httpcore: the same connections, and a network layer of ours that knows when the attempt ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import ssl
+import time
+import zlib
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpcore
+import httpx
+
+from tunesift.errors import RecipeError
+
+MOST_BODY = 32 * 2**20
+"""Bytes of one answer, unpacked."""
+CONNECT_S = 10.0
+_TOGETHER = 2**16
+"""Bytes of a request that are held back until its answer is waited for."""
+IDLE_S = 4.0
+"""Seconds after which an idle connection is closed; servers commonly close theirs after five."""
+
+Broken = Literal[
+    "refused", "unresolved", "certificate", "files", "public", "closed", "stale", "deadline", "cut", "slow", "large",
+    "garbled",
+]  # fmt: skip
+"""refused: no connection; files: too many are open here; public: no encryption on a public network; closed: ended
+without a byte; stale: an idle connection that the server had closed; deadline: no header in time; cut and slow: the
+body ended early, or not in time; large: header or body; garbled: no HTTP, or a packing that was not asked for."""
+
+
+class TransportFault(Exception):
+    """A request that came to no whole answer."""
+
+    def __init__(self, what: Broken, message: str) -> None:
+        super().__init__(message)
+        self.what, self.message = what, message
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer, unpacked."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How to reach an endpoint."""
+
+    url: str
+    timeout_s: float
+    insecure: bool
+    trust_env: bool
+
+
+class Wire:
+    """Connections to one endpoint, each used by one thread at a time; the one used last is used next."""
+
+    def __init__(self, way: Way) -> None:
+        parts = urlsplit(way.url)
+        self._way = way
+        self._host, self._path = parts.hostname or "", parts.path.rstrip("/")
+        self._secure = parts.scheme == "https"
+        self._context = httpx.create_ssl_context(trust_env=way.trust_env) if self._secure else None
+        self._proxy = _proxy(parts.scheme, self._host) if way.trust_env else None
+        if self._proxy and not self._secure and not way.insecure:
+            raise RecipeError(
+                "url: an http:// address through a proxy is read by the proxy; write https, or insecure: true."
+            )
+        self._idle: list[_Line] = []
+
+    def send(self, path: str, headers: list[tuple[bytes, bytes]], body: bytes) -> Answer:
+        """Post a body and read the whole answer; raises `TransportFault`."""
+        try:
+            line = self._idle.pop()
+        except IndexError:
+            line = _Line(self._pool, checked=self._secure or self._way.insecure)
+        url = httpcore.URL(self._way.url.rstrip("/") + path)
+        headers = [*headers, (b"Content-Length", str(len(body)).encode())]
+        try:
+            return line.send(httpcore.Request("POST", url, headers=headers, content=body), self._way.timeout_s)
+        finally:
+            self._idle.append(line)
+
+    def _pool(self, network: httpcore.NetworkBackend) -> httpcore.ConnectionPool:
+        options: dict[str, Any] = {"max_connections": 1, "keepalive_expiry": IDLE_S, "ssl_context": self._context}
+        if self._proxy is None:
+            return httpcore.ConnectionPool(network_backend=network, **options)
+        parts = urlsplit(self._proxy)
+        auth = (parts.username or "", parts.password or "") if parts.username else None
+        address = f"{parts.scheme}://{parts.hostname}:{parts.port or 80}"
+        return httpcore.HTTPProxy(address, proxy_auth=auth, network_backend=network, **options)
+
+
+class _Line:
+    """One connection, and when what is sent over it must be over."""
+
+    def __init__(self, pool: Any, *, checked: bool) -> None:  # Any: a method of Wire
+        self.ends = 0.0
+        self.fresh = False
+        self.heard = False
+        self._pool: httpcore.ConnectionPool = pool(_Network(self, checked))
+
+    def left(self) -> float:
+        """Seconds until the attempt must be over."""
+        left = self.ends - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("deadline")
+        return left
+
+    def send(self, request: httpcore.Request, timeout_s: float) -> Answer:
+        self.ends, self.fresh, self.heard = time.monotonic() + timeout_s, False, False
+        try:
+            response = self._pool.handle_request(request)
+        except httpcore.TimeoutException:
+            raise TransportFault("deadline", f"no answer within {timeout_s:g} s") from None
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
+            raise self._before_header(error) from None
+        try:
+            headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in response.headers}
+            chunks = cast(Iterable[bytes], response.stream)
+            return Answer(response.status, headers, unpacked(chunks, headers.get("content-encoding", "identity")))
+        except httpcore.TimeoutException:
+            raise TransportFault("slow", f"the answer was not complete within {timeout_s:g} s") from None
+        except (httpcore.NetworkError, httpcore.ProtocolError):
+            raise TransportFault("cut", "the connection ended in the middle of the answer") from None
+        finally:
+            response.close()
+
+    def _before_header(self, error: Exception) -> TransportFault:
+        said = str(error)
+        if isinstance(error, httpcore.ConnectError | httpcore.ProxyError):
+            return TransportFault("refused", f"no connection ({said[:120]})")
+        if self.heard:
+            large = "too much data" in said or "too long" in said
+            return TransportFault("large" if large else "garbled", f"the answer is no HTTP ({said[:120]})")
+        if not self.fresh:
+            return TransportFault("stale", "the server had closed an idle connection")
+        return TransportFault("closed", "the connection was closed without an answer")
+
+
+class _Network(httpcore.NetworkBackend):
+    """Opens connections within the time that is left, to where they may go."""
+
+    def __init__(self, line: _Line, checked: bool) -> None:
+        self._line, self._checked = line, checked
+        self._plain = httpcore.SyncBackend()
+
+    def connect_tcp(self, host: str, port: int, *rest: Any, **options: Any) -> httpcore.NetworkStream:  # Any: as given
+        self._line.fresh = True
+        limit = min(CONNECT_S, self._line.left())
+        try:
+            stream = self._plain.connect_tcp(
+                host, port, limit, socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+            )
+        except httpcore.ConnectTimeout:
+            raise TransportFault("refused", f"no connection to {host}:{port} within {limit:.0f} s") from None
+        except httpcore.ConnectError as error:
+            raise _unconnected(error.args[0] if error.args else error, host, port) from None
+        if (
+            not self._checked
+            and ipaddress.ip_address(stream.get_extra_info("server_addr")[0].partition("%")[0]).is_global
+        ):
+            stream.close()
+            raise TransportFault("public", f"{host} has a public address")
+        return _Stream(stream, self._line)
+
+
+class _Stream(httpcore.NetworkStream):
+    """A connection whose reads and writes end with the attempt, however little comes at a time."""
+
+    def __init__(self, plain: httpcore.NetworkStream, line: _Line) -> None:
+        self._plain, self._line = plain, line
+        self._held = bytearray()
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        with suppress(httpcore.WriteError):  # a server may answer, and close, before it has read everything
+            self._flush()
+        data = self._plain.read(max_bytes, self._line.left())
+        self._line.heard = self._line.heard or bool(data)
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._held += buffer
+        if len(self._held) > _TOGETHER:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send header and body at once, where they are small: half the packets, and half the system calls."""
+        held, self._held = bytes(self._held), bytearray()
+        if held:
+            self._plain.write(held, self._line.left())
+
+    def close(self) -> None:
+        self._plain.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        try:
+            return _Stream(self._plain.start_tls(ssl_context, server_hostname, self._line.left()), self._line)
+        except httpcore.ConnectError as error:
+            cause = error.args[0] if error.args else error
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                raise TransportFault("certificate", cause.verify_message) from None
+            if isinstance(cause, ssl.SSLError):
+                raise TransportFault("certificate", str(cause.reason)) from None
+            raise
+
+    def get_extra_info(self, info: str) -> Any:  # Any: as httpcore has it
+        return self._plain.get_extra_info(info)
+
+
+def _unconnected(cause: object, host: str, port: int) -> TransportFault:
+    if isinstance(cause, socket.gaierror):
+        return TransportFault("unresolved", f"the name {host} is not known ({cause.strerror})")
+    if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+        return TransportFault("files", "this process has too many files open")
+    said = cause.strerror if isinstance(cause, OSError) else str(cause)
+    return TransportFault("refused", f"no connection to {host}:{port} ({said})")
+
+
+def unpacked(chunks: Iterable[bytes], encoding: str) -> bytes:
+    """A body as it was before it was packed, never more of it than `MOST_BODY`; raises `TransportFault`."""
+    if encoding not in ("identity", "gzip", "x-gzip", ""):
+        raise TransportFault("garbled", "the answer is packed in a way that was not asked for")
+    unpacker = zlib.decompressobj(31) if "gzip" in encoding else None
+    whole = bytearray()
+    try:
+        for chunk in chunks:
+            room = MOST_BODY + 1 - len(whole)
+            whole += unpacker.decompress(chunk, room) if unpacker else chunk
+            if len(whole) > MOST_BODY:
+                raise TransportFault("large", f"the answer has more than {MOST_BODY // 2**20} MB")
+    except zlib.error:
+        raise TransportFault("garbled", "the answer says it is gzip and is not") from None
+    if unpacker and not unpacker.eof and whole:
+        raise TransportFault("cut", "the packed answer ends too early")
+    return bytes(whole)
+
+
+def _proxy(scheme: str, host: str) -> str | None:
+    """The proxy that the environment names for an address."""
+    found = getproxies().get(scheme) or getproxies().get("all")
+    if not found or proxy_bypass(host):
+        return None
+    if urlsplit(found).scheme != "http":
+        raise RecipeError(
+            f"url: the environment names a {urlsplit(found).scheme} proxy; only http:// proxies are spoken to."
+        )
+    return found

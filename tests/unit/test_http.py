@@ -1,0 +1,128 @@
+"""Which addresses, keys and pauses are taken, before anything is sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tunesift import HttpModel, Message, ModelRefused, ParameterRefused, RecipeError, Sampling
+from tunesift.models.faults import asked_pause, exhausted, refusal
+from tunesift.models.replies import streamed
+
+DATE = "Thu, 01 Jan 2026 00:00:00 GMT"
+
+
+@pytest.mark.parametrize(("headers", "seconds"), [
+    ({"retry-after": "3"}, 3), ({"retry-after": "0.25"}, 0.25), ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+    ({"retry-after": "Thu, 01 Jan 2026 00:01:00 GMT", "date": DATE}, 60),
+    ({"retry-after": "Wed, 31 Dec 2025 00:00:00 GMT", "date": DATE}, None),
+    ({"retry-after": "-1"}, None), ({"retry-after": "inf"}, None), ({"retry-after": "NaN"}, None),
+    ({"retry-after": "soon"}, None), ({"retry-after": ""}, None), ({}, None),
+    ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6m0s"}, 360),
+    ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "250ms"}, 0.25),
+    ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1h2m3.5s"}, 3723.5),
+    ({"x-ratelimit-remaining-requests": "5", "x-ratelimit-reset-requests": "1h"}, None),
+    ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "1767225600"}, None),
+])  # fmt: skip
+def test_a_pause_is_understood_in_every_form_and_nonsense_is_none(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    assert asked_pause(headers) == seconds
+
+
+def test_what_is_left_is_a_pause_only_when_it_is_nothing() -> None:
+    assert exhausted({"x-ratelimit-remaining": "1", "x-ratelimit-reset": "9"}) is None
+    assert exhausted({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "9"}) == 9
+
+
+@pytest.mark.parametrize(("url", "why"), [
+    ("http://user:pass@localhost/v1", "no user, password or query"), ("http://key@localhost", "no user"),
+    ("https://api.vendor.com/v1?key=abc", "query"), ("localhost:8000/v1", "no address"), ("ftp://x/v1", "no address"),
+    ("http://", "no address"), ("http://localhost:99999/v1", "no address"), ("http://8.8.8.8/v1", "show key and prompts"),
+    ("http://[2001:4860:4860::8888]/v1", "show key and prompts"),
+])  # fmt: skip
+def test_an_address_that_is_none_or_tells_a_secret_is_refused_without_repeating_it(url: str, why: str) -> None:
+    with pytest.raises(RecipeError, match=why) as raised:
+        HttpModel(url=url, model="m")
+    assert not [secret for secret in ("pass", "key@", "abc") if secret in str(raised.value).replace("password", "")]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "http://10.0.0.7/v1", "http://[::1]:1/v1", "http://gpu-3/v1",
+                                 "https://api.vendor.com/v1", "https://8.8.8.8/v1"])  # fmt: skip
+def test_an_address_of_ones_own_may_be_plain(url: str) -> None:
+    assert HttpModel(url=url, model="m").url == url
+    assert HttpModel(url="http://8.8.8.8/v1", model="m", insecure=True)
+
+
+def test_the_key_itself_is_no_name_of_a_variable_and_is_not_repeated() -> None:
+    with pytest.raises(RecipeError, match="never the key itself") as raised:
+        HttpModel(url="https://a/v1", model="m", key_env="sk-1234567890abcdef")
+    assert "1234" not in str(raised.value)
+
+
+def test_a_variable_without_a_key_is_refused_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = HttpModel(url="https://127.0.0.1:1/v1", model="m", key_env="NO_SUCH_KEY")
+    with pytest.raises(ModelRefused, match="NO_SUCH_KEY is not set") as raised:
+        model.preflight()
+    assert raised.value.exit_code == 77
+    monkeypatch.setenv("NO_SUCH_KEY", "sk-secret\nX-Other: 1")
+    with pytest.raises(ModelRefused, match="holds what is no key") as raised:
+        model.preflight()
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("settings", "why"), [
+    ({"concurrency": 0}, "must be above 0"), ({"timeout_s": -1.0}, "must be above 0"),
+    ({"parameters": {"n": 4}}, "parameters: n is set by the request itself"),
+])  # fmt: skip
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(RecipeError, match=why):
+        HttpModel(url="https://a/v1", model="m", **settings)
+
+
+@pytest.mark.parametrize(("message", "code"), [
+    ("This model's maximum context length is 4096 tokens. However, you requested 5000 tokens", "E631"),
+    ("prompt is too long: 210000 tokens > 200000 maximum", "E631"),
+    ("The input token count (40000) exceeds the maximum number of tokens allowed (32768)", "E631"),
+    ("the request exceeds the available context size, try increasing it", "E631"),
+    ("The response was filtered due to the prompt triggering content management policy", "E632"),
+    ("Unsupported parameter: 'max_tokens' is not supported with this model", "E634"),
+    ("something else", "E634"),
+])  # fmt: skip
+def test_what_endpoints_say_with_400_is_understood(message: str, code: str) -> None:
+    assert refusal(400, {}, {"error": {"message": message}}).code == code
+
+
+def test_a_refused_parameter_is_told_by_its_code_and_a_flagged_prompt_is_no_wrong_key() -> None:
+    fault = refusal(400, {}, {"error": {"message": "no", "code": "unsupported_parameter", "param": "seed"}})
+    assert (fault.blame, fault.code) == ("final", "E607")
+    assert "it does not take seed" in fault.message
+    assert refusal(403, {}, {"error": {"message": "Your input was flagged"}}).code == "E632"
+    assert refusal(403, {}, {"error": {"message": "Forbidden"}}).code == "E604"
+
+
+def test_a_request_that_no_minute_has_room_for_is_the_rows_own_fault() -> None:
+    fault = refusal(
+        429, {}, {"error": {"message": "Request too large for the model on tokens per min", "code": "tokens"}}
+    )
+    assert (fault.blame, fault.code) == ("row", "E633")
+
+
+def test_a_stream_is_put_together_as_it_would_have_come_at_once() -> None:
+    events = [
+        'data: {"model": "m", "choices": [{"index": 0, "delta": {"role": "assistant", "content": "a"}}]}',
+        ": a comment", 'event: x\r\ndata: {"choices": [{"index": 0, "delta": {"content": "\u00e9"}, "finish_reason": "stop"}]}',
+        'data: {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}', "data: [DONE]",
+    ]  # fmt: skip
+    assert streamed("\r\n\r\n".join(events).encode()) == {
+        "model": "m", "usage": {"prompt_tokens": 1, "completion_tokens": 2},
+        "choices": [{"index": 0, "message": {"content": "a\u00e9"}, "finish_reason": "stop"}],
+    }  # fmt: skip
+
+
+def test_a_schema_is_never_dropped_in_silence() -> None:
+    from tunesift import TransformersModel
+
+    with pytest.raises(ParameterRefused, match="cannot be held to a JSON schema"):
+        TransformersModel().chat([[Message("user", "x")]], Sampling(schema={"type": "object"}))

@@ -1,0 +1,223 @@
+"""The pace against simulated servers: hours of traffic in a moment, because every method is told the time."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections import deque
+from statistics import mean, median
+from typing import Protocol
+
+import pytest
+
+from tunesift.models.pace import LEAST_ROUND, START, Pace
+
+MEAN = 2 * math.exp(0.125)
+"""Seconds of one call, on average: lognormal, with a median of 2."""
+
+
+class Endpoint(Protocol):
+    def take(self, now: float, seconds: float) -> tuple[float | None, float | None]:
+        """When the answer comes, after so many seconds; or None and the Retry-After, if any."""
+        ...
+
+    def done(self) -> None: ...
+
+
+class PerMinute:
+    """So many requests in each minute of the clock, or in any 60 seconds."""
+
+    def __init__(self, most: int, sliding: bool) -> None:
+        self.most, self.sliding = most, sliding
+        self.sent: deque[float] = deque()
+
+    def take(self, now: float, seconds: float) -> tuple[float | None, float | None]:
+        begin = now - 60 if self.sliding else now // 60 * 60
+        while self.sent and self.sent[0] < begin:
+            self.sent.popleft()
+        if len(self.sent) >= self.most:
+            return None, (self.sent[0] if self.sliding else begin) + 60 - now
+        self.sent.append(now)
+        return seconds, None
+
+    def done(self) -> None:
+        pass
+
+
+class AtOnce:
+    """So many in flight; more are refused without saying for how long."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.here = most, 0
+
+    def take(self, now: float, seconds: float) -> tuple[float | None, float | None]:
+        if self.here >= self.most:
+            return None, None
+        self.here += 1
+        return seconds, None
+
+    def done(self) -> None:
+        self.here -= 1
+
+
+class Slots:
+    """So many are worked on, the others wait."""
+
+    def __init__(self, slots: int) -> None:
+        self.free = [0.0] * slots
+
+    def take(self, now: float, seconds: float) -> tuple[float | None, float | None]:
+        ends = max(now, heapq.heappop(self.free)) + seconds
+        heapq.heappush(self.free, ends)
+        return ends - now, None
+
+    def done(self) -> None:
+        pass
+
+
+class Traffic:
+    """Many calls through one pace to one endpoint."""
+
+    def __init__(self, endpoint: Endpoint, calls: int, seed: int) -> None:
+        self.pace, self.endpoint, self.left = Pace(1024), endpoint, calls
+        self.random = random.Random(seed)
+        self.answers: list[tuple[float, float]] = []
+        self.refused = self.sent = 0
+        self.events: list[tuple[float, int, object, float | None, float | None]] = []
+
+    def play(self) -> None:
+        now = 0.0
+        while self.left or self.events:
+            while self.left and self.pace.wait(now) <= 0:
+                self.send(now)
+            wait = self.pace.wait(now)
+            times = [self.events[0][0]] if self.events else []
+            times += [now + wait] if self.left and wait < math.inf else []
+            now = max(now, min(times))
+            while self.events and self.events[0][0] <= now:
+                self.receive(now)
+
+    def send(self, now: float) -> None:
+        self.left, self.sent = self.left - 1, self.sent + 1
+        took, pause = self.endpoint.take(now, self.random.lognormvariate(math.log(2), 0.5))
+        ticket = self.pace.enter(now)
+        heapq.heappush(self.events, (now + (took or 0.05), self.sent, ticket, took, pause))
+
+    def receive(self, now: float) -> None:
+        _, _, ticket, took, pause = heapq.heappop(self.events)
+        if took is None:
+            self.refused, self.left = self.refused + 1, self.left + 1
+            self.pace.close_until(now + (self.random.uniform(0.5, 1) if pause is None else max(0.5, pause)))
+            self.pace.leave(ticket, "limited", now)  # type: ignore[arg-type]
+        else:
+            self.endpoint.done()
+            self.pace.leave(ticket, "good", now)  # type: ignore[arg-type]
+            self.answers.append((now, took))
+
+    def after_a_minute(self) -> tuple[float, float, float]:
+        """Answers per second from the second minute to the last, the median of their seconds, the share refused."""
+        last = int(self.answers[-1][0] // 60) * 60
+        late = [took for when, took in self.answers if 60 <= when < last]
+        return len(late) / (last - 60), median(late), self.refused / self.sent
+
+
+def played(make: type[Endpoint], *given: object, calls: int) -> tuple[float, float, float]:
+    found = []
+    for seed in range(5):
+        traffic = Traffic(make(*given), calls, seed)
+        traffic.play()
+        found.append(traffic.after_a_minute())
+    rates, medians, shares = zip(*found, strict=True)
+    return mean(rates), max(medians), mean(shares)
+
+
+@pytest.mark.parametrize("sliding", [False, True])
+def test_R22_a_limit_per_minute_is_used_and_hardly_met(sliding: bool) -> None:
+    rate, _, refused = played(PerMinute, 3000, sliding, calls=12_000)
+    assert rate / 50 >= 0.9
+    assert refused <= 0.02
+
+
+def test_R22_a_limit_in_flight_is_used_and_hardly_met() -> None:
+    rate, _, refused = played(AtOnce, 64, calls=12_000)
+    assert rate / (64 / MEAN) >= 0.8
+    assert refused <= 0.02
+
+
+def test_R22_a_server_that_queues_is_kept_busy_without_a_long_queue() -> None:
+    rate, middle, refused = played(Slots, 96, calls=20_000)
+    assert rate / (96 / MEAN) >= 0.95
+    assert middle <= 2.5 * 2
+    assert refused == 0
+
+
+def answer(pace: Pace, count: int, now: float, seconds: float = 1.0) -> float:
+    """As many good answers as asked for, in waves of the limit; returns the time."""
+    while count > 0:
+        wave = min(count, int(pace.limit))
+        tickets = [pace.enter(now) for _ in range(wave)]
+        now += seconds
+        for ticket in tickets:
+            pace.leave(ticket, "good", now)
+        count -= wave
+    return now
+
+
+def test_slow_start_doubles_and_grows_only_when_it_is_used() -> None:
+    pace = Pace(1024)
+    answer(pace, LEAST_ROUND, 0.0)
+    assert pace.limit == 2 * START
+    for now in range(200):
+        pace.leave(pace.enter(now), "good", now + 0.5)  # one at a time says nothing about more
+    assert pace.limit == 2 * START
+
+
+def test_a_cut_comes_once_in_a_while_and_answers_from_before_it_do_not_count() -> None:
+    pace = Pace(1024)
+    now = answer(pace, 16, 0.0)
+    tickets = [pace.enter(now) for _ in range(16)]
+    for ticket in tickets[:4]:
+        pace.leave(ticket, "limited", now + 1)
+    assert pace.limit == pytest.approx(16 * 0.8)
+    for ticket in tickets[4:]:
+        pace.leave(ticket, "good", now + 2)
+    assert pace.limit == pytest.approx(16 * 0.8)
+
+
+def test_nobody_sends_before_the_gate_opens() -> None:
+    pace = Pace(8)
+    pace.close_until(100.0)
+    pace.close_until(50.0)
+    assert pace.wait(0.0) == 100.0
+    assert pace.wait(100.0) == 0.0
+
+
+def test_three_rounds_without_an_answer_leave_only_probes_and_one_answer_ends_that() -> None:
+    pace = Pace(8)
+    for _ in range(3 * LEAST_ROUND):
+        pace.leave(pace.enter(0.0), "trouble", 1.0)
+    assert pace.broken
+    assert pace.wait(1.0) == 1.0
+    waits = []
+    now = 2.0
+    for _ in range(8):
+        ticket = pace.enter(now)
+        assert ticket.probe
+        assert pace.wait(now) == math.inf, "one probe at a time"
+        pace.leave(ticket, "trouble", now)
+        waits.append(pace.wait(now))
+        now += waits[-1]
+    assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
+    assert pace.silence(now) == sum(waits)
+    pace.leave(pace.enter(now), "good", now)
+    assert not pace.broken
+    assert pace.limit == START
+
+
+def test_work_that_becomes_slow_is_not_mistaken_for_a_queue_for_ever() -> None:
+    pace = Pace(64)
+    now = answer(pace, 400, 0.0, seconds=0.1)
+    assert pace.limit == 64
+    answer(pace, 2000, now, seconds=10.0)  # another stage, whose answers are long whatever the limit
+    assert pace.limit >= 48
