@@ -23,7 +23,8 @@ SOURCE = Path(tunesift.__file__).parent
 ROWS = {
     0: ("errors",),
     1: ("settings", "heartbeat", "books", "records", "datasets", "files", "json_text", "formats", "reading", "rewriting",
-        "writing", "prompts", "parsing", "parquet", "tables", "inputs", "images", "notes"),
+        "writing", "prompts", "parsing", "parquet", "tables", "inputs", "images", "notes",
+        "yaml_text", "budget"),
     2: ("models", "running"),
     3: ("scoring", "tuning"),
     4: ("evaluation",),

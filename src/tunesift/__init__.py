@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tunesift.budget import Budget as Budget
     from tunesift.datasets import Dataset as Dataset
     from tunesift.errors import BudgetSpent as BudgetSpent
     from tunesift.errors import CannotCreate as CannotCreate
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "datasets": ("Dataset",),
+    "budget": ("Budget",),
     "errors": (
         "BudgetSpent", "CannotCreate", "DataError", "DiskFull", "MissingExtra", "ModelError", "ModelRefused",
         "ModelUnavailable", "ParameterRefused", "RecipeError", "ResumeError", "RunError", "RunLocked", "Stopped",

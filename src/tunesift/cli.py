@@ -61,54 +61,52 @@ Retry = Annotated[
         metavar="[=KIND]", help="Try failed items again, all or those of one kind, and what was made of them."
     ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go on where the disk may be too small.")]
+MaxCost = Annotated[float | None, typer.Option(help="Most money to spend on endpoints; needs --prices.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Most tokens to spend on endpoints.")]
+Prices = Annotated[Path | None, typer.Option(help="What models cost: a YAML file.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go on without asking: it may cost much, or fill the disk.")]
 
 
-@app.command()
-def select(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
-           quiet: Quiet = False, as_json: AsJson = False, retry_failed: Retry = None,
-           yes: Yes = False) -> None:  # fmt: skip
-    """Score every record and keep the best: by IFD, the largest tenth, unless settings say otherwise."""
-    commands.run_method(
-        "select", input, output, _all(settings, format, limit), _manner(quiet, as_json, retry_failed, yes)
-    )
+METHODS = {
+    "select": "Score every record and keep the best: by IFD, the largest tenth, unless settings say otherwise.",
+    "cherry": "Cherry LLM: what the student itself finds instructive, with its pre-experience sample.",
+    "score": "Write every record with its id and its scores; drop nothing.",
+}
+"""The commands of the methods, which all take the same words."""
 
 
-@app.command()
-def cherry(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
-           quiet: Quiet = False, as_json: AsJson = False, retry_failed: Retry = None,
-           yes: Yes = False) -> None:  # fmt: skip
-    """Cherry LLM: what the student itself finds instructive, with its pre-experience sample."""
-    commands.run_method(
-        "cherry", input, output, _all(settings, format, limit), _manner(quiet, as_json, retry_failed, yes)
-    )
+def _add(method: str, help: str) -> None:
+    @app.command(name=method, help=help)
+    def command(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
+                max_cost: MaxCost = None, max_tokens: MaxTokens = None, prices: Prices = None,
+                retry_failed: Retry = None, yes: Yes = False, quiet: Quiet = False,
+                as_json: AsJson = False) -> None:  # fmt: skip
+        said = _said(settings, format=format, limit=limit) + _spending(max_cost, max_tokens, prices)
+        commands.run_method(method, input, output, said, _manner(quiet, as_json, retry_failed, yes))
 
 
-@app.command()
-def score(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
-          quiet: Quiet = False, as_json: AsJson = False, retry_failed: Retry = None,
-          yes: Yes = False) -> None:  # fmt: skip
-    """Write every record with its id and its scores; drop nothing."""
-    commands.run_method(
-        "score", input, output, _all(settings, format, limit), _manner(quiet, as_json, retry_failed, yes)
-    )
+for _name, _help in METHODS.items():
+    _add(_name, _help)
 
 
 @app.command()
 def run(recipe: Annotated[Path, typer.Argument(readable=False, help="A recipe in YAML.")], settings: Dotted = None,
-        quiet: Quiet = False, as_json: AsJson = False, retry_failed: Retry = None,
-        yes: Yes = False) -> None:  # fmt: skip
+        max_cost: MaxCost = None, max_tokens: MaxTokens = None, prices: Prices = None,
+        retry_failed: Retry = None, yes: Yes = False, quiet: Quiet = False,
+        as_json: AsJson = False) -> None:  # fmt: skip
     """Do what a recipe says; settings have their full path, such as method.keep.fraction=0.05."""
-    commands.run_file(recipe, settings or [], _manner(quiet, as_json, retry_failed, yes))
+    said = (settings or []) + _spending(max_cost, max_tokens, prices)
+    commands.run_file(recipe, said, _manner(quiet, as_json, retry_failed, yes))
 
 
 @app.command()
 def plan(what: Annotated[str, typer.Argument(help="A method's name, or a recipe in YAML.")],
          input: Annotated[Path | None, typer.Argument(help="File of records, for a method.")] = None,
-         settings: Dotted = None, format: Format = None, limit: Limit = None,
+         settings: Dotted = None, format: Format = None, limit: Limit = None, prices: Prices = None,
          as_json: AsJson = False) -> None:  # fmt: skip
-    """Say what a run would ask for: stages, passes, tokens, time. Loads no weights, calls nobody."""
-    commands.plan(what, input, _all(settings, format, limit), as_json)
+    """Say what a run would ask for: stages, calls, tokens, time, money. Loads no weights, calls nobody."""
+    said = _said(settings, format=format, limit=limit) + _spending(None, None, prices)
+    commands.show_plan(what, input, said, as_json)
 
 
 @app.command()
@@ -151,9 +149,13 @@ def doctor(as_json: AsJson = False) -> None:
     commands.doctor(as_json)
 
 
-def _all(settings: list[str] | None, format: str | None, limit: int | None) -> list[str]:
-    said = [f"format={format}"] if format else []
-    return [*said, *([f"limit={limit}"] if limit else []), *(settings or [])]
+def _said(settings: list[str] | None, **named: object) -> list[str]:
+    return [*(f"{name}={value}" for name, value in named.items() if value), *(settings or [])]
+
+
+def _spending(max_cost: float | None, max_tokens: int | None, prices: Path | None) -> list[str]:
+    named = {"max_cost": max_cost, "max_tokens": max_tokens, "prices": prices}
+    return [f"budget.{name}={value}" for name, value in named.items() if value is not None]
 
 
 def _manner(quiet: bool, as_json: bool, retry_failed: str | None, yes: bool) -> commands.Manner:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from tunesift import console, telling
 from tunesift.errors import RecipeError, StorageError, printable, shown
-from tunesift.perform import run_recipe
+from tunesift.perform import asked, run_recipe
+from tunesift.planning import plan
 from tunesift.recipe import Recipe, load_recipe, recipe_for
 from tunesift.recipe import schema as recipe_schema
 from tunesift.records import FailureKind
@@ -46,7 +48,7 @@ def run_file(recipe: Path, settings: list[str], manner: Manner) -> None:
     _run(load_recipe(recipe, settings), manner)
 
 
-def plan(what: str, input: Path | None, settings: list[str], as_json: bool) -> None:
+def show_plan(what: str, input: Path | None, settings: list[str], as_json: bool) -> None:
     """Print what a run would ask for."""
     print(telling.told_plan(telling.recipe_to_plan(what, input, settings), as_json))
 
@@ -91,6 +93,8 @@ def doctor(as_json: bool) -> None:
 
 
 def _run(recipe: Recipe, manner: Manner) -> None:
+    if not manner.yes:
+        _ask(recipe)
     stop = Stop()
     stop.listen()
     progress, kinds = console.progress_for(manner.told != "words"), manner.kinds()
@@ -99,3 +103,20 @@ def _run(recipe: Recipe, manner: Manner) -> None:
         print(json.dumps(console.as_fields(summary)))
     elif manner.told == "words":
         print(console.told(summary))
+
+
+def _ask(recipe: Recipe) -> None:
+    """Say what a run over an endpoint may cost, and ask, before it begins; a cap or --yes is an answer given before."""
+    budget = recipe.budget
+    capped = (budget.max_cost, budget.max_tokens, budget.max_calls) != (None, None, None)
+    if capped or all(model.is_here for model in asked(recipe)) or (recipe.run_folder / "money.db").exists():
+        return
+    found = plan(recipe)
+    if found.money is not None and found.money <= budget.ask_above:
+        return
+    cost = f"{found.money:.2f}" if found.money is not None else "what is not known"
+    said = f"at most {found.calls:,} calls and {found.billed:,} tokens, and may cost {cost}"
+    if not sys.stdin.isatty():
+        raise RecipeError(f"budget: the run makes {said}; say --yes, or set --max-cost or --max-tokens.")
+    if input(f"The run makes {said}. Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise RecipeError("budget: not begun; nothing was asked of anybody.")

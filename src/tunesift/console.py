@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -11,6 +12,7 @@ from rich.progress import Progress as Bar
 
 from tunesift.errors import printable
 from tunesift.perform import Summary
+from tunesift.running.ledger import Spent
 from tunesift.running.progress import Progress
 
 EVERY_S = 5.0
@@ -90,8 +92,20 @@ def told(summary: Summary) -> str:
         lines.append(f"  {summary.seconds:.1f} s, {rate:.1f} records a second; {summary.worked:,} items were worked on")
     else:
         lines.append("  nothing was left to do; the run was complete")
+    lines += [f"  {told_spent(spent)}" for spent in summary.spent]
     lines.append(f"  report: {printable(str(summary.report))}")
     return "\n".join(lines)
+
+
+def told_spent(spent: Spent) -> str:
+    """What one model was asked and paid, in words."""
+    tokens = spent.exact_prompt + spent.exact_completion
+    more = f", and at most {spent.unknown_tokens:,} more" if spent.unknown_tokens else ""
+    said = f"{printable(spent.model)}: {spent.calls:,} calls, {tokens:,} tokens{more}"
+    if not spent.exact_micros + spent.unknown_micros:
+        return said
+    most = f" to {(spent.exact_micros + spent.unknown_micros) / 1e6:.4f}" if spent.unknown_micros else ""
+    return f"{said}; cost {spent.exact_micros / 1e6:.4f}{most}"
 
 
 def as_fields(summary: Summary) -> dict[str, object]:
@@ -99,5 +113,6 @@ def as_fields(summary: Summary) -> dict[str, object]:
     return {
         "run_id": summary.run_id, "output": str(summary.output), "folder": str(summary.folder),
         "report": str(summary.report), "counts": dict(summary.counts), "reasons": dict(summary.reasons),
-        "notes": dict(summary.notes), "worked": summary.worked, "seconds": round(summary.seconds, 3),
+        "notes": dict(summary.notes), "spent": [asdict(s) for s in summary.spent],
+        "worked": summary.worked, "seconds": round(summary.seconds, 3),
     }  # fmt: skip

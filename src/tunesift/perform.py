@@ -6,12 +6,14 @@ import os
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from shutil import disk_usage, rmtree
 from typing import Any
 
+from tunesift.books import SHELF
 from tunesift.datasets import Dataset
 from tunesift.errors import (
     CannotCreate,
@@ -28,6 +30,7 @@ from tunesift.inputs import check_apart, input_digest, path_as_text, room_needed
 from tunesift.intake import read_input
 from tunesift.manifest import has_work, is_ours, open_folder
 from tunesift.methods.score import ScoreRecords
+from tunesift.models.http import HttpModel
 from tunesift.models.turnstile import INTERRUPTIONS
 from tunesift.recipe import Recipe, as_json, check
 from tunesift.records import FailureKind, Record, Score
@@ -41,11 +44,12 @@ from tunesift.running.fsio import (
     write_bytes,
     write_json,
 )
+from tunesift.running.ledger import Ledger, Spent, read_spent
 from tunesift.running.progress import Progress
 from tunesift.running.result import Result
 from tunesift.running.run import Run
 from tunesift.running.stopping import Stop
-from tunesift.settings import Json
+from tunesift.settings import Json, settings_within
 from tunesift.writing import check_place, write_records
 
 _MADE = ("decisions.parquet", "quarantine.parquet", "report.html", "tables/*.parquet", "inputs/*.arrow")
@@ -68,6 +72,11 @@ class Summary:
     seconds: float
     notes: Mapping[str, int] = field(default_factory=dict)
     """What was read and is worth a word: how many of each."""
+
+    @property
+    def spent(self) -> list[Spent]:
+        """What every endpoint's model was paid, over all lives of the run."""
+        return read_spent(self.folder)
 
     @property
     def balance(self) -> str:
@@ -105,6 +114,7 @@ def run_recipe(
     """
     recipe = check(as_json(recipe))
     _check_paths(recipe)
+    recipe.budget.price_table(endpoints(recipe))  # what has no price is refused before anything is read
     new = not recipe.run_folder.exists()
     try:
         return _run(recipe, _Manner(progress or Progress(), stop or Stop(), retry_failed, yes))
@@ -143,9 +153,25 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
         return summary
 
 
+def endpoints(recipe: Recipe) -> set[str]:
+    """Names of the models behind endpoints that a recipe asks."""
+    return {model.name for model in asked(recipe)}
+
+
+def asked(recipe: Recipe) -> list[HttpModel]:
+    """The models behind endpoints that a recipe asks."""
+    return [model for model in settings_within(recipe.method) if isinstance(model, HttpModel)]
+
+
 def _walked(recipe: Recipe, data: Dataset[Record], run: Run) -> Result:
     """What the page makes; who waits for an endpoint meanwhile hears that the run is to stop."""
-    with INTERRUPTIONS.heeding(lambda: run.stop.asked):
+    models = endpoints(recipe)
+    prices = recipe.budget.price_table(models)
+    with ExitStack() as meanwhile:
+        meanwhile.enter_context(INTERRUPTIONS.heeding(lambda: run.stop.asked))
+        if models:
+            ledger = meanwhile.enter_context(closing(Ledger(run.folder, recipe.budget.caps, prices)))
+            meanwhile.enter_context(SHELF.keeping(ledger))
         try:
             return recipe.method(data, run)
         except Stopped:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import struct
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from tunesift.budget import Price
 from tunesift.errors import RecipeError
+from tunesift.models.endpoint import PROBE_TOKENS
 from tunesift.models.transformers import local_folder
+from tunesift.perform import endpoints
 from tunesift.reading import read
 from tunesift.recipe import Recipe
 from tunesift.records import Record
 from tunesift.running.result import Planned
 
+REQUEST_BYTES = 512
+"""Bytes of a request around what it asks, roles and settings."""
 BYTES_PER_TOKEN = 4.0
 """UTF-8 bytes of English text per token, roughly; a plan says so."""
 SHARE_OF_PEAK = 0.4
@@ -33,11 +39,13 @@ class Plan:
     """Tokens of all texts once, estimated from their bytes."""
     stages: tuple[Planned, ...]
     seconds: float | None
-    """Time to expect on this machine's processor; None where the model's size is not known here."""
-    calls: int = 0
-    """Calls to an endpoint."""
-    money: float = 0.0
-    """Cost of the calls."""
+    """Time to expect on this machine's processor; None where the model's size is not known here, or lies elsewhere."""
+    calls: int
+    """Most requests to endpoints, where none has to be tried again."""
+    billed: int
+    """Most tokens that those can be billed for: a token is at least a byte."""
+    money: float | None
+    """Most that they can cost; None where a model has no price."""
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -48,8 +56,25 @@ def plan(recipe: Recipe) -> Plan:
     size = sum(len(m.text.encode()) for record in data for m in record.messages)
     tokens = int(size / BYTES_PER_TOKEN)
     stages = tuple(recipe.method.plan(len(data)))
-    seconds = _seconds(stages, tokens)
-    return Plan(len(data), len(data.source.broken) if data.source else 0, tokens, stages, seconds)
+    models = endpoints(recipe)
+    prices = recipe.budget.price_table(models)
+    asked = [s for s in stages if s.model in models]
+    money = sum(_micros(s, size, prices) for s in asked) / 1e6 if models <= set(prices) else None
+    return Plan(
+        records=len(data), broken=len(data.source.broken) if data.source else 0, tokens=tokens, stages=stages,
+        seconds=None if asked else _seconds(stages, tokens), calls=sum(s.items * s.forwards + 1 for s in asked),
+        billed=sum(sum(_bound(s, size)) for s in asked), money=money,
+    )  # fmt: skip
+
+
+def _bound(stage: Planned, size: int) -> tuple[int, int]:
+    """Most tokens of all prompts and of all answers of a stage, its first small request included."""
+    passes = stage.items * stage.forwards
+    return stage.forwards * size + (passes + 1) * (stage.around + REQUEST_BYTES), passes * stage.answer + PROBE_TOKENS
+
+
+def _micros(stage: Planned, size: int, prices: Mapping[str, Price]) -> int:
+    return prices[stage.model].micros(*_bound(stage, size))
 
 
 def _seconds(stages: tuple[Planned, ...], tokens: int) -> float | None:

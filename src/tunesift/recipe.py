@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
 
-import yaml
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
+from tunesift.budget import Budget
 from tunesift.catalogue import AnyExecutor, AnyMethod
 from tunesift.errors import RecipeError, shown
 from tunesift.formats import Format
@@ -25,9 +25,7 @@ from tunesift.inputs import path_as_text, path_of_text
 from tunesift.reading import DuplicateIds, Lenience, Reading
 from tunesift.running.local import Local
 from tunesift.settings import INCIDENTAL, Json, Settings, canonical
-
-MAX_BYTES = 2**20
-"""Bytes of a recipe file."""
+from tunesift.yaml_text import parse_yaml, read_yaml
 
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
@@ -73,6 +71,8 @@ class Recipe(Settings):
     """What becomes of a compressed input that is cut off: the run ends, or the rows before the cut are read."""
     execution: Annotated[AnyExecutor, INCIDENTAL] = field(default_factory=Local)
     """Where steps run."""
+    budget: Annotated[Budget, INCIDENTAL] = field(default_factory=Budget)
+    """What may be spent on endpoints."""
     seed: int = 0
     """Where every draw starts."""
     max_failures: Annotated[float, INCIDENTAL] = 0.01
@@ -107,7 +107,7 @@ class Recipe(Settings):
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a YAML file with dotted overrides (`method.keep.fraction=0.05`); raises `RecipeError`."""
-    return check(override(_filled(read_yaml(Path(path))), overrides), overrides)
+    return check(override(_filled(_mapping(read_yaml(Path(path)), str(path))), overrides), overrides)
 
 
 def vetted(method: str) -> dict[str, Json]:
@@ -117,7 +117,7 @@ def vetted(method: str) -> dict[str, Json]:
     if method not in names:
         raise RecipeError(f"there is no method {shown(method)}; use one of {', '.join(names)}, or a recipe in YAML.")
     file = folder / f"{method}.yaml"
-    return _mapping(_parse_yaml(file.read_text("utf-8"), f"{method}.yaml"), f"{method}.yaml")
+    return _mapping(parse_yaml(file.read_text("utf-8"), f"{method}.yaml"), f"{method}.yaml")
 
 
 def recipe_for(method: str, input: Path | None, output: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -135,21 +135,6 @@ def _filled(recipe: dict[str, Json]) -> dict[str, Json]:
     except RecipeError:
         return recipe
     return {name: value for name, value in whole.items() if name != "output" or name in recipe}
-
-
-def read_yaml(path: Path) -> dict[str, Json]:
-    """A recipe file as JSON values; raises `RecipeError` for what is no plain, small, unambiguous YAML mapping."""
-    if not path.is_file():
-        raise RecipeError(f"{path}: there is no such recipe; check the path.")
-    if path.stat().st_size > MAX_BYTES:
-        raise RecipeError(f"{path}: a recipe has at most {MAX_BYTES} bytes; this file is something else.")
-    try:
-        text = path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: byte {error.start} is not valid UTF-8; save the file as UTF-8.") from None
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror}); check the file's permissions.") from None
-    return _mapping(_parse_yaml(text, str(path)), str(path))
 
 
 def override(recipe: Mapping[str, Json], overrides: Sequence[str]) -> dict[str, Json]:
@@ -222,52 +207,6 @@ def schema() -> dict[str, Any]:  # Any: a JSON schema
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain YAML: keys once, `no` a word and not False, 012 a word and not octal, no merges, no aliases."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:  # Any: PyYAML's own types
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("an alias refers to another place")  # a few of them can unfold into gigabytes
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # Any: PyYAML's own types
-        seen: set[str] = set()
-        for key in [self.construct_object(key, deep=True) for key, _ in node.value]:
-            if not isinstance(key, str):
-                raise yaml.YAMLError(f"the key {shown(repr(key))} is not a text")
-            if key in seen:
-                raise yaml.YAMLError(f'the key "{shown(key)}" stands twice')
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _shape, _first in (
-    ("bool", r"^(?:true|false)$", "tf"),
-    ("null", r"^(?:null|~|)$", ["n", "~", ""]),
-    ("int", r"^-?(?:0|[1-9][0-9]*)$", "-0123456789"),
-    ("float", r"^-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$", "-.0123456789"),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_shape), list(_first))
-
-
-def _parse_yaml(text: str, name: str) -> Json:
-    try:
-        value: Json = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader that allows less
-        canonical(value)
-    except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise RecipeError(f"{name}{line}: is not valid YAML ({error.problem}); check the indentation.") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        said = "is nested too deep" if isinstance(error, RecursionError) else str(error).partition("\n")[0]
-        raise RecipeError(f"{name}: {said}; write each setting once, as plain YAML.") from None
-    except (TypeError, ValueError):
-        raise RecipeError(
-            f"{name}: holds a value that no setting can have; use texts, numbers, lists and mappings."
-        ) from None
-    return value
-
-
 def _mapping(value: Json, name: str) -> dict[str, Json]:
     if not isinstance(value, dict):
         raise RecipeError(f"{name}: a recipe is a mapping of settings; write `method:` and `output:` in it.")
@@ -281,7 +220,7 @@ def _split(text: str) -> tuple[list[str], Json]:
         raise RecipeError(f'"{said}" is not a setting; write name=value, such as keep=10%.')
     if found := _PERCENT.fullmatch(value.strip()):
         return name.split("."), float(found[1]) / 100
-    return name.split("."), _parse_yaml(value, name)
+    return name.split("."), parse_yaml(value, name)
 
 
 def _put(place: Json, path: Sequence[str], value: Json) -> Json:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, get_args, get_origin
 import pyarrow.parquet as pq
 
 from tunesift import catalogue
+from tunesift.console import told_spent
 from tunesift.errors import DataError, RunError, printable, shown
 from tunesift.manifest import open_state
 from tunesift.methods.select import AnyScorer, AnySelector
@@ -27,6 +28,7 @@ from tunesift.models.transformers import EMBEDDED, local_folder
 from tunesift.planning import Plan, matrix_rate, plan
 from tunesift.recipe import Recipe, load_recipe, recipe_for
 from tunesift.running.fsio import read_json, storage_errors
+from tunesift.running.ledger import read_spent
 from tunesift.running.local import Local
 
 _EXTRAS = {"local": ("torch", "transformers", "safetensors"), "cluster": ("sklearn",), "images": ("PIL",)}
@@ -50,7 +52,11 @@ def told_plan(recipe: Recipe, as_json: bool) -> str:
     lines += [
         f"  stage {s.stage}: {s.items:,} items, {s.forwards} forward passes each, by {s.model}" for s in found.stages
     ]
-    lines.append(f"  time: {_told_time(found)}; calls: {found.calls}; cost: {found.money:g}")
+    if found.calls:
+        cost = f"at most {found.money:.4f}" if found.money is not None else "not known: give --prices"
+        lines.append(f"  endpoints: at most {found.calls:,} calls and {found.billed:,} tokens; cost: {cost}")
+    else:
+        lines.append(f"  time: {_told_time(found)}; calls: 0; cost: 0")
     return "\n".join(map(printable, lines))
 
 
@@ -66,11 +72,13 @@ def told_run(folder: Path, as_json: bool) -> str:
     done = (folder / "result.json").exists()
     result = _read(folder, "result.json") if done else {}
     if as_json:
-        return json.dumps({"run": run, "complete": done, "result": result or None, "stages": _stage_rows(folder)})
+        return json.dumps({"run": run, "complete": done, "result": result or None, "stages": _stage_rows(folder),
+                           "spent": [dataclasses.asdict(spent) for spent in read_spent(folder)]})  # fmt: skip
     lines = [f"{folder}: run {run['run_id']} of {run['created']}, {'complete' if done else 'not complete'}"]
     lines += [f"  input: {run['input']['path']}", f"  output: {run['recipe']['output']}"]
     lines += [f"  settings: {json.dumps(run['settings']['method'])}"]
     lines += [f"  stage {name}: {count:,} items done" for name, count in _stage_rows(folder).items()]
+    lines += [f"  {told_spent(spent)}" for spent in read_spent(folder)]
     if done:
         lines.append("  " + ", ".join(f"{count:,} {name}" for name, count in result["counts"].items()))
         lines += [f"  {count:>8,}  {reason}" for reason, count in result["reasons"].items()]

@@ -325,7 +325,7 @@ RECIPES: dict[str, tuple[str | bytes, str]] = {
     "no output": ("method: {kind: select}\n", "output: is not given; give it a value."),
     "no kind": ("output: x.jsonl\nmethod: {keep: {kind: random}}\n", "method: is not given; name its kind."),
     "no input": ("output: x.jsonl\nmethod: {kind: select}\n", "input: is not given; name the file to read."),
-    "a megabyte": ("#" * 2**20 + "#", "r.yaml: a recipe has at most 1048576 bytes; this file is something else."),
+    "a megabyte": ("#" * 2**20 + "#", "r.yaml: a recipe or price table has at most 1048576 bytes; this file is something else."),
 }  # fmt: skip
 
 
@@ -347,7 +347,7 @@ def test_a_bomb_of_anchors_is_refused_at_once(tunesift: Command, place: Path) ->
 
 def test_a_recipe_that_is_not_there_is_named(tunesift: Command) -> None:
     told = tunesift("run", "nowhere.yaml")
-    assert (told.code, told.sentence) == (64, "nowhere.yaml: there is no such recipe; check the path.")
+    assert (told.code, told.sentence) == (64, "nowhere.yaml: there is no such file; check the path.")
 
 
 USAGE = {

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tunesift.books import Asking, Attempt, Billed
+from tunesift.budget import Caps, Price
 from tunesift.errors import BudgetSpent, StorageError
-from tunesift.running.ledger import Caps, Ledger, Price
+from tunesift.running.ledger import Ledger
 
 PRICES = {"m": Price(prompt=1.0, completion=2.0)}
 

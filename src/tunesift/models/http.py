@@ -100,6 +100,20 @@ class HttpModel(Settings):
         if taken := [name for name in _OURS if name in self.parameters]:
             raise RecipeError(f"parameters: {taken[0]} is set by the request itself; leave it out.")
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the address is of this machine or of a private network, where nobody sends a bill."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return not ipaddress.ip_address(host).is_global
+        except ValueError:
+            return host == "localhost"
+
+    @property
+    def name(self) -> str:
+        """What plans and reports call the model."""
+        return self.model
+
     def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion | Failure]:
         """One completion per conversation, in order; a Failure for what the endpoint refuses or never answers."""
         drawn = self.draws(conversations, sampling, 1)

@@ -7,16 +7,17 @@ is counted as unknown, at its bound, so that exact <= billed <= exact + unknown.
 from __future__ import annotations
 
 import logging
-import math
 import queue
 import sqlite3
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
 from tunesift.books import Asking, Attempt
+from tunesift.budget import Caps, Price
 from tunesift.errors import BudgetSpent, StorageError
 from tunesift.running.fsio import make_private, storage_errors
 from tunesift.running.journal import check, transaction
@@ -42,27 +43,6 @@ WARN = 0.8
 """Share of a cap at which a word is said."""
 MOST_OVERRUNS = 1
 """Times that a provider may bill more than its bound before the run ends."""
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """What a model costs, in millionths of the currency for each token."""
-
-    prompt: float
-    completion: float
-
-    def micros(self, prompt: int, completion: int) -> int:
-        """Cost in millionths of the currency, rounded up."""
-        return math.ceil(prompt * self.prompt + completion * self.completion)
-
-
-@dataclass(frozen=True, slots=True)
-class Caps:
-    """What a run may spend at most; None for no limit."""
-
-    micros: int | None = None
-    tokens: int | None = None
-    calls: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,3 +248,12 @@ class Ledger:
             for entry in entries:
                 for statement, row in entry.statements:
                     self._db.execute(statement, row)
+
+
+def read_spent(folder: Path) -> list[Spent]:
+    """What a run has spent, as its folder says; nothing where it asked no endpoint."""
+    path = folder / "money.db"
+    if not path.exists():
+        return []
+    with storage_errors(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        return [Spent(*row) for row in db.execute("SELECT * FROM spend ORDER BY model")]

@@ -33,6 +33,10 @@ class Planned:
     """Forward passes per item."""
     model: str
     """The model that does them; empty where none does."""
+    around: int = 0
+    """Bytes of a prompt that are not the record's own."""
+    answer: int = 0
+    """Most tokens of an answer, for a pass that writes one."""
 
 
 class Method(Protocol):
