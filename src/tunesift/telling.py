@@ -29,7 +29,8 @@ from tunesift.recipe import Recipe, load_recipe, recipe_for
 from tunesift.running.fsio import read_json, storage_errors
 from tunesift.running.local import Local
 
-_EXTRAS = {"local": ("torch", "transformers", "safetensors"), "cluster": ("sklearn",)}
+_EXTRAS = {"local": ("torch", "transformers", "safetensors"), "cluster": ("sklearn",),
+           "embed": ("sentence_transformers",)}  # fmt: skip
 
 
 def recipe_to_plan(what: str, input: Path | None, settings: list[str]) -> Recipe:

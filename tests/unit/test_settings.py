@@ -21,6 +21,7 @@ OPERATIONAL = {
     "Local": {"chunk", "stall_s"},
     "TransformersModel": {"device", "batch_tokens"},
     "ScriptedModel": {"concurrency"},
+    "SentenceModel": {"device", "batch"},
 }
 """Settings of place, speed and patience: they may change between two lives of a run. All others decide its result."""
 

@@ -6,9 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from tunesift.models.ngrams import HashedNgrams
 from tunesift.models.scripted import ScriptedModel
+from tunesift.models.sentences import SentenceModel
 from tunesift.models.transformers import TransformersModel
 
 ChatModel = Annotated[TransformersModel | ScriptedModel, Field(discriminator="kind")]
 LikelihoodModel = Annotated[TransformersModel | ScriptedModel, Field(discriminator="kind")]
-EmbedModel = Annotated[TransformersModel | ScriptedModel, Field(discriminator="kind")]
+EmbedModel = Annotated[SentenceModel | HashedNgrams | TransformersModel | ScriptedModel, Field(discriminator="kind")]
