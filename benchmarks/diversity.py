@@ -2,8 +2,8 @@
 
     python benchmarks/diversity.py [--rows 10400 20000 100000] [--smoke]
 
-Vectors of 384 numbers, of length 1, around 200 centres; a fiftieth of them is chosen by facility location and by k-centre,
-each in a process of its own whose peak memory is told: all of it, and beyond what the process held before it began.
+Vectors of 384 numbers, of length 1, around 200 centres; a fiftieth of them is chosen by facility location and by
+k-centre, each in a process of its own whose peak memory is told: all of it, and beyond what it held before it began.
 The last line is near-duplicates by MinHash among as many texts of 60 words, a fifth of them changed copies of others.
 """
 
@@ -66,8 +66,10 @@ def child(what: str, rows: int) -> dict[str, object]:
         before, began = peak(), time.monotonic()
         chosen = len((spread_out if what == "facility-location" else k_centre)(points, rows // 50))
     seconds = time.monotonic() - began
-    return {"what": what, "rows": rows, "chosen": chosen, "seconds": round(seconds, 1), "peak_gb": round(peak() / 1e9, 3),
-            "beyond_start_gb": round((peak() - before) / 1e9, 3)}  # fmt: skip
+    return {
+        "what": what, "rows": rows, "chosen": chosen, "seconds": round(seconds, 1),
+        "peak_gb": round(peak() / 1e9, 3), "beyond_start_gb": round((peak() - before) / 1e9, 3),
+    }  # fmt: skip
 
 
 def main() -> None:

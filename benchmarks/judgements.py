@@ -156,8 +156,8 @@ def alpaca_selected(data: Path, student: TransformersModel, most: int) -> dict[s
     records = [as_record(str(n), rows[n]["instruction"], rows[n]["input"], rows[n]["output"]) for n in numbers]
     found = scores_of(records, student)
     folder = data / "alpaca_selected"
-    told = {f"kept by {name}": kept_by(folder / file, [rows[n] for n in numbers]) for name, file in (
-        ("Claude rating", "alpagasus_claude_t45.json"), ("helpfulness rating", "alpagasus_helpfulness_t45.json"))}  # fmt: skip
+    files = {"Claude rating": "alpagasus_claude_t45.json", "helpfulness rating": "alpagasus_helpfulness_t45.json"}
+    told = {f"kept by {name}": kept_by(folder / file, [rows[n] for n in numbers]) for name, file in files.items()}
     cherry = {e["row"]: float(e["selected"]) for e in json.loads((folder / "cherry_in_alpaca_sample.json").read_text())}
     told["kept by Cherry"] = np.array([cherry.get(n, math.nan) for n in numbers])
     first, second = equal_length(records, told["kept by Cherry"])

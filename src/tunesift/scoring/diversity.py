@@ -19,6 +19,8 @@ Matrix = npt.NDArray[Any]  # Any: float32 or float64
 Block = Callable[[slice, Places], Matrix]
 """How far some rows are from some columns, [T, B]; 0 for the same text."""
 
+HELD = 12_000
+"""Most rows whose distances are all held, in float32: 0.58 GB; of more, they are computed again when asked for."""
 EXACT = 20_000
 """Most rows whose distances are computed in float64; of more, tiles are in float32 and sums in float64."""
 TILE = 2**21
@@ -43,9 +45,19 @@ def facility_location(similar: Numbers, count: int) -> list[tuple[int, float]]:
 
 
 def spread_out(vectors: Sequence[Sequence[float]] | Matrix, count: int) -> list[tuple[int, float]]:
-    """Facility location over the similarity of vectors, computed by blocks: no matrix of N x N is ever held."""
+    """Facility location over the similarity of vectors; above a number of rows by blocks, no matrix of N x N held."""
     points = np.asarray(vectors, np.float64 if len(vectors) <= EXACT else np.float32)
-    return _greedy(_shortfall(points), np.ones(len(points)), count)
+    block = _shortfall(points)
+    return _greedy(_held(block, len(points)) if len(points) <= HELD else block, np.ones(len(points)), count)
+
+
+def _held(block: Block, rows: int) -> Block:
+    """The same distances, computed once; a row's distances lie together, and serve as its column."""
+    found = np.empty((rows, rows), np.float32)
+    step = max(1, TILE // max(1, rows))
+    for start in range(0, rows, step):
+        found[start : start + step] = block(slice(start, start + step), np.arange(rows))
+    return lambda rows, columns: found[columns, rows].T
 
 
 def _shortfall(points: Matrix) -> Block:
