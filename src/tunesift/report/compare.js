@@ -46,6 +46,7 @@
       cell(side.score ?? "none"), cell(digits(side.length), "number"),
       cell(side.kept_length === null ? "–" : integer.format(side.kept_length), "number"),
       text("td", side.facts.filter(([key]) => ["method", "scorer", "also", "keep", "seed"].includes(key))
+        .filter(([, value]) => value !== "")
         .map(([key, value]) => `${key}: ${value}`).join(" · "), "note"),
     ]);
     byId("runs").append(table(heads, rows),

@@ -17,7 +17,7 @@ from tunesift.errors import RecipeError
 from tunesift.models import EmbedModel
 from tunesift.models.ngrams import HashedNgrams
 from tunesift.records import Action, Decision, Record
-from tunesift.scoring.deciding import Decisions, Groups, Numbers, budget, budgets, ranked
+from tunesift.scoring.deciding import Decisions, Groups, Numbers, budget, ranked
 from tunesift.scoring.diversity import clusters_of, k_centre, spread_out
 from tunesift.scoring.selectors import Largest, Pool, check_budget, check_fraction
 from tunesift.settings import Settings
@@ -118,7 +118,7 @@ class Diverse(Settings):
             return [("drop", f"not chosen for diversity: the budget is 0 of {of} candidates")] * of
         vectors = np.array([pool.vectors[id] for id in names], np.float64)
         if self.rule == "clusters":
-            return self._of_clusters(vectors, self._values(names, pool), most / of, by)
+            return self._of_clusters(vectors, self._values(names, pool), most, by)
         choose = {"facility-location": (spread_out, "adds"), "k-centre": (k_centre, "distance")}[self.rule]
         chosen = {row: (place, gain) for place, (row, gain) in enumerate(choose[0](vectors, most), start=1)}
         name = self.rule.replace("-location", " location")
@@ -134,11 +134,12 @@ class Diverse(Settings):
             return None
         return np.array([pool.scores[id].value for id in names], np.float64)
 
-    def _of_clusters(self, vectors: Numbers, values: Numbers | None, share: float, by: str) -> list[tuple[Action, str]]:
+    def _of_clusters(self, vectors: Numbers, values: Numbers | None, most: int, by: str) -> list[tuple[Action, str]]:
         labels, distances = clusters_of(vectors, self.clusters)
         groups = Groups(labels, [f"cluster {n}" for n in range(int(labels.max()) + 1)])
         worth = -distances if values is None else values
-        ranks, kept, sizes = ranked(worth, labels), budgets(share, groups, worth), groups.sizes
+        ranks, sizes = ranked(worth, labels), groups.sizes
+        kept = np.maximum(1, sizes * most // len(worth))  # the same share of each, and at least one
         end = "most central" if values is None else "largest"
         return [
             ("keep" if rank <= kept[code] else "drop",

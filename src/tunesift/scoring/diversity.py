@@ -74,6 +74,9 @@ def _shortfall(points: Matrix) -> Block:
         found /= -points.shape[1]
         np.expm1(found, out=found)
         found *= -1
+        own = columns - (rows.start or 0)
+        inside = np.flatnonzero((own >= 0) & (own < len(found)))
+        found[own[inside], inside] = 0  # a row is at no distance from itself, whatever rounding says
         return found
 
     return block
@@ -134,11 +137,12 @@ def k_centre(vectors: Sequence[Sequence[float]] | Matrix, count: int) -> list[tu
     row = int(np.argmin(np.linalg.norm(points - points.mean(axis=0), axis=1)))
     chosen = [(row, 0.0)]
     nearest = np.linalg.norm(points - points[row], axis=1)
+    nearest[row] = -1  # a chosen row is chosen once, even where all rows are one point
     while len(chosen) < count:
         row = int(np.argmax(nearest))
         chosen.append((row, float(nearest[row])))
         np.minimum(nearest, np.linalg.norm(points - points[row], axis=1), out=nearest)
-        nearest[row] = -1  # a chosen row is chosen once, even where all rows are one point
+        nearest[row] = -1
         beat()
     return chosen
 

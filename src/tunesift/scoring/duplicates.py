@@ -42,9 +42,7 @@ class Distinct(Settings):
 
     def __post_init__(self) -> None:
         if not _LEAST <= self.similarity <= 1:
-            raise RecipeError(
-                f"keep.similarity: {self.similarity:g} is not from {_LEAST} to 1; below, pairs are missed."
-            )
+            raise RecipeError(f"keep.similarity: {self.similarity:g} is not from {_LEAST} to 1; write 0.8.")
         if self.words < 1:
             raise RecipeError(f"keep.words: {self.words} is no number of words; write 1 or more.")
 
