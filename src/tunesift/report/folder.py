@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,10 @@ class RunFolder:
     @cached_property
     def _elsewhere(self) -> Mapping[str, int] | None:
         """Where each id was decided on, if not in the order of the data."""
-        decided = (id for batch in self._batches("record_id") for id in batch["record_id"])
-        in_order = all(id == other for id, other in zip(self.data.ids(), decided, strict=False))
-        if in_order and len(self.data) == len(self.actions):
+        decided = (id for id, _, _ in self.decisions())
+        if all(id == other for id, other in zip_longest(self.data.ids(), decided)):
             return None
-        decided = (id for batch in self._batches("record_id") for id in batch["record_id"])
-        return {id: place for place, id in enumerate(decided)}
+        return {id: place for place, (id, _, _) in enumerate(self.decisions())}
 
     def place(self, id: str) -> int | None:
         """Where a record was decided on, from 0; None for an id that was not."""
@@ -109,12 +108,15 @@ class RunFolder:
         return [(folder, str(settings[folder].get("kind", folder.name))) for folder in folders]
 
     def _outcomes(self, stage: Path) -> Iterator[tuple[str, str]]:
-        for part in sorted(stage.glob("part-*.parquet")):
-            for batch in pq.ParquetFile(part).iter_batches(columns=["id", "failure", "outcome"]):
-                rows = batch.to_pydict()
-                for id, failure, outcome in zip(rows["id"], rows["failure"], rows["outcome"], strict=True):
-                    if failure is None:
-                        yield id, outcome
+        parts = (pq.ParquetFile(part) for part in sorted(stage.glob("part-*.parquet")))
+        batches = (batch for part in parts for batch in part.iter_batches(columns=["id", "failure", "outcome"]))
+        for batch in batches:
+            rows = batch.to_pydict()
+            yield from (
+                (id, outcome)
+                for id, failure, outcome in zip(rows["id"], rows["failure"], rows["outcome"], strict=True)
+                if failure is None
+            )
 
     def _values(self, stage: Path) -> Numbers | None:
         values = np.full(len(self.actions), np.nan)
