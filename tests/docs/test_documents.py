@@ -39,3 +39,19 @@ def test_the_benchmark_of_losses_runs() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["target_tokens"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["diversity", "selecting"])
+def test_a_benchmark_runs(name: str) -> None:
+    script = ROOT / "benchmarks" / f"{name}.py"
+    done = subprocess.run([sys.executable, str(script), "--smoke"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_published_values_without_weights_say_so(shared: Path) -> None:
+    words = [sys.executable, str(ROOT / "benchmarks" / "published.py"), "--data", str(shared), "--smoke"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "not measured: no folder with GPT-2's weights was given" in done.stdout
