@@ -190,7 +190,7 @@ def test_scores_stand_beside_those_of_an_earlier_scorer(tunesift: Command, place
     kind = ["scorers.0.kind=reversed-ifd", "scorers.0.student.kind=scripted"]
     tunesift("score", "one.jsonl", "-o", "two.jsonl", *kind, "--quiet")
     one, two = lines(place / "one.jsonl"), lines(place / "two.jsonl")
-    assert all(set(row["scores"]) == {"ifd", "reversed-ifd", "perplexity"} for row in two)
+    assert all(set(row["scores"]) == {"ifd", "reversed-ifd"} for row in two)
     assert [row["scores"]["ifd"] for row in two] == [row["scores"]["ifd"] for row in one]
 
 
@@ -260,7 +260,9 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
     found = tunesift("list", "--json").json
     assert set(found["methods"]) == {"select", "cherry", "score"}
     assert set(found["scorers"]) == {"ifd", "reversed-ifd", "perplexity"}
-    assert set(found["selectors"]) == {"largest", "smallest", "above", "quota", "random", "longest"}
+    baselines = {"random", "longest", "shortest"}
+    by_score = {"largest", "smallest", "above", "quota", "combined", "diverse"}
+    assert set(found["selectors"]) == {*by_score, *baselines, "distinct"}
     assert {"transformers", "scripted"} <= set(found["models"])
     told = tunesift("list").out
     assert all(kind in told and entry["summary"] in told for group in found.values() for kind, entry in group.items())
