@@ -45,7 +45,8 @@ HEAVY: Mapping[str, tuple[str, ...]] = {
     "vllm": ("models.vllm",),
     "ray": ("running.ray",),
     "trl": ("tuning",),
-    "sklearn": ("methods.cherry",),
+    "sklearn": ("methods.cherry", "scoring.diversity"),
+    "sentence_transformers": ("models.sentences",),
     "PIL": ("images",),
 }
 """Libraries that take seconds to import, and the only modules that may, inside a function."""

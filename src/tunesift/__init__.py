@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from tunesift.models.base import Span as Span
     from tunesift.models.base import TargetLoss as TargetLoss
     from tunesift.models.http import HttpModel as HttpModel
+    from tunesift.models.ngrams import HashedNgrams as HashedNgrams
     from tunesift.models.scripted import ScriptedModel as ScriptedModel
+    from tunesift.models.sentences import SentenceModel as SentenceModel
     from tunesift.models.transformers import TransformersModel as TransformersModel
     from tunesift.perform import Summary as Summary
     from tunesift.perform import run_recipe as run_recipe
@@ -54,14 +56,20 @@ if TYPE_CHECKING:
     from tunesift.running.result import Result as Result
     from tunesift.running.run import Run as Run
     from tunesift.scoring.base import Scorer as Scorer
+    from tunesift.scoring.combined import Combined as Combined
+    from tunesift.scoring.diverse import Diverse as Diverse
+    from tunesift.scoring.duplicates import Distinct as Distinct
     from tunesift.scoring.ifd import IFD as IFD
     from tunesift.scoring.ifd import ReversedIFD as ReversedIFD
+    from tunesift.scoring.perplexity import Perplexity as Perplexity
     from tunesift.scoring.selectors import Above as Above
     from tunesift.scoring.selectors import Largest as Largest
     from tunesift.scoring.selectors import Longest as Longest
     from tunesift.scoring.selectors import Pool as Pool
     from tunesift.scoring.selectors import Quota as Quota
     from tunesift.scoring.selectors import Random as Random
+    from tunesift.scoring.selectors import Scored as Scored
+    from tunesift.scoring.selectors import Shortest as Shortest
     from tunesift.scoring.selectors import Smallest as Smallest
     from tunesift.settings import INCIDENTAL as INCIDENTAL
     from tunesift.settings import Settings as Settings
@@ -80,7 +88,9 @@ _HOMES = {
     "methods.select": ("Select",),
     "models.base": ("Completion", "Sampling", "Span", "TargetLoss"),
     "models.http": ("HttpModel",),
+    "models.ngrams": ("HashedNgrams",),
     "models.scripted": ("ScriptedModel",),
+    "models.sentences": ("SentenceModel",),
     "models.transformers": ("TransformersModel",),
     "perform": ("Summary", "run_recipe"),
     "reading": ("read_dataset", "read_preferences"),
@@ -90,8 +100,14 @@ _HOMES = {
     "running.result": ("Result",),
     "running.run": ("Run",),
     "scoring.base": ("Scorer",),
+    "scoring.combined": ("Combined",),
+    "scoring.diverse": ("Diverse",),
+    "scoring.duplicates": ("Distinct",),
     "scoring.ifd": ("IFD", "ReversedIFD"),
-    "scoring.selectors": ("Above", "Largest", "Longest", "Pool", "Quota", "Random", "Smallest"),
+    "scoring.perplexity": ("Perplexity",),
+    "scoring.selectors": (
+        "Above", "Largest", "Longest", "Pool", "Quota", "Random", "Scored", "Shortest", "Smallest",
+    ),
     "settings": ("INCIDENTAL", "Settings"),
     "writing": ("write_records",),
 }  # fmt: skip

@@ -118,6 +118,14 @@ def inspect(run: Annotated[Path, typer.Argument(help="A run's folder, such as ke
 
 
 @app.command()
+def compare(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more runs' folders.")],
+            output: Annotated[Path, typer.Option("--output", "-o", help="Where the page goes.")] = Path("compare.html"),
+            as_json: AsJson = False) -> None:  # fmt: skip
+    """Compare what runs over the same records kept: scores, overlap, length, and what only one of them keeps."""
+    commands.compare(runs, output, as_json)
+
+
+@app.command()
 def verify(run: Annotated[Path, typer.Argument(help="A run's folder, such as kept.json.run.")],
            as_json: AsJson = False) -> None:  # fmt: skip
     """Say whether a run's folder is, byte for byte, as it was written; changes nothing."""

@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tunesift import console, telling
-from tunesift.errors import RecipeError, StorageError, printable, shown
+from tunesift.errors import CannotCreate, RecipeError, StorageError, printable, shown
 from tunesift.perform import asked, run_recipe
 from tunesift.planning import plan
 from tunesift.recipe import Recipe, load_recipe, recipe_for
 from tunesift.recipe import schema as recipe_schema
 from tunesift.records import FailureKind
+from tunesift.report.compare import compare as compare_runs
+from tunesift.report.compare import told_compare
+from tunesift.report.html import render
 from tunesift.running import mending
+from tunesift.running.fsio import write_bytes
 from tunesift.running.stopping import Stop
+from tunesift.writing import check_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,19 @@ def show_plan(what: str, input: Path | None, settings: list[str], as_json: bool)
 def inspect(run: Path, id: str | None, as_json: bool) -> None:
     """Print what a run's folder holds, of all records or of one."""
     print(telling.told_run(run, as_json) if id is None else telling.told_record(run, id, as_json))
+
+
+def compare(runs: list[Path], output: Path, as_json: bool) -> None:
+    """Write a page that compares runs, and print what it says; the page of an earlier comparison is replaced."""
+    check_place(output)
+    if output.exists() and b"<title>tunesift comparison</title>" not in output.read_bytes()[:100_000]:
+        raise CannotCreate(f"{output}: exists already and is no comparison; choose another output, or remove it.")
+    found = compare_runs(runs)
+    write_bytes(output, render(found).encode())
+    if as_json:
+        print(json.dumps(asdict(found)))
+    else:
+        print("\n".join(map(printable, [*told_compare(found).split("\n"), f"page: {output}"])))
 
 
 def verify(run: Path, as_json: bool) -> None:

@@ -31,7 +31,8 @@ from tunesift.running.fsio import read_json, storage_errors
 from tunesift.running.ledger import read_spent
 from tunesift.running.local import Local
 
-_EXTRAS = {"local": ("torch", "transformers", "safetensors"), "cluster": ("sklearn",), "images": ("PIL",)}
+_EXTRAS = {"local": ("torch", "transformers", "safetensors"), "cluster": ("sklearn",), "images": ("PIL",),
+           "embed": ("sentence_transformers",)}  # fmt: skip
 
 
 def recipe_to_plan(what: str, input: Path | None, settings: list[str]) -> Recipe:

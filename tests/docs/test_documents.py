@@ -29,7 +29,7 @@ def test_every_command_of_the_readme_exists() -> None:
     commands = {c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands}
     lines = (ROOT / "README.md").read_text("utf-8").replace("`", " ").split()
     named = {word for before, word in itertools.pairwise(lines) if before == "tunesift" and word.isalpha()}
-    assert named & commands == {"select", "cherry", "score", "plan", "run"}
+    assert named & commands == {"select", "cherry", "score", "plan", "run", "compare"}
 
 
 @pytest.mark.slow
@@ -47,3 +47,19 @@ def test_the_benchmark_of_endpoints_runs() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["calls_per_s"]["ours, 8"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["diversity", "selecting"])
+def test_a_benchmark_runs(name: str) -> None:
+    script = ROOT / "benchmarks" / f"{name}.py"
+    done = subprocess.run([sys.executable, str(script), "--smoke"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_published_values_without_weights_say_so(shared: Path) -> None:
+    words = [sys.executable, str(ROOT / "benchmarks" / "published.py"), "--data", str(shared), "--smoke"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "not measured: no folder with GPT-2's weights was given" in done.stdout

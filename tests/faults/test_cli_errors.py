@@ -142,7 +142,7 @@ SETTINGS = {
     "keep.fractoin=0.1": "method.keep.fractoin: there is no such setting; did you mean fraction?",
     "scorer.studnet.name=x": "method.scorer.studnet: there is no such setting; did you mean student?",
     "scorer.x=1": "method.scorer.x: there is no such setting; there are kind, student, profile, ratio, template, turns.",
-    "scorer.kind=ifdd": "method.scorer.kind: 'ifdd' is unknown; use one of 'ifd', 'reversed-ifd'.",
+    "scorer.kind=ifdd": "method.scorer.kind: 'ifdd' is unknown; use one of 'ifd', 'reversed-ifd', 'perplexity'.",
     "scorer.student.kind=gpt": "method.scorer.student.kind: 'gpt' is unknown; use one of 'transformers', 'http', 'scripted'.",
     "scorer.profile=best": "method.scorer.profile: 'best' does not fit; input should be 'canonical', 'cherry' or 'superfilter'.",
     "seed=x": "seed: 'x' does not fit; input should be a valid integer.",
@@ -374,7 +374,7 @@ def test_what_is_not_there_to_inspect_or_to_plan_is_named(tunesift: Command, sel
     wanted = {
         ("inspect", "nowhere"): (65, "nowhere: is not a run's folder; it has no run.json."),
         ("inspect", "out.jsonl.run", "no\x1bid"): (65, 'out.jsonl.run: no record has the id "no\\x1bid"; ids are in decisions.parquet.'),
-        ("plan", "selct", "a.jsonl"): (64, "there is no method selct; use one of cherry, score, select, superfiltering, or a recipe in YAML."),
+        ("plan", "selct", "a.jsonl"): (64, "there is no method selct; use one of cherry, combined, perplexity, score, select, superfiltering, superfiltering-d, or a recipe in YAML."),
         ("plan", "select"): (64, "input: is not given; name the file to read."),
         ("plan", "select", "nowhere.jsonl"): (65, "E101 nowhere.jsonl: there is no such file; check the path."),
     }  # fmt: skip

@@ -1,7 +1,6 @@
 """IFD: the acceptance oracles of the card papers/ifd.md, one test or a few for each, named after its line.
 
-Oracle 8, facility location, belongs to code that does not exist yet. Of oracle 6 our own rule is tested; we do not offer
-the two rules of the authors' scripts.
+Oracle 8, facility location, and oracle 6 with the rules of the authors' scripts are in test_published_rules.py.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason='needs the "local" extra')
@@ -38,12 +38,18 @@ from tunesift.methods.cherry import pick  # noqa: E402
 from tunesift.models import likelihood  # noqa: E402
 from tunesift.models.likelihood import Segment, SpanEncoder, losses  # noqa: E402
 from tunesift.prompts import ALPACA_ANCHOR, context  # noqa: E402
+from tunesift.scoring.deciding import budget, ranked  # noqa: E402
 from tunesift.scoring.ifd import Ratios, ratios  # noqa: E402
-from tunesift.scoring.selectors import budget, top  # noqa: E402
 
 MakeTiny = Callable[..., Path]
 
 PROFILES = ("canonical", "cherry", "superfilter")
+
+
+def top(values: Mapping[str, float], count: int) -> list[str]:
+    """Ids of the largest values, best first, as selectors rank them."""
+    ranks = dict(zip(values, ranked(np.array(list(values.values()))), strict=True))
+    return sorted((id for id in values if ranks[id] <= count), key=ranks.__getitem__)
 
 
 def record(id: str, instruction: str, response: str) -> Record:

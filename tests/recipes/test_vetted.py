@@ -63,9 +63,11 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     fields = as_json(recipe) | {"input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "out.jsonl")}
     method = fields["method"]
-    for holder in (method, method.get("scorer", {}), *method.get("scorers", ())):
+    for holder in (method, method.get("scorer", {}), *method.get("scorers", ()), *method.get("also", ())):
         if "student" in holder:
             holder["student"] = {"kind": "scripted"}
+    if "embedder" in method.get("keep", {}):
+        method["keep"] |= {"embedder": {"kind": "scripted"}, "below": None}  # as many candidates as are planned
     if method["kind"] == "cherry":
         pytest.importorskip("sklearn", reason='needs the "cluster" extra')
         method["pre_experience"] |= {"clusters": 3}

@@ -259,8 +259,10 @@ def test_three_lines_of_python_do_the_same(place: Path) -> None:
 def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
     found = tunesift("list", "--json").json
     assert set(found["methods"]) == {"select", "cherry", "score"}
-    assert set(found["scorers"]) == {"ifd", "reversed-ifd"}
-    assert set(found["selectors"]) == {"largest", "smallest", "above", "quota", "random", "longest"}
+    assert set(found["scorers"]) == {"ifd", "reversed-ifd", "perplexity"}
+    baselines = {"random", "longest", "shortest"}
+    by_score = {"largest", "smallest", "above", "quota", "combined", "diverse"}
+    assert set(found["selectors"]) == {*by_score, *baselines, "distinct"}
     assert {"transformers", "scripted"} <= set(found["models"])
     told = tunesift("list").out
     assert all(kind in told and entry["summary"] in told for group in found.values() for kind, entry in group.items())

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import pytest
 
 from tunesift import (
@@ -25,7 +26,8 @@ from tunesift import (
     Smallest,
 )
 from tunesift.recipe import check
-from tunesift.scoring.selectors import Selector, budget, top
+from tunesift.scoring.deciding import budget, ranked
+from tunesift.scoring.selectors import Selector
 from tunesift.settings import Json
 
 SCORES = {"a": 0.91, "b": 1.0, "c": 1.02, "d": 0.55, "e": 0.91, "f": 0.3}
@@ -79,7 +81,7 @@ def test_a_bound_below_leaves_equality_out_and_a_bound_at_most_lets_it_in() -> N
 def test_among_equal_scores_the_earlier_record_stays() -> None:
     assert kept(Largest(fraction=None, count=1, below=1.0), pool(SCORES)) == ["a"]
     assert kept(Smallest(fraction=None, count=1), pool({"x": 0.2, "y": 0.1, "z": 0.1})) == ["y"]
-    assert top({"x": 1.0, "y": 2.0, "z": 2.0, "w": 2.0}, 3) == ["y", "z", "w"]
+    assert ranked(np.array([1.0, 2.0, math.nan, 2.0, 2.0])).tolist() == [4, 1, 0, 2, 3]
 
 
 def test_smallest_keeps_the_smallest_scores() -> None:
@@ -221,7 +223,7 @@ def test_a_fraction_too_small_for_one_record_keeps_nothing_and_says_so() -> None
 
 def test_no_records_give_no_decisions() -> None:
     for selector in (*RANKING[:3], Random(fraction=0.5), Longest(fraction=0.5)):
-        assert selector(Pool(Dataset.of([]), {}, {}, "IFD", random.Random(0))) == []
+        assert selector(Pool(Dataset.of([]), {}, {}, "IFD", random.Random(0)))[:] == []
 
 
 FRACTION_SENTENCES = [

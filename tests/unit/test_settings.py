@@ -22,6 +22,7 @@ OPERATIONAL = {
     "Local": {"chunk", "stall_s"},
     "TransformersModel": {"device", "batch_tokens"},
     "ScriptedModel": {"concurrency"},
+    "SentenceModel": {"device", "batch"},
     "HttpModel": {
         "url", "key_env", "concurrency", "timeout_s", "insecure", "trust_env", "stream", "pin_served_model", "tokens_name",
         "losses", "images",

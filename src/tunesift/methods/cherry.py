@@ -30,7 +30,7 @@ import numpy as np
 
 from tunesift.datasets import Dataset
 from tunesift.errors import MissingExtra, RecipeError
-from tunesift.methods.select import AnySelector
+from tunesift.methods.select import AnySelector, chosen, planned_choice
 from tunesift.models import EmbedModel, LikelihoodModel
 from tunesift.models.base import Span
 from tunesift.models.transformers import TransformersModel
@@ -39,7 +39,7 @@ from tunesift.records import Failure, Record, Score
 from tunesift.running.result import Planned, Result, kept
 from tunesift.running.run import Run
 from tunesift.scoring.ifd import IFD, Ratio
-from tunesift.scoring.selectors import Largest, Pool
+from tunesift.scoring.selectors import Largest, Pool, Scored
 from tunesift.settings import Settings
 
 PROMPT_TOKENS = 512
@@ -94,15 +94,17 @@ class Cherry(Settings):
             run.table("pre-experience", sample(data, embedded, difficult, self.pre_experience))
         scorer = IFD(student=self.student, profile=self.profile, ratio=self.ratio, template=self.template)
         scores = run.map("ifd", scorer, data)
-        pool = Pool(data, scores.good(), scores.failures(), scorer.label, run.random("keep"))
-        decisions = self.keep(pool)
+        measured = Scored(scores.good(), scores.failures())
+        pool = Pool(data, measured.scores, measured.failures, scorer.label, run.random("keep"), {scorer.kind: measured})
+        decisions = chosen(pool, self.keep, run)
         return Result(kept(data, decisions), decisions)
 
     def plan(self, records: int) -> list[Planned]:
         """Two passes over the instructions for the sample, two over the responses for the score."""
         name = getattr(self.student, "name", self.student.kind)
         before = [Planned("embed", records, 1, name), Planned("prompt-loss", records, 1, name)]
-        return [*(before if self.pre_experience else []), Planned("ifd", records, 2, name)]
+        after = planned_choice(self.keep, records)
+        return [*(before if self.pre_experience else []), Planned("ifd", records, 2, name), *after]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +147,12 @@ def sample(
     members: dict[int, list[str]] = {}
     for id, cluster in zip(ids, _clusters([embedded[id] for id in ids], settings.clusters), strict=True):
         members.setdefault(cluster, []).append(id)
-    chosen = {
+    picked = {
         inside[n]: cluster
         for cluster, inside in members.items()
         for n in pick([perplexities[id] for id in inside], settings.per_cluster, settings.low, settings.high)
     }
-    return ({"id": id, "cluster": chosen[id], "perplexity": perplexities[id]} for id in ids if id in chosen)
+    return ({"id": id, "cluster": picked[id], "perplexity": perplexities[id]} for id in ids if id in picked)
 
 
 def pick(perplexities: Sequence[float], count: int, low: float, high: float) -> list[int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunesift.datasets import Dataset
-from tunesift.methods.select import AnyScorer
+from tunesift.methods.select import AnyScorer, planned_for
 from tunesift.records import Decision, Failure, Record, Score
 from tunesift.running.result import Planned, Result
 from tunesift.running.run import Run
@@ -40,8 +40,8 @@ class ScoreRecords(Settings):
         return Result(data, decisions, _Table(found))
 
     def plan(self, records: int) -> list[Planned]:
-        """One stage of two forward passes per record and scorer."""
-        return [Planned(s.kind, records, 2, getattr(s.student, "name", s.student.kind)) for s in self.scorers]
+        """One stage per scorer."""
+        return [planned_for(scorer.kind, scorer, records) for scorer in self.scorers]
 
 
 class _Table(Mapping[str, Mapping[str, Score | Failure]]):

@@ -1,11 +1,14 @@
 """Select: score every record, keep the ones a selector chooses.
 
-Paper    Superfiltering, Li et al., arXiv:2402.00530, with its profile and GPT-2; any other scorer and selector
-Needs    a student that gives losses
+Paper    Superfiltering, Li et al., arXiv:2402.00530, with its profile and GPT-2; Superfiltering.D, the same with the
+         selector `diverse`; any other scorer and selector
+Needs    a student that gives losses; for `diverse`, a model that embeds
 Changes  drops records, edits none
 
 Stages   score         one score per record
-         keep          one decision per record, a pure function of the scores
+         score-KIND    the same by each further scorer
+         embed-candidates  their embeddings, where the selector asks for them
+         keep          one decision per record, a pure function of what was measured
 
 The paper is silent on
     Empty responses, and instructions longer than the student's context: no score, dropped with that reason.
@@ -13,25 +16,47 @@ The paper is silent on
 We differ from the authors' code
     The budget is a fraction of the records at hand; theirs is a fraction of 52,002 whatever the file.
     A record whose scoring failed is quarantined; theirs scores 0 and reads as easiest.
+    Where the budget of `diverse` is not below the candidates, all of them stay; theirs stops with an error.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tunesift.datasets import Dataset
-from tunesift.records import Record
+from tunesift.errors import RecipeError
+from tunesift.records import Decision, Record
 from tunesift.running.result import Planned, Result, kept
 from tunesift.running.run import Run
+from tunesift.scoring.combined import Combined
+from tunesift.scoring.deciding import budget
+from tunesift.scoring.diverse import Diverse, EmbedText
+from tunesift.scoring.duplicates import Distinct
 from tunesift.scoring.ifd import IFD, ReversedIFD
-from tunesift.scoring.selectors import NEEDS_NO_SCORES, Above, Largest, Longest, Pool, Quota, Random, Smallest
+from tunesift.scoring.perplexity import Perplexity
+from tunesift.scoring.selectors import (
+    NEEDS_NO_SCORES,
+    Above,
+    Largest,
+    Longest,
+    Pool,
+    Quota,
+    Random,
+    Scored,
+    Shortest,
+    Smallest,
+)
 from tunesift.settings import Settings
 
-AnyScorer = Annotated[IFD | ReversedIFD, Field(discriminator="kind")]
-AnySelector = Annotated[Largest | Smallest | Above | Quota | Random | Longest, Field(discriminator="kind")]
+AnyScorer = Annotated[IFD | ReversedIFD | Perplexity, Field(discriminator="kind")]
+AnySelector = Annotated[
+    Largest | Smallest | Above | Quota | Combined | Diverse | Distinct | Random | Longest | Shortest,
+    Field(discriminator="kind"),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,24 +66,74 @@ class Select(Settings):
     kind: Literal["select"] = "select"
     scorer: AnyScorer = IFD()
     """What is measured."""
+    also: tuple[AnyScorer, ...] = ()
+    """What is measured besides, for the selector `combined`; each kind at most once."""
     keep: AnySelector = Largest(fraction=0.1, below=1.0)
     """Which records stay; `keep=10%` on the command line sets the fraction."""
 
+    def __post_init__(self) -> None:
+        kinds = [scorer.kind for scorer in self._scorers()]
+        if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
+            raise RecipeError(f"also: there are two scorers of the kind {twice[0]!r}; name each kind once.")
+        if self.also and not isinstance(self.keep, Combined):
+            raise RecipeError("also: only keep.kind=combined looks at several scores; leave it empty.")
+
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
-        """Keep records by their score."""
-        stream = run.random("keep")
-        if isinstance(self.keep, Quota):
-            self.keep.groups(data)  # refused before anything is scored
-        if isinstance(self.keep, NEEDS_NO_SCORES):
-            pool = Pool(data, {}, {}, "", stream)
-        else:
-            scores = run.map("score", self.scorer, data)
-            pool = Pool(data, scores.good(), scores.failures(), self.scorer.label, stream)
-        decisions = self.keep(pool)
+        """Keep records by their scores."""
+        self._check(data)
+        decisions = chosen(self._measured(data, run), self.keep, run)
         return Result(kept(data, decisions), decisions)
 
+    def _check(self, data: Dataset[Record]) -> None:
+        """Refuse, before anything is scored, what names a field or a score that is not there."""
+        if isinstance(self.keep, Quota):
+            self.keep.check(data)
+        if isinstance(self.keep, Combined):
+            self.keep.check(data, [scorer.kind for scorer in self._scorers()])
+
+    def _measured(self, data: Dataset[Record], run: Run) -> Pool:
+        found = {scorer.kind: run.map(stage, scorer, data) for stage, scorer in self._stages()}
+        named: dict[str, Scored] = {kind: Scored(scores.good(), scores.failures()) for kind, scores in found.items()}
+        first = named.get(self.scorer.kind, Scored({}, {}))
+        return Pool(data, first.scores, first.failures, self.scorer.label, run.random("keep"), named)
+
+    def _scorers(self) -> tuple[AnyScorer, ...]:
+        return (self.scorer, *self.also)
+
+    def _stages(self) -> list[tuple[str, AnyScorer]]:
+        """Stage and scorer of what the selector looks at."""
+        every = [("score", self.scorer), *((f"score-{scorer.kind}", scorer) for scorer in self.also)]
+        if isinstance(self.keep, Combined):
+            return [(stage, scorer) for stage, scorer in every if scorer.kind in self.keep.kinds]
+        if isinstance(self.keep, Diverse):
+            return every if self.keep.scores else []
+        return [] if isinstance(self.keep, (*NEEDS_NO_SCORES, Distinct)) else every
+
     def plan(self, records: int) -> list[Planned]:
-        """One stage of two forward passes per record; none for a selector that needs no scores."""
-        if isinstance(self.keep, NEEDS_NO_SCORES):
-            return []
-        return [Planned("score", records, 2, getattr(self.scorer.student, "name", self.scorer.student.kind))]
+        """A stage per scorer, and the embeddings; none for a selector that needs neither."""
+        return [
+            *(planned_for(stage, scorer, records) for stage, scorer in self._stages()),
+            *planned_choice(self.keep, records),
+        ]
+
+
+def chosen(pool: Pool, keep: AnySelector, run: Run) -> Sequence[Decision]:
+    """The selector's decisions, the candidates embedded where it asks for that."""
+    if isinstance(keep, Diverse):
+        vectors = run.map("embed-candidates", EmbedText(model=keep.embedder), keep.shortlist(pool))
+        pool = replace(pool, vectors=vectors.good(), unplaced=vectors.failures())
+    return keep(pool)
+
+
+def planned_for(stage: str, scorer: AnyScorer, records: int) -> Planned:
+    """What a scorer's stage will ask of its student."""
+    return Planned(stage, records, scorer.forwards, getattr(scorer.student, "name", scorer.student.kind))
+
+
+def planned_choice(keep: AnySelector, records: int) -> list[Planned]:
+    """What a selector will ask of a model; of most, nothing."""
+    if not isinstance(keep, Diverse):
+        return []
+    most = budget(keep.candidates, None, records) if keep.candidates is not None else records
+    name = str(getattr(keep.embedder, "name", ""))
+    return [Planned("embed-candidates", most, 1 if name else 0, name)]

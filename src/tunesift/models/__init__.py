@@ -7,9 +7,13 @@ from typing import Annotated
 from pydantic import Field
 
 from tunesift.models.http import HttpModel
+from tunesift.models.ngrams import HashedNgrams
 from tunesift.models.scripted import ScriptedModel
+from tunesift.models.sentences import SentenceModel
 from tunesift.models.transformers import TransformersModel
 
 ChatModel = Annotated[TransformersModel | HttpModel | ScriptedModel, Field(discriminator="kind")]
 LikelihoodModel = Annotated[TransformersModel | HttpModel | ScriptedModel, Field(discriminator="kind")]
-EmbedModel = Annotated[TransformersModel | HttpModel | ScriptedModel, Field(discriminator="kind")]
+EmbedModel = Annotated[
+    SentenceModel | HashedNgrams | TransformersModel | HttpModel | ScriptedModel, Field(discriminator="kind")
+]

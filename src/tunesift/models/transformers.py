@@ -60,8 +60,7 @@ class TransformersModel(Settings):
 
     def identity(self) -> str:
         """Digest of the folder's content; the revision of a hub id."""
-        folder = local_folder(self.name)
-        return _content(folder) if folder else f"hub:{self.revision or 'main'}"
+        return folder_identity(self.name, self.revision)
 
     def loss(self, spans: Sequence[Span]) -> list[TargetLoss | Failure]:
         """Losses of the spans, in order; a span that alone exceeds the device's memory is a Failure."""
@@ -372,6 +371,12 @@ def local_folder(name: str) -> Path | None:
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise ModelUnavailable(f'model "{name}" is not there; give a folder with config.json or a hub id.')
     return None
+
+
+def folder_identity(name: str, revision: str | None) -> str:
+    """Digest of the content of the folder that a name means; the revision of a hub id."""
+    folder = local_folder(name)
+    return _content(folder) if folder else f"hub:{revision or 'main'}"
 
 
 def _content(folder: Path) -> str:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
+import numpy as np
 import pyarrow.parquet as pq
 
-from tunesift.datasets import Dataset, Source, open_dataset
-from tunesift.errors import RunError
 from tunesift.files import Place
-from tunesift.records import Record
 from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row
-from tunesift.running.fsio import read_json
+from tunesift.report.folder import Numbers, RunFolder, run_folder
 
 SHOWN = 4000
 """Records on the page; of more, those at both ends and around the cut, and evenly spaced others."""
@@ -24,28 +20,12 @@ MAX_TEXT = 4000
 """Characters of one message on the page."""
 BINS = 40
 
-_NAMES = {"keep": "kept", "drop": "dropped", "quarantine": "quarantined", "replace": "replaced", "create": "created"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    scorer: str
-    value: float | None
-    parts: Mapping[str, float]
-
 
 def collect(folder: Path, counts: Mapping[str, int]) -> ReportData:
     """Read a run folder; `counts` is the balance of the run: in, kept, dropped, quarantined."""
-    if not (folder / "decisions.parquet").exists():
-        raise RunError(f"{folder}: has no decisions yet; start the run again to finish it.")
-    run = read_json(folder / "run.json")
-    note = read_json(folder / "inputs" / "source.json")
-    source = Source(note["path"], note["format"], note["sha256"], note["bytes"], note["rows"])
-    data = open_dataset(folder / "inputs", Record, source, note["left_out"])
-    decisions = pq.read_table(folder / "decisions.parquet", columns=["record_id", "action", "reason"]).to_pylist()
-    scores = _scores(folder)
-    values = {id: s.value for id, s in scores.items()}
-    kept = {d["record_id"] for d in decisions if d["action"] == "keep"}
+    found = run_folder(folder)
+    run, note = found.run, found.note
+    scorer, values = found.main
     return ReportData(
         title=f"{Path(note['path']).name}: {counts.get('kept', 0):,} of {counts['in']:,} records kept",
         method=str(run["recipe"]["method"]["kind"]),
@@ -54,31 +34,17 @@ def collect(folder: Path, counts: Mapping[str, int]) -> ReportData:
         command=run["command"],
         facts=_facts(run, note),
         funnel=tuple(Bar(name, count) for name, count in counts.items()),
-        reasons=_reasons(decisions),
-        histogram=_histogram(values, kept, next((s.scorer for s in scores.values()), "score"), len(decisions)),
-        rows=tuple(_row(d, data, scores.get(d["record_id"])) for d in _picked(decisions, values)),
+        reasons=_reasons(found),
+        histogram=_histogram(values, found.kept, scorer),
+        rows=_rows(found, values),
         total=counts["in"],
         broken=_broken(folder),
     )
 
 
-def _scores(folder: Path) -> dict[str, _Scored]:
-    """Scores by record id, of the last stage in the folder that made some."""
-    found: dict[str, _Scored] = {}
-    for scorer, id, outcome in _outcomes(folder):
-        made = orjson.loads(outcome)
-        if isinstance(made, dict) and made.get("parts") and "value" in made:
-            found[id] = _Scored(scorer, made["value"], made["parts"])
-    return found
-
-
-def _outcomes(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Every good outcome of every stage: the kind of its step, the item's id, its JSON."""
-    for part in sorted(folder.glob("stages/*/part-*.parquet")):
-        settings = read_json(part.parent / "_SUCCESS.json")["settings"]
-        for row in pq.read_table(part, columns=["id", "failure", "outcome"]).to_pylist():
-            if row["failure"] is None:
-                yield settings.get("kind", part.parent.name), row["id"], row["outcome"]
+def facts_of(found: RunFolder) -> tuple[tuple[str, str], ...]:
+    """A run's settings in a few words."""
+    return (("method", str(found.run["recipe"]["method"]["kind"])), *_facts(found.run, found.note))
 
 
 def _facts(run: Mapping[str, Any], note: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:  # Any: JSON
@@ -106,56 +72,62 @@ def _told(value: object) -> str:
     return str(value)
 
 
-def _reasons(decisions: list[dict[str, Any]]) -> tuple[Bar, ...]:  # Any: Parquet rows
-    counts: dict[str, int] = {}
-    for decision in decisions:
-        if decision["action"] in ("drop", "quarantine"):
-            rule = str(decision["reason"]).partition(":")[0]
-            rule = f"{rule}: {_after(decision)}" if rule == "no score" else rule
-            counts[rule] = counts.get(rule, 0) + 1
-    return tuple(Bar(rule, count) for rule, count in sorted(counts.items(), key=lambda pair: -pair[1]))
+def _reasons(found: RunFolder) -> tuple[Bar, ...]:
+    rules = Counter(_rule(reason) for _, action, reason in found.decisions() if action in ("drop", "quarantine"))
+    return tuple(Bar(rule, count) for rule, count in rules.most_common())
 
 
-def _after(decision: Mapping[str, Any]) -> str:  # Any: a Parquet row
-    return str(decision["reason"]).partition(": ")[2].replace("_", " ")
+def _rule(reason: str) -> str:
+    rule, _, after = reason.partition(": ")
+    return f"{rule}: {after.replace('_', ' ')}" if rule == "no score" else reason.partition(":")[0]
 
 
-def _histogram(values: Mapping[str, float | None], kept: set[str], scorer: str, records: int) -> Histogram | None:
+def _histogram(values: Numbers, kept: np.ndarray[Any, np.dtype[np.bool_]], scorer: str) -> Histogram | None:
     """Bins between the 0.5th and the 99.5th percentile; what lies outside counts in the outermost ones."""
-    found = {id: v for id, v in values.items() if v is not None}
-    if len(set(found.values())) < 2:
+    scored = ~np.isnan(values)
+    order = np.sort(values[scored])
+    if not len(order) or order[0] == order[-1]:
         return None
-    order = sorted(found.values())
-    low, high = order[int(0.005 * (len(order) - 1))], order[math.ceil(0.995 * (len(order) - 1))]
+    low, high = order[int(0.005 * (len(order) - 1))], order[int(np.ceil(0.995 * (len(order) - 1)))]
     if low == high:
         low, high = order[0], order[-1]
-    bins = {True: [0] * BINS, False: [0] * BINS}
-    for id, value in found.items():
-        place = min(BINS - 1, max(0, int((value - low) / (high - low) * BINS)))
-        bins[id in kept][place] += 1
-    chosen = [found[id] for id in kept if id in found]
-    return Histogram(scorer, low, high, tuple(bins[True]), tuple(bins[False]),
-                     min(chosen, default=None), records - len(found))  # fmt: skip
+    places = np.clip(((values[scored] - low) / (high - low) * BINS).astype(np.int64), 0, BINS - 1)
+    inside = kept[scored]
+    bins = [tuple(map(int, np.bincount(places[side], minlength=BINS))) for side in (inside, ~inside)]
+    chosen = values[scored][inside]
+    least = float(chosen.min()) if len(chosen) else None
+    return Histogram(scorer, float(low), float(high), bins[0], bins[1], least, int((~scored).sum()))
 
 
-def _picked(decisions: list[dict[str, Any]], values: Mapping[str, float | None]) -> list[dict[str, Any]]:  # Any: rows
-    """At most SHOWN decisions, in the order of the data."""
-    if len(decisions) <= SHOWN:
-        return decisions
-    by_score = sorted(range(len(decisions)), key=lambda n: values.get(decisions[n]["record_id"]) or -math.inf)
-    cut = sum(decisions[n]["action"] != "keep" for n in by_score)
-    quarter = SHOWN // 4
+def _rows(found: RunFolder, values: Numbers) -> tuple[Row, ...]:
+    picked = _picked(found.kept, values)
+    decided = {n: d for n, d in enumerate(found.decisions()) if n in picked}
+    parts = found.parts({id for id, _, _ in decided.values()})
+    return tuple(_row(found, d, values[n], parts.get(d[0], {})) for n, d in decided.items())
+
+
+def _picked(kept: np.ndarray[Any, np.dtype[np.bool_]], values: Numbers) -> set[int]:
+    """At most SHOWN places among the decisions."""
+    if len(kept) <= SHOWN:
+        return set(range(len(kept)))
+    by_score = np.argsort(np.where(np.isnan(values), -np.inf, values), kind="stable")
+    cut, quarter = int((~kept).sum()), SHOWN // 4
     near = by_score[max(0, cut - quarter // 2) : cut + quarter // 2]
-    spaced = range(0, len(decisions), max(1, len(decisions) // quarter))
-    return [decisions[n] for n in sorted({*by_score[:quarter], *by_score[-quarter:], *near, *spaced})[:SHOWN]]
+    spaced = np.arange(0, len(kept), max(1, len(kept) // quarter))
+    every = np.unique(np.concatenate([by_score[:quarter], by_score[-quarter:], near, spaced]))
+    return set(map(int, every[:SHOWN]))
 
 
-def _row(decision: Mapping[str, Any], data: Dataset[Record], scored: _Scored | None) -> Row:  # Any: a Parquet row
-    id = decision["record_id"]
-    record = data.by_id(id)
-    messages = tuple((m.role, m.text[:MAX_TEXT] + ("…" if len(m.text) > MAX_TEXT else "")) for m in record.messages)
-    score, parts = (scored.value, scored.parts) if scored else (None, {})
-    return Row(id, data.line(id), decision["action"], decision["reason"], score, parts, messages)
+def _row(found: RunFolder, decided: tuple[str, str, str], score: float, parts: Mapping[str, float]) -> Row:
+    id, action, reason = decided
+    value = None if np.isnan(score) else float(score)
+    return Row(id, found.data.line(id), action, reason, value, parts, messages_of(found, id))
+
+
+def messages_of(found: RunFolder, id: str) -> tuple[tuple[str, str], ...]:
+    """A record's conversation as pages show it: role and text, long texts cut."""
+    messages = found.data.by_id(id).messages
+    return tuple((m.role, m.text[:MAX_TEXT] + ("…" if len(m.text) > MAX_TEXT else "")) for m in messages)
 
 
 def _broken(folder: Path) -> tuple[Broken, ...]:

@@ -98,3 +98,97 @@ class ReportData:
     """Number of input records, those that are not among `rows` included."""
     broken: tuple[Broken, ...]
     """Input lines that could not be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One run among those that are compared."""
+
+    name: str
+    """Name of its folder."""
+    facts: tuple[tuple[str, str], ...]
+    """Pairs of name and value: method, settings, input."""
+    kept: int
+    """Records it keeps, of those that all runs decided on."""
+    score: str | None
+    """Name of its main score; None where it scored nothing."""
+    length: float | None
+    """Rank correlation of the score with the characters of the response; None without a score."""
+    kept_length: float | None
+    """Median characters of the responses it keeps; None where it keeps nothing."""
+    shares: tuple[float, ...]
+    """Fraction it keeps of each band of length, from the shortest responses to the longest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correlation:
+    """Two scores of the same records."""
+
+    first: str
+    second: str
+    value: float | None
+    """Rank correlation (Spearman); None where a score is the same for all."""
+    over: int
+    """Records that have both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Two selections from the same records."""
+
+    first: str
+    second: str
+    both: int
+    """Records that both keep."""
+    jaccard: float | None
+    """Kept by both over kept by either; None where nothing is kept."""
+    budget: int
+    """Records that the smaller selection keeps."""
+    equal: float | None
+    """The same at that budget: the larger selection cut to its best by its own score, or, where it has none, thinned
+    evenly, which gives the expected value."""
+    chance: float | None
+    """What two draws of that budget would share."""
+
+
+@dataclass(frozen=True, slots=True)
+class Different:
+    """A record that one run keeps and the other does not."""
+
+    id: str
+    kept: str
+    """Why it was kept."""
+    dropped: str
+    """Why it was not."""
+    messages: tuple[tuple[str, str], ...]
+    """The conversation: pairs of role and text, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What one run keeps and another does not."""
+
+    keeps: str
+    drops: str
+    count: int
+    """How many records there are; `rows` shows some of them, evenly spaced."""
+    rows: tuple[Different, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CompareData:
+    """Everything on the page that compares runs."""
+
+    title: str
+    records: int
+    """Records that all runs decided on."""
+    median_length: float
+    """Median characters of their responses."""
+    notes: tuple[str, ...]
+    """What a reader must know before comparing."""
+    sides: tuple[Side, ...]
+    bands: tuple[str, ...]
+    """Names of the bands of length: "120 to 340"."""
+    correlations: tuple[Correlation, ...]
+    overlaps: tuple[Overlap, ...]
+    differences: tuple[Difference, ...]

@@ -11,16 +11,17 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from importlib.resources import files
 
-from tunesift.report.data import ReportData
+from tunesift.report.data import CompareData, ReportData
 
 # Left alone, these end the script block, or cannot be written as UTF-8 (halves of a surrogate pair).
 _UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 _MARK = re.compile("<!--(head|data|script)-->")
 
 
-def render(data: ReportData) -> str:
+def render(data: ReportData | CompareData) -> str:
     """The page as HTML; write it as UTF-8, and it opens from disk."""
-    style, script = _text("page.css"), _text("page.js")
+    name, styles = ("page", ["page"]) if isinstance(data, ReportData) else ("compare", ["page", "compare"])
+    style, script = "".join(_text(f"{style}.css") for style in styles), _text(f"{name}.js")
     policy = f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src data:"
     blocks = {
         "head": f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>',
@@ -28,7 +29,7 @@ def render(data: ReportData) -> str:
         "script": f"<script>{script}</script>",
     }
     # One pass over the page, so that nothing inside a block is ever taken for a mark.
-    return _MARK.sub(lambda mark: blocks[mark[1]], _text("page.html"))
+    return _MARK.sub(lambda mark: blocks[mark[1]], _text(f"{name}.html"))
 
 
 def _text(name: str) -> str:
@@ -40,7 +41,7 @@ def _digest(block: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(block.encode()).digest()).decode()
 
 
-def _json(data: ReportData) -> str:
+def _json(data: ReportData | CompareData) -> str:
     text = json.dumps(_plain(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return _UNSAFE.sub(lambda unsafe: f"\\u{ord(unsafe[0]):04x}", text)
 

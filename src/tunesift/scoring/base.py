@@ -16,6 +16,8 @@ class Scorer(Settings):
     returns: ClassVar[type[Score]] = Score
     label: ClassVar[str] = "score"
     """What the number is called in reasons and reports."""
+    forwards: ClassVar[int] = 2
+    """Forward passes of the scorer's student per record."""
 
     def __call__(self, chunk: Sequence[Record], /) -> Sequence[Score | Failure]:
         """One score per record, in order."""

@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import math
 import random
-from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+import numpy as np
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
 from tunesift.records import Decision, Failure, Record, Score
+from tunesift.scoring.deciding import Decisions, Numbers, budget, budgets, finite_values, groups_of, lengths, ranked
 from tunesift.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What one scorer said of the records."""
+
+    scores: Mapping[str, Score]
+    failures: Mapping[str, Failure]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +39,34 @@ class Pool:
     """What the score is called in reasons."""
     stream: random.Random
     """For selectors that draw."""
+    named: Mapping[str, Scored] = field(default_factory=dict)
+    """Every scorer's scores by its kind, for selectors that name several."""
+    vectors: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Embeddings by id, for selectors that ask for them."""
+    unplaced: Mapping[str, Failure] = field(default_factory=dict)
+    """Records whose embedding failed; they are set aside."""
+
+    def values(self) -> Numbers:
+        """The score of every record in order; not a number where there is none, or none that is finite."""
+        return finite_values(self.data, self.scores)
+
+    def unscored(self, id: str) -> Decision:
+        """What becomes of a record that has no value."""
+        return without_score(id, self.scores.get(id), self.failures.get(id))
 
 
 class Selector(Protocol):
     """Pure: a pool in, one decision per record out, in the order of the data."""
 
-    def __call__(self, pool: Pool) -> list[Decision]: ...
+    def __call__(self, pool: Pool) -> Sequence[Decision]: ...
 
 
-def budget(fraction: float | None, count: int | None, records: int) -> int:
-    """How many records a fraction or a count means: `floor(fraction * records)`, exact in decimals."""
-    return count if count is not None else int(Decimal(str(fraction)) * records)
-
-
-def top(values: Mapping[str, float], count: int) -> list[str]:
-    """Ids of the `count` largest values, best first; among equals the earlier record first (card ifd.md, item 8)."""
-    order = sorted(values, key=lambda id: -values[id])  # sorted is stable, and values come in the order of the data
-    return order[:count]
+def without_score(id: str, score: Score | None, failure: Failure | None) -> Decision:
+    """The decision on a record that a selector cannot compare: a failure is not a bad score."""
+    if failure is not None:
+        return Decision(id, "quarantine", f"{failure.kind}: {failure.message}")
+    note = score.note or "not a finite number" if score else "not scored"
+    return Decision(id, "drop", f"no score: {note}")
 
 
 def check_fraction(name: str, fraction: float | None, *, or_count: bool = False) -> None:
@@ -87,10 +107,10 @@ class Largest(Settings):
     def __post_init__(self) -> None:
         check_budget(self.fraction, self.count)
 
-    def __call__(self, pool: Pool) -> list[Decision]:
+    def __call__(self, pool: Pool) -> Sequence[Decision]:
         """The best of those within the bounds."""
         order = _Order("largest", 1, self.below, self.at_most, cherry=self.rule == "cherry")
-        return _ranked(pool, self.fraction, self.count, order)
+        return _ranked(pool, pool.values(), (self.fraction, self.count), order)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +128,9 @@ class Smallest(Settings):
     def __post_init__(self) -> None:
         check_budget(self.fraction, self.count)
 
-    def __call__(self, pool: Pool) -> list[Decision]:
+    def __call__(self, pool: Pool) -> Sequence[Decision]:
         """The smallest of those within the bound; ties go to the earlier record."""
-        return _ranked(pool, self.fraction, self.count, _Order("smallest", -1, self.below))
+        return _ranked(pool, pool.values(), (self.fraction, self.count), _Order("smallest", -1, self.below))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,16 +143,16 @@ class Above(Settings):
     below: float | None = None
     """Keep only scores below this; 1 for IFD as Superfiltering has it."""
 
-    def __call__(self, pool: Pool) -> list[Decision]:
+    def __call__(self, pool: Pool) -> Sequence[Decision]:
         """A decision by each score alone."""
-        return _decide(pool, lambda id, value: self._verdict(id, value, pool.label))
+        values = pool.values()
 
-    def _verdict(self, id: str, value: float, label: str) -> Decision:
-        if outside := _bound(value, self.below, None):
-            return Decision(id, "drop", f"{label} {outside}: {value:.4f}")
-        keep = value > self.threshold
-        side = "above" if keep else "not above"
-        return Decision(id, "keep" if keep else "drop", f"{label} {side} {self.threshold:g}: {value:.4f}")
+        def verdict(place: int, id: str) -> Decision:
+            keep = values[place] > self.threshold
+            said = f"{pool.label} {'above' if keep else 'not above'} {self.threshold:g}: {values[place]:.4f}"
+            return Decision(id, "keep" if keep else "drop", said)
+
+        return _decide(pool, values, (self.below, None), verdict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,38 +170,26 @@ class Quota(Settings):
     def __post_init__(self) -> None:
         check_fraction("keep", self.fraction)
 
-    def groups(self, data: Dataset[Record]) -> dict[str, str]:
-        """The group of every record that has one; raises `RecipeError` where none has."""
-        found = {r.id: str(r.extra[self.group]) for r in data if self.group in r.extra}
-        if not found:
-            raise RecipeError(f"keep.group: no record has the field {self.group!r}; name a field of the input.")
-        return found
+    def check(self, data: Dataset[Record]) -> None:
+        """Raise `RecipeError` where no record has the field."""
+        groups_of(data, self.group)
 
-    def __call__(self, pool: Pool) -> list[Decision]:
+    def __call__(self, pool: Pool) -> Sequence[Decision]:
         """The largest of each group; raises `RecipeError` where no record has the field."""
-        groups = self.groups(pool.data)
-        valid: dict[str, dict[str, float]] = defaultdict(dict)
-        sizes: dict[str, int] = defaultdict(int)
-        for id in pool.data.ids():
-            group = groups.get(id, "none")
-            sizes[group] += 1
-            score = pool.scores.get(id)
-            if (value := _finite(score)) is not None and not _bound(value, self.below, None):
-                valid[group][id] = value
-        chosen = {g: top(values, max(1, budget(self.fraction, None, sizes[g]))) for g, values in valid.items()}
-        kept = {id: f"{place} of {sizes[g]} in {g}" for g, ids in chosen.items() for place, id in enumerate(ids, 1)}
+        groups, values = groups_of(pool.data, self.group), pool.values()
+        valid = values if self.below is None else np.where(values < self.below, values, np.nan)
+        ranks = ranked(valid, groups.codes)
+        kept, sizes = budgets(self.fraction, groups, valid), groups.sizes
+        share = f"{self.fraction:.3g} of each {self.group}"
 
-        def verdict(id: str, value: float) -> Decision:
-            if outside := _bound(value, self.below, None):
-                return Decision(id, "drop", f"{pool.label} {outside}: {value:.4f}")
-            share = f"{self.fraction:.3g} of each {self.group}"
-            if id in kept:
-                return Decision(id, "keep", f"largest {share}: {pool.label} {value:.4f}, rank {kept[id]}")
-            return Decision(
-                id, "drop", f"below the cut of its {self.group}: {pool.label} {value:.4f} in {groups.get(id, 'none')}"
-            )
+        def verdict(place: int, id: str) -> Decision:
+            value, code = f"{pool.label} {values[place]:.4f}", groups.codes[place]
+            if ranks[place] <= kept[code]:
+                rank = f"rank {ranks[place]} of {sizes[code]} in {groups.names[code]}"
+                return Decision(id, "keep", f"largest {share}: {value}, {rank}")
+            return Decision(id, "drop", f"below the cut of its {self.group}: {value} in {groups.names[code]}")
 
-        return _decide(pool, verdict)
+        return _decide(pool, values, (self.below, None), verdict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,15 +205,19 @@ class Random(Settings):
     def __post_init__(self) -> None:
         check_budget(self.fraction, self.count)
 
-    def __call__(self, pool: Pool) -> list[Decision]:
+    def __call__(self, pool: Pool) -> Sequence[Decision]:
         """A draw without replacement."""
-        ids = list(pool.data.ids())
-        count = min(len(ids), budget(self.fraction, self.count, len(ids)))
-        kept = set(pool.stream.sample(ids, count))
-        return [
-            Decision(id, "keep", f"drawn at random: one of {count}") if id in kept
-            else Decision(id, "drop", f"not drawn: {count} of {len(ids)} were") for id in ids
-        ]  # fmt: skip
+        records = len(pool.data)
+        count = min(records, budget(self.fraction, self.count, records))
+        drawn = np.zeros(records, bool)
+        drawn[pool.stream.sample(range(records), count)] = True
+
+        def verdict(place: int, id: str) -> Decision:
+            if drawn[place]:
+                return Decision(id, "keep", f"drawn at random: one of {count}")
+            return Decision(id, "drop", f"not drawn: {count} of {records} were")
+
+        return Decisions(pool.data, verdict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,20 +233,31 @@ class Longest(Settings):
     def __post_init__(self) -> None:
         check_budget(self.fraction, self.count)
 
-    def __call__(self, pool: Pool) -> list[Decision]:
+    def __call__(self, pool: Pool) -> Sequence[Decision]:
         """The responses with the most characters; ties go to the earlier record."""
-        lengths = {r.id: Score(float(len(r.response))) for r in pool.data}
-        by_length = Pool(pool.data, lengths, {}, "characters", pool.stream)
-        return _ranked(by_length, self.fraction, self.count, _Order("longest", 1))
+        return _by_length(pool, self.fraction, self.count, _Order("longest", 1))
 
 
-NEEDS_NO_SCORES = (Random, Longest)
+@dataclass(frozen=True, kw_only=True)
+class Shortest(Settings):
+    """Keep the shortest responses that are not empty: what is left when a selection is the opposite of length."""
+
+    kind: Literal["shortest"] = "shortest"
+    fraction: float | None = 0.1
+    """Fraction of all records to keep, above 0 and up to 1."""
+    count: int | None = None
+    """Number of records to keep, instead of a fraction."""
+
+    def __post_init__(self) -> None:
+        check_budget(self.fraction, self.count)
+
+    def __call__(self, pool: Pool) -> Sequence[Decision]:
+        """The responses with the fewest characters, at least one; ties go to the earlier record."""
+        return _by_length(pool, self.fraction, self.count, _Order("shortest", -1))
+
+
+NEEDS_NO_SCORES = (Random, Longest, Shortest)
 """Selectors for which nothing is scored."""
-
-
-def _finite(score: Score | None) -> float | None:
-    value = None if score is None else score.value
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _bound(value: float, below: float | None, at_most: float | None) -> str:
@@ -254,40 +277,53 @@ class _Order:
     cherry: bool = False
     """Whether the budget and the ties are those of the authors of Cherry."""
 
-    def outside(self, value: float) -> str:
-        return _bound(value, self.below, self.at_most)
+    def within(self, values: Numbers) -> Numbers:
+        """The values from the end that is kept upwards; not a number outside the bounds."""
+        inside = (values < (math.inf if self.below is None else self.below)) & (
+            values <= (math.inf if self.at_most is None else self.at_most)
+        )
+        return np.where(inside, self.sign * values, np.nan)
 
 
-def _ranked(pool: Pool, fraction: float | None, count: int | None, order: _Order) -> list[Decision]:
-    found = {id: value for id in pool.data.ids() if (value := _finite(pool.scores.get(id))) is not None}
-    valid = {id: order.sign * v for id, v in found.items() if not order.outside(v)}
-    ranking = top(dict(reversed(valid.items())) if order.cherry else valid, len(valid))
-    ranks = {id: place for place, id in enumerate(ranking, start=1)}
-    kept = min(len(ranking), budget(fraction, count, len(valid if order.cherry else pool.data)))
-    share = f"{order.word} {fraction * 100:g}%" if count is None and fraction is not None else f"{order.word} {kept}"
-    last = f"; the last one kept has {found[ranking[kept - 1]]:.4f}" if kept else ""
-
-    def verdict(id: str, value: float) -> Decision:
-        if bound := order.outside(value):
-            return Decision(id, "drop", f"{pool.label} {bound}: {value:.4f}")
-        place = f"{pool.label} {value:.4f}, rank {ranks[id]} of {len(ranking)}"
-        if ranks[id] <= kept:
-            return Decision(id, "keep", f"{share}: {place}")
-        return Decision(id, "drop", f"not among the {share}: {place}{last}")
-
-    return _decide(pool, verdict)
+def _by_length(pool: Pool, fraction: float | None, count: int | None, order: _Order) -> Sequence[Decision]:
+    values = lengths(pool.data)
+    sound = np.where(values > 0, values, np.nan) if order.sign < 0 else values
+    empty = {id: Score(None, note="empty_response") for id, n in zip(pool.data.ids(), sound, strict=True) if n != n}
+    return _ranked(Pool(pool.data, empty, {}, "characters", pool.stream), sound, (fraction, count), order)
 
 
-def _decide(pool: Pool, verdict: Callable[[str, float], Decision]) -> list[Decision]:
-    decisions = []
-    for id in pool.data.ids():
-        score, failure = pool.scores.get(id), pool.failures.get(id)
-        value = _finite(score)
-        if failure is not None:
-            decisions.append(Decision(id, "quarantine", f"{failure.kind}: {failure.message}"))
-        elif value is None:
-            note = score.note or "not a finite number" if score else "not scored"
-            decisions.append(Decision(id, "drop", f"no score: {note}"))
-        else:
-            decisions.append(verdict(id, value))
-    return decisions
+def _ranked(pool: Pool, values: Numbers, share: tuple[float | None, int | None], order: _Order) -> Sequence[Decision]:
+    fraction, count = share
+    valid = order.within(values)
+    ranks = ranked(valid[::-1])[::-1] if order.cherry else ranked(valid)
+    most = int(ranks.max(initial=0))
+    kept = min(most, budget(fraction, count, most if order.cherry else len(pool.data)))
+    said = f"{order.word} {fraction * 100:g}%" if count is None and fraction is not None else f"{order.word} {kept}"
+    last = f"; the last one kept has {values[ranks == kept][0]:.4f}" if kept else ""
+
+    def verdict(place: int, id: str) -> Decision:
+        rank = f"{pool.label} {values[place]:.4f}, rank {ranks[place]} of {most}"
+        if ranks[place] <= kept:
+            return Decision(id, "keep", f"{said}: {rank}")
+        return Decision(id, "drop", f"not among the {said}: {rank}{last}")
+
+    return _decide(pool, values, (order.below, order.at_most), verdict)
+
+
+def _decide(
+    pool: Pool,
+    values: Numbers,
+    bounds: tuple[float | None, float | None],
+    verdict: Callable[[int, str], Decision],
+) -> Sequence[Decision]:
+    """Decisions in which what has no value, and what is outside the bounds, is dropped with that reason."""
+
+    def decide(place: int, id: str) -> Decision:
+        value = float(values[place])
+        if math.isnan(value):
+            return pool.unscored(id)
+        if outside := _bound(value, *bounds):
+            return Decision(id, "drop", f"{pool.label} {outside}: {value:.4f}")
+        return verdict(place, id)
+
+    return Decisions(pool.data, decide)

@@ -1,0 +1,144 @@
+"""What does a run's folder hold? Decisions and scores as arrays in one order, texts when they are asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow.parquet as pq
+
+from tunesift.datasets import Dataset, Source, open_dataset
+from tunesift.errors import RunError
+from tunesift.records import Record
+from tunesift.running.fsio import read_json
+
+Numbers = npt.NDArray[np.float64]
+ACTIONS = ("keep", "drop", "quarantine", "replace", "create")
+OUTPUT = ("keep", "replace", "create")
+"""Actions whose record is in the output."""
+MAIN = "score"
+"""The stage whose score decides, where a run has several."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A finished run, read as far as it is asked for; everything is in the order of its decisions."""
+
+    path: Path
+    run: Mapping[str, Any]  # Any: JSON
+    note: Mapping[str, Any]  # Any: JSON
+    data: Dataset[Record]
+
+    @cached_property
+    def actions(self) -> npt.NDArray[np.int8]:
+        """What became of every record, as places in ACTIONS."""
+        found = [np.array([ACTIONS.index(a) for a in batch["action"]], np.int8) for batch in self._batches("action")]
+        return np.concatenate(found) if found else np.zeros(0, np.int8)
+
+    @cached_property
+    def kept(self) -> npt.NDArray[np.bool_]:
+        """Whether a record is in the output, or something in its place."""
+        return np.isin(self.actions, [ACTIONS.index(action) for action in OUTPUT])
+
+    @cached_property
+    def _elsewhere(self) -> Mapping[str, int] | None:
+        """Where each id was decided on, if not in the order of the data."""
+        decided = (id for id, _, _ in self.decisions())
+        if all(id == other for id, other in zip_longest(self.data.ids(), decided)):
+            return None
+        return {id: place for place, (id, _, _) in enumerate(self.decisions())}
+
+    def place(self, id: str) -> int | None:
+        """Where a record was decided on, from 0; None for an id that was not."""
+        return self.data.place(id) if self._elsewhere is None else self._elsewhere.get(id)
+
+    def decisions(self) -> Iterator[tuple[str, str, str]]:
+        """Id, action and reason of every record, a few at a time in memory."""
+        for batch in self._batches("record_id", "action", "reason"):
+            yield from zip(batch["record_id"], batch["action"], batch["reason"], strict=True)
+
+    def _batches(self, *columns: str) -> Iterator[Mapping[str, list[str]]]:
+        for batch in pq.ParquetFile(self.path / "decisions.parquet").iter_batches(columns=list(columns)):
+            yield batch.to_pydict()
+
+    @cached_property
+    def scores(self) -> Mapping[str, Numbers]:
+        """By the kind of its step, every score that a stage made; not a number where there is none. The main one last.
+
+        A stage of scores is one whose outcomes have a value and parts.
+        """
+        found: dict[str, Numbers] = {}
+        for stage, kind in self._stages():
+            values = self._values(stage)
+            if values is not None:
+                found[kind] = values
+        return found
+
+    @property
+    def main(self) -> tuple[str, Numbers]:
+        """The score that decides, and its kind; no numbers where nothing was scored."""
+        nothing = np.full(len(self.actions), np.nan)
+        return next(reversed(list(self.scores.items())), ("score", nothing))
+
+    def parts(self, ids: Collection[str]) -> dict[str, dict[str, float]]:
+        """What the scores of a few records were made of; the main score's win where two have a name."""
+        found: dict[str, dict[str, float]] = {}
+        for stage, _ in self._stages():
+            for id, outcome in self._outcomes(stage):
+                if id in ids:
+                    made = orjson.loads(outcome)
+                    parts = made.get("parts") if isinstance(made, dict) and "value" in made else None
+                    found.setdefault(id, {}).update(parts or {})
+        return found
+
+    def _stages(self) -> list[tuple[Path, str]]:
+        """Folder and kind of every finished stage."""
+        folders = sorted(
+            (p.parent for p in self.path.glob("stages/*/_SUCCESS.json")), key=lambda p: (p.name == MAIN, p)
+        )
+        settings = {folder: read_json(folder / "_SUCCESS.json")["settings"] for folder in folders}
+        return [(folder, str(settings[folder].get("kind", folder.name))) for folder in folders]
+
+    def _outcomes(self, stage: Path) -> Iterator[tuple[str, str]]:
+        parts = (pq.ParquetFile(part) for part in sorted(stage.glob("part-*.parquet")))
+        batches = (batch for part in parts for batch in part.iter_batches(columns=["id", "failure", "outcome"]))
+        for batch in batches:
+            rows = batch.to_pydict()
+            yield from (
+                (id, outcome)
+                for id, failure, outcome in zip(rows["id"], rows["failure"], rows["outcome"], strict=True)
+                if failure is None
+            )
+
+    def _values(self, stage: Path) -> Numbers | None:
+        values = np.full(len(self.actions), np.nan)
+        scored = False
+        for id, outcome in self._outcomes(stage):
+            made = orjson.loads(outcome)
+            if not (isinstance(made, dict) and "value" in made and "parts" in made):
+                return None
+            scored = scored or bool(made["parts"])
+            place = self.place(id)
+            if place is not None and made["value"] is not None and math.isfinite(made["value"]):
+                values[place] = made["value"]
+        return values if scored else None
+
+
+def run_folder(path: Path) -> RunFolder:
+    """A run's folder; raises `RunError` where it is none, or its run is not finished."""
+    if not (path / "run.json").exists():
+        raise RunError(f"{path}: is not a run's folder; it has no run.json.")
+    if not (path / "decisions.parquet").exists():
+        raise RunError(f"{path}: has no decisions yet; start the run again to finish it.")
+    note = read_json(path / "inputs" / "source.json")
+    source = Source(note["path"], note["format"], note["sha256"], note["bytes"], note["rows"])
+    data = open_dataset(path / "inputs", Record, source, note["left_out"])
+    return RunFolder(path, read_json(path / "run.json"), note, data)
