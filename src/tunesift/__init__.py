@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tunesift.methods.cherry import PreExperience as PreExperience
     from tunesift.methods.score import ScoreRecords as ScoreRecords
     from tunesift.methods.select import Select as Select
+    from tunesift.methods.selectit import Rater as Rater
+    from tunesift.methods.selectit import SelectIT as SelectIT
     from tunesift.models.base import Completion as Completion
     from tunesift.models.base import Sampling as Sampling
     from tunesift.models.base import Span as Span
@@ -74,6 +76,7 @@ _HOMES = {
     "methods.cherry": ("Cherry", "PreExperience"),
     "methods.score": ("ScoreRecords",),
     "methods.select": ("Select",),
+    "methods.selectit": ("Rater", "SelectIT"),
     "models.base": ("Completion", "Sampling", "Span", "TargetLoss"),
     "models.scripted": ("ScriptedModel",),
     "models.transformers": ("TransformersModel",),

@@ -9,8 +9,9 @@ from pydantic import Field
 from tunesift.methods.cherry import Cherry
 from tunesift.methods.score import ScoreRecords
 from tunesift.methods.select import Select
+from tunesift.methods.selectit import SelectIT
 from tunesift.running.local import Local
 
-AnyMethod = Annotated[Select | Cherry | ScoreRecords, Field(discriminator="kind")]
+AnyMethod = Annotated[Select | Cherry | SelectIT | ScoreRecords, Field(discriminator="kind")]
 AnyExecutor = Local
 """A union as soon as there is a second executor."""

@@ -43,7 +43,8 @@ Dotted = Annotated[
     typer.Argument(
         metavar="[NAME=VALUE]...",
         help="Settings by dotted name: keep=5% or scorer.student.name=FOLDER for select, student.name=FOLDER "
-        "for cherry, scorers.0.student.name=FOLDER for score, method.keep=5% for run.",
+        "for cherry, raters.0.model.name=FOLDER for selectit, scorers.0.student.name=FOLDER for score, method.keep=5% "
+        "for run.",
     ),
 ]
 Format = Annotated[
@@ -79,6 +80,16 @@ def cherry(input: Input, output: Output, settings: Dotted = None, format: Format
     """Cherry LLM: what the student itself finds instructive, with its pre-experience sample."""
     commands.run_method(
         "cherry", input, output, _all(settings, format, limit), _manner(quiet, as_json, retry_failed, yes)
+    )
+
+
+@app.command()
+def selectit(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
+             quiet: Quiet = False, as_json: AsJson = False, retry_failed: Retry = None,
+             yes: Yes = False) -> None:  # fmt: skip
+    """SelectIT: what models rate highly and surely, whatever the wording of the question."""
+    commands.run_method(
+        "selectit", input, output, _all(settings, format, limit), _manner(quiet, as_json, retry_failed, yes)
     )
 
 

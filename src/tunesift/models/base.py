@@ -50,6 +50,9 @@ class Span:
     """always: a text starts with BOS (EOS where there is none); tokenizer: with what the tokenizer itself adds."""
     limit: int | None = None
     """Most tokens of context and target together, cut on the right; the model's own limit holds besides."""
+    spare: tuple[int, int] | None = None
+    """Characters of a context's text, from one up to the other, whose middle is left out where the whole is too long;
+    only for sides that are tokenised apart. Where even that is not enough, the cut is on the right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +77,11 @@ class TargetLoss:
 
 
 class Chat(Protocol):
-    """Answers conversations, one completion for each, in order."""
+    """Answers conversations, one completion for each, in order, or a Failure for what is not answered."""
 
-    def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]: ...
+    def chat(
+        self, conversations: Sequence[Sequence[Message]], sampling: Sampling
+    ) -> Sequence[Completion | Failure]: ...
 
 
 class Likelihood(Protocol):
@@ -84,11 +89,15 @@ class Likelihood(Protocol):
 
     def loss(self, spans: Sequence[Span]) -> list[TargetLoss | Failure]: ...
 
+    def single_tokens(self, targets: Sequence[str]) -> list[int | None]:
+        """The one token that each text is as a target; None for a text of several, or of one that reads otherwise."""
+        ...
+
 
 class Embed(Protocol):
-    """Places texts in a space; one vector per text, in order."""
+    """Places texts in a space; one vector per text, in order, or a Failure for what is not answered."""
 
-    def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]: ...
+    def embed(self, texts: Sequence[str]) -> Sequence[tuple[float, ...] | Failure]: ...
 
 
 class Reward(Protocol):

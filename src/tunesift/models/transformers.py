@@ -7,7 +7,7 @@ import importlib.resources
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
@@ -18,6 +18,7 @@ from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable
 from tunesift.heartbeat import beat
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
 from tunesift.models.likelihood import Segment, SpanEncoder, batches, losses
+from tunesift.models.sharing import all_losses
 from tunesift.records import Failure, Message, content_digest
 from tunesift.settings import INCIDENTAL, Settings
 
@@ -65,13 +66,16 @@ class TransformersModel(Settings):
         encode = SpanEncoder(weights.tokenizer, self._limit(weights))
         encoded = [_encoded(encode, span) for span in spans]
         done: dict[int, TargetLoss | Failure] = {n: e for n, e in enumerate(encoded) if isinstance(e, Failure)}
-        segments = {n: e for n, e in enumerate(encoded) if isinstance(e, Segment)}
-        numbers = list(segments)
-        for batch in batches(list(segments.values()), self.batch_tokens):
-            chosen = [numbers[n] for n in batch]
-            done |= zip(chosen, weights.losses([segments[n] for n in chosen]), strict=True)
-            beat()
+        numbers = [n for n, e in enumerate(encoded) if isinstance(e, Segment)]
+        segments = [e for e in encoded if isinstance(e, Segment)]
+        done |= zip(numbers, all_losses(segments, self.batch_tokens, weights), strict=True)
         return [done[n] for n in range(len(spans))]
+
+    def single_tokens(self, targets: Sequence[str]) -> list[int | None]:
+        """The one token that each text is as a target; None for a text of several, or of one that reads otherwise."""
+        weights = _weights(self)
+        encode = SpanEncoder(weights.tokenizer, self._limit(weights))
+        return [encode.single(target) for target in targets]
 
     def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
         """Mean of the last hidden layer over all tokens of each text, BOS included, [hidden size] each."""
@@ -105,11 +109,12 @@ class _Weights:
         self._whole = not self._splits()
         self._ends = self._end_tokens()
 
-    def losses(self, segments: list[Segment]) -> list[TargetLoss | Failure]:
-        """Losses of one batch; a span that alone exceeds the device's memory is a Failure."""
+    def losses(self, segments: list[Segment], before: int = 0) -> list[TargetLoss | Failure]:
+        """Losses of one batch, whose segments have their first `before` tokens in common; a span that alone exceeds
+        the device's memory is a Failure."""
 
         def whole(part: list[Segment]) -> list[TargetLoss | Failure]:
-            return list(losses(part, self._hidden, self._logits))
+            return list(losses(part, lambda batch: self._hidden(batch, before), self._logits, before))
 
         return self._by_halves(segments, whole, lambda segment: Failure("too-long", self._too_much(segment)))
 
@@ -181,12 +186,34 @@ class _Weights:
         several = named if isinstance(named, list) else [named]
         return sorted({i for i in (*several, self.tokenizer.eos_token_id) if i is not None})
 
-    def _hidden(self, segments: list[Segment]) -> torch.Tensor:
+    def _hidden(self, segments: list[Segment], before: int = 0) -> torch.Tensor:
         """[B, T, H]; right padding needs no mask, because no causal model looks to the right."""
         ids = self._padded(segments)
+        options: dict[str, Any] = {"use_cache": False}
+        if before:  # the tokens in common go through once, as one row, and are remembered for all
+            known = self.body(input_ids=ids[:1, :before], use_cache=True).past_key_values
+            known.batch_repeat_interleave(len(segments))
+            ids, options = ids[:, before:], {"use_cache": True, "past_key_values": known}
         if self._whole:
-            return self.model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]  # [B, T, V]
-        return self.body(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+            return self.model(input_ids=ids, **options).logits  # type: ignore[no-any-return]  # [B, T, V]
+        return self.body(input_ids=ids, **options).last_hidden_state  # type: ignore[no-any-return]
+
+    @cached_property
+    def resumes(self) -> bool:
+        """Whether the model goes on from a remembered beginning as if it had read the whole."""
+        import torch
+
+        count = int(self.model.config.get_text_config().vocab_size)
+        ids = [tuple(n % count for n in (*range(1, 9), *end)) for end in (range(9, 13), range(30, 34))]
+        both = [Segment(i, 12, truncated=False) for i in ids]
+        with torch.inference_mode():
+            try:
+                same = bool(torch.allclose(self._hidden(both, 8), self._hidden(both)[:, 8:], rtol=1e-3, atol=1e-3))
+            except (AttributeError, NotImplementedError, TypeError, ValueError):  # a memory of another kind
+                same = False
+        if not same:
+            _LOG.warning("%s: cannot go on from a remembered beginning; texts are read whole", self.model.name_or_path)
+        return same
 
     def _padded(self, segments: list[Segment]) -> torch.Tensor:
         import torch
