@@ -43,8 +43,8 @@ Dotted = Annotated[
     typer.Argument(
         metavar="[NAME=VALUE]...",
         help="Settings by dotted name: keep=5% or scorer.student.name=FOLDER for select, student.name=FOLDER "
-        "for cherry, raters.0.model.name=FOLDER for selectit, scorers.0.student.name=FOLDER for score, method.keep=5% "
-        "for run.",
+        "for cherry, raters.0.model.name=FOLDER for selectit, student.name=FOLDER for clear, "
+        "scorers.0.student.name=FOLDER for score, method.keep=5% for run.",
     ),
 ]
 Format = Annotated[
@@ -90,6 +90,16 @@ def selectit(input: Input, output: Output, settings: Dotted = None, format: Form
     """SelectIT: what models rate highly and surely, whatever the wording of the question."""
     commands.run_method(
         "selectit", input, output, _all(settings, format, limit), _manner(quiet, as_json, retry_failed, yes)
+    )
+
+
+@app.command()
+def clear(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
+          quiet: Quiet = False, as_json: AsJson = False, retry_failed: Retry = None,
+          yes: Yes = False) -> None:  # fmt: skip
+    """CLEAR's filter: what the model that will be tuned is itself confident is right."""
+    commands.run_method(
+        "clear", input, output, _all(settings, format, limit), _manner(quiet, as_json, retry_failed, yes)
     )
 
 

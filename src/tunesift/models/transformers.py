@@ -88,7 +88,7 @@ class TransformersModel(Settings):
             beat()
         return [means[n] for n in range(len(texts))]
 
-    def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
+    def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion | Failure]:
         """One completion per conversation, in order; above temperature 0 each has a stream of its own."""
         weights = _weights(self)
         return [weights.complete(conversation, sampling) for conversation in conversations]
@@ -154,16 +154,16 @@ class _Weights:
     def _too_much(self, segment: Segment) -> str:
         return f"{len(segment.ids)} tokens need more memory than {self.device} has"
 
-    def complete(self, conversation: Sequence[Message], sampling: Sampling) -> Completion:
+    def complete(self, conversation: Sequence[Message], sampling: Sampling) -> Completion | Failure:
         import torch
         from transformers import GenerationConfig
 
         said = _encoded(SpanEncoder(self.tokenizer, self.limit), Span(tuple(conversation), ""))
         if isinstance(said, Failure):
-            raise ModelRefused(f"{said.message}; change the conversation, or use another model.")
+            return said
         room = min(sampling.max_tokens, self.limit - len(said.ids))
         if room < 1:
-            raise ModelRefused(f"a conversation leaves no room in the model's {self.limit} tokens; shorten it.")
+            return Failure("too-long", f"the conversation leaves no room in the model's {self.limit} tokens")
         heat = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0} if sampling.temperature > 0 else {}
         # The model's own generation_config.json may penalise or cut off tokens; Sampling says all that is wanted.
         self.model.generation_config = GenerationConfig(eos_token_id=self._ends or None, pad_token_id=self.pad, **heat)
