@@ -48,7 +48,9 @@ def told_plan(recipe: Recipe, as_json: bool) -> str:
         f"{recipe.input}: {found.records:,} records, {found.broken:,} unreadable rows, about {found.tokens:,} tokens"
     ]
     lines += [
-        f"  stage {s.stage}: {s.items:,} items, {s.forwards} forward passes each, by {s.model}" for s in found.stages
+        f"  stage {s.stage}: {s.items:,} items, "
+        + (f"{s.forwards} forward passes each, by {s.model}" if s.forwards else "no model")
+        for s in found.stages
     ]
     lines.append(f"  time: {_told_time(found)}; calls: {found.calls}; cost: {found.money:g}")
     return "\n".join(map(printable, lines))
