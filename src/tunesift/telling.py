@@ -20,7 +20,9 @@ import pyarrow.parquet as pq
 
 from tunesift import catalogue
 from tunesift.errors import DataError, RunError, printable, shown
-from tunesift.methods.select import AnyScorer, AnySelector
+from tunesift.methods.clear import AnyFilter
+from tunesift.methods.clear_evidence import AnySimilarity
+from tunesift.methods.select import AnyScorer
 from tunesift.models import ChatModel
 from tunesift.models.transformers import EMBEDDED, local_folder
 from tunesift.perform import open_state
@@ -113,8 +115,8 @@ def told_record(folder: Path, id: str, as_json: bool) -> str:
 
 def told_catalogue(as_json: bool) -> str:
     """Everything a recipe may name, from the unions that the recipe reader reads."""
-    unions = {"methods": catalogue.AnyMethod, "scorers": AnyScorer, "selectors": AnySelector, "executors": Local,
-              "models": ChatModel}  # fmt: skip
+    unions = {"methods": catalogue.AnyMethod, "scorers": AnyScorer, "selectors": AnyFilter, "executors": Local,
+              "models": ChatModel, "similarities": AnySimilarity}  # fmt: skip
     found = {group: {_kind(m): _entry(m) for m in _members(union)} for group, union in unions.items()}
     if as_json:
         return json.dumps(found)
@@ -154,7 +156,7 @@ def _device() -> str:
 
 def _members(union: Any) -> list[type]:  # Any: types as values
     inner = get_args(union)[0] if get_origin(union) is Annotated else union
-    return list(get_args(inner)) or [inner]
+    return [m for member in get_args(inner) for m in _members(member)] or [inner]
 
 
 def _kind(member: type) -> str:

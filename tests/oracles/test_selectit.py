@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -383,15 +383,13 @@ def test_oracle_12_a_tokenizer_without_digits_is_refused_and_rates_nothing(
     changed_vocabulary(folder, alter)
     with pytest.raises(ModelRefused) as refusal:
         rate(folder)(RECORDS)
-    assert str(refusal.value) == (
-        f"the tokenizer has no token for the digit {digit} alone; use a model that has."
-    )
+    assert str(refusal.value) == (f"the tokenizer has no token for the digit {digit} alone; use a model that has.")
 
 
 class Named(TransformersModel):
     """A model whose tokenizer is said to have these tokens."""
 
-    tokens = {str(r): 10 + r for r in range(1, 6)} | {f" {r}": 20 + r for r in range(1, 6)}
+    tokens: ClassVar[dict[str, int]] = {str(r): 10 + r for r in range(1, 6)} | {f" {r}": 20 + r for r in range(1, 6)}
 
     def single_tokens(self, targets: Sequence[str]) -> list[int | None]:
         return [self.tokens.get(t) for t in targets]
@@ -399,7 +397,7 @@ class Named(TransformersModel):
 
 def test_oracle_12_one_token_for_several_digits_is_refused() -> None:
     class Same(Named):
-        tokens = dict.fromkeys("12345", 7)
+        tokens: ClassVar[dict[str, int]] = dict.fromkeys("12345", 7)
 
     with pytest.raises(ModelRefused, match=r"^the tokenizer has one token for several digits; use a model that tells"):
         Rate(model=Same(), prompts=PROMPTS, ratings=5, cue=CUE, layout="prompt-first")(RECORDS)
@@ -410,10 +408,10 @@ def test_a_digit_with_a_space_before_it_counts_where_the_cue_does_not_end_in_whi
         return Rate(model=model, prompts=PROMPTS, ratings=5, cue=cue, layout="prompt-first")._written()
 
     class Bare(Named):
-        tokens = {str(r): 10 + r for r in range(1, 6)}
+        tokens: ClassVar[dict[str, int]] = {str(r): 10 + r for r in range(1, 6)}
 
     class Spaced(Named):
-        tokens = {f" {r}": 10 + r for r in range(1, 6)}
+        tokens: ClassVar[dict[str, int]] = {f" {r}": 10 + r for r in range(1, 6)}
 
     assert written("Rating:\n", Named()) == [["1"], ["2"], ["3"], ["4"], ["5"]]
     assert written("Rating:", Named()) == [["1", " 1"], ["2", " 2"], ["3", " 3"], ["4", " 4"], ["5", " 5"]]

@@ -20,6 +20,7 @@ OPERATIONAL = {
     "Recipe": {"input", "output", "folder", "execution", "max_failures", "max_bad"},
     "Local": {"chunk", "stall_s"},
     "TransformersModel": {"device", "batch_tokens"},
+    "NliModel": {"device", "batch"},
     "ScriptedModel": {"concurrency"},
 }
 """Settings of place, speed and patience: they may change between two lives of a run. All others decide its result."""

@@ -44,6 +44,7 @@ class Embeddings(Settings):
 
     kind: Literal["embeddings"] = "embeddings"
     model: EmbedModel
+    """What embeds responses and samples."""
 
     def similar(self, pairs: Sequence[tuple[str, str]]) -> list[float | Failure]:
         """One number between 0 and 1 for each pair; every text is embedded once."""
@@ -58,6 +59,7 @@ class NoContradiction(Settings):
 
     kind: Literal["nli"] = "nli"
     model: NliModel
+    """The classifier; the paper has DeBERTa-large."""
 
     def similar(self, pairs: Sequence[tuple[str, str]]) -> list[float | Failure]:
         """Mean over both orders of 1 - p(contradiction); an unordered pair is asked about once, equal texts never."""
