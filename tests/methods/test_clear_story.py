@@ -227,6 +227,11 @@ def test_a_vector_without_direction_is_a_failure_and_leaves_reflection_alone(tmp
     assert decided(result)["odd"].startswith("drop")
 
 
+def test_a_group_column_that_is_missing_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"^keep\.group: no record has the field 'topic'; name a field of the input"):
+        done(replace(STORY, keep=Quota(group="topic")), tmp_path)
+
+
 @pytest.mark.parametrize(("records", "kept"), [(EIGHT[:1], ["sea"]), (EIGHT[4:5], [])])
 def test_one_record_is_enough(tmp_path: Path, records: Sequence[Record], kept: list[str]) -> None:
     result, _ = done(STORY, tmp_path, records)

@@ -18,6 +18,7 @@ from tunesift import (
     Largest,
     Local,
     Message,
+    Quota,
     Random,
     Rater,
     RecipeError,
@@ -193,6 +194,11 @@ def test_a_budget_above_the_pool_keeps_what_is_scored_and_other_selectors_do(
     result, _ = done(replace(STORY, keep=keep), tmp_path)
     assert result.data is not None
     assert len(result.data) == count
+
+
+def test_a_group_column_that_is_missing_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"^keep\.group: no record has the field 'topic'; name a field of the input"):
+        done(replace(STORY, keep=Quota(group="topic")), tmp_path)
 
 
 def test_one_record_is_enough(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ from tunesift.models.transformers import TransformersModel
 from tunesift.records import Decision, Record, Score, content_id
 from tunesift.running.result import Planned, Result, kept
 from tunesift.running.run import Run
-from tunesift.scoring.selectors import Pool, check_fraction
+from tunesift.scoring.selectors import Pool, Quota, check_fraction
 from tunesift.settings import Settings
 
 SAMPLE = (
@@ -147,6 +147,8 @@ class Clear(Settings):
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Reflect, sample, compare; keep what is confident."""
+        if isinstance(self.keep, Quota):
+            self.keep.groups(data)  # refused before anything is asked
         asked = data.only({r.id for r in data if r.response.strip()})
         evidence = {id: Evidence(id) for id in asked.ids()}
         for number, template in enumerate((REFLECT, DOUBT), start=1):

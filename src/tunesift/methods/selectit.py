@@ -1,7 +1,8 @@
 """SelectIT: trust a model's rating of a record as far as the model is sure of it.
 
 Paper    Liu et al., arXiv:2402.16705
-Needs    one or more base models that give losses, with their parameter counts; no judge, no generation
+Needs    one or more base models that give losses, with their parameter counts; no judge, no generation. The embedded
+         scorer only shows how the method runs: it is too small to rate
 Changes  drops records, edits none
 
 Stages   rate-1, ...   per model: probability of every rating as the next token after every rating prompt
@@ -43,7 +44,7 @@ from tunesift.prompts import fill
 from tunesift.records import Failure, Record, Score
 from tunesift.running.result import Planned, Result, kept
 from tunesift.running.run import Run
-from tunesift.scoring.selectors import Largest, Pool
+from tunesift.scoring.selectors import Largest, Pool, Quota
 from tunesift.settings import Settings
 
 PROMPTS = (
@@ -124,6 +125,8 @@ class SelectIT(Settings):
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Rate with every model, settle, keep."""
+        if isinstance(self.keep, Quota):
+            self.keep.groups(data)  # refused before anything is rated
         rated = [run.map(f"rate-{n}", step, data) for n, step in enumerate(self._steps(), start=1)]
         good, failures = [r.good() for r in rated], {id: f for r in rated for id, f in r.failures().items()}
         items = (Rated(id, tuple(g[id] for g in good)) for id in data.ids() if id not in failures)
