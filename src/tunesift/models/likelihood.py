@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 GAP = " [...] "
 """What stands for text that was left out in the middle."""
+FEW_ROWS = 8
+"""Rows of a batch that are not divided, however unlike their lengths."""
 HEAD_BYTES = 32 * 2**20
 """Bytes of float32 logits that exist at one time."""
 
@@ -192,15 +194,22 @@ def render(conversation: Sequence[Message], tokenizer: Tokenizer) -> str:
 
 
 def batches(segments: Sequence[Segment], tokens: int) -> Iterator[list[int]]:
-    """Which segments go together: in order of length, as many as fit `tokens` once padded to the longest."""
+    """Which segments go together: in order of length, as many as fit `tokens` once padded to the longest.
+
+    A batch of some rows ends before more than an eighth of it is padding.
+    """
     order = sorted(range(len(segments)), key=lambda n: (-len(segments[n].ids), n))
     batch: list[int] = []
+    used = 0
     for number in order:
-        longest = len(segments[(batch or [number])[0]].ids)
-        if batch and longest * (len(batch) + 1) > tokens:
+        length = len(segments[number].ids)
+        padded = len(segments[(batch or [number])[0]].ids) * (len(batch) + 1)
+        wasteful = len(batch) >= FEW_ROWS and 8 * (padded - used - length) > padded
+        if batch and (padded > tokens or wasteful):
             yield batch
-            batch = []
+            batch, used = [], 0
         batch.append(number)
+        used += length
     if batch:
         yield batch
 
