@@ -22,8 +22,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesift import Span, TransformersModel, read_dataset
+from tunesift.models.folders import local_folder
 from tunesift.models.likelihood import Segment, SpanEncoder, batches
-from tunesift.models.transformers import local_folder
 
 HERE = Path(__file__).resolve().parent
 

@@ -39,9 +39,9 @@ REPORT_KNOWS = (0, 1, 2)
 """Rows that the report may import: it must draw a run of a method it has never heard of."""
 
 HEAVY: Mapping[str, tuple[str, ...]] = {
-    "torch": ("models.likelihood", "models.transformers", "models.reward", "tuning", "telling"),
-    "transformers": ("models.transformers", "models.reward", "tuning"),
-    "safetensors": ("models.transformers", "models.reward", "tuning"),
+    "torch": ("models.likelihood", "models.transformers", "models.nli", "models.reward", "tuning", "telling"),
+    "transformers": ("models.transformers", "models.folders", "models.nli", "models.reward", "tuning"),
+    "safetensors": ("models.transformers", "models.nli", "models.reward", "tuning"),
     "vllm": ("models.vllm",),
     "ray": ("running.ray",),
     "trl": ("tuning",),

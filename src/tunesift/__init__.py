@@ -28,14 +28,22 @@ if TYPE_CHECKING:
     from tunesift.errors import TuningError as TuningError
     from tunesift.methods.cherry import Cherry as Cherry
     from tunesift.methods.cherry import PreExperience as PreExperience
+    from tunesift.methods.clear import Clear as Clear
+    from tunesift.methods.clear import Confident as Confident
+    from tunesift.methods.clear_evidence import Embeddings as Embeddings
+    from tunesift.methods.clear_evidence import NoContradiction as NoContradiction
+    from tunesift.methods.clear_evidence import WordOverlap as WordOverlap
     from tunesift.methods.score import ScoreRecords as ScoreRecords
     from tunesift.methods.select import Select as Select
+    from tunesift.methods.selectit import Rater as Rater
+    from tunesift.methods.selectit import SelectIT as SelectIT
     from tunesift.models.base import Completion as Completion
     from tunesift.models.base import Sampling as Sampling
     from tunesift.models.base import Span as Span
     from tunesift.models.base import TargetLoss as TargetLoss
     from tunesift.models.http import HttpModel as HttpModel
     from tunesift.models.ngrams import HashedNgrams as HashedNgrams
+    from tunesift.models.nli import NliModel as NliModel
     from tunesift.models.scripted import ScriptedModel as ScriptedModel
     from tunesift.models.sentences import SentenceModel as SentenceModel
     from tunesift.models.transformers import TransformersModel as TransformersModel
@@ -84,11 +92,15 @@ _HOMES = {
         "StorageError", "TooManyFailures", "TunesiftError", "TuningError",
     ),
     "methods.cherry": ("Cherry", "PreExperience"),
+    "methods.clear": ("Clear", "Confident"),
+    "methods.clear_evidence": ("Embeddings", "NoContradiction", "WordOverlap"),
     "methods.score": ("ScoreRecords",),
     "methods.select": ("Select",),
+    "methods.selectit": ("Rater", "SelectIT"),
     "models.base": ("Completion", "Sampling", "Span", "TargetLoss"),
     "models.http": ("HttpModel",),
     "models.ngrams": ("HashedNgrams",),
+    "models.nli": ("NliModel",),
     "models.scripted": ("ScriptedModel",),
     "models.sentences": ("SentenceModel",),
     "models.transformers": ("TransformersModel",),

@@ -7,10 +7,12 @@ from typing import Annotated
 from pydantic import Field
 
 from tunesift.methods.cherry import Cherry
+from tunesift.methods.clear import Clear
 from tunesift.methods.score import ScoreRecords
 from tunesift.methods.select import Select
+from tunesift.methods.selectit import SelectIT
 from tunesift.running.local import Local
 
-AnyMethod = Annotated[Select | Cherry | ScoreRecords, Field(discriminator="kind")]
+AnyMethod = Annotated[Select | Cherry | SelectIT | Clear | ScoreRecords, Field(discriminator="kind")]
 AnyExecutor = Local
 """A union as soon as there is a second executor."""

@@ -45,7 +45,8 @@ Dotted = Annotated[
     typer.Argument(
         metavar="[NAME=VALUE]...",
         help="Settings by dotted name: keep=5% or scorer.student.name=FOLDER for select, student.name=FOLDER "
-        "for cherry, scorers.0.student.name=FOLDER for score, method.keep=5% for run.",
+        "for cherry, raters.0.model.name=FOLDER for selectit, student.name=FOLDER for clear, "
+        "scorers.0.student.name=FOLDER for score, method.keep=5% for run.",
     ),
 ]
 Format = Annotated[
@@ -70,6 +71,8 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go on without asking: it
 METHODS = {
     "select": "Score every record and keep the best: by IFD, the largest tenth, unless settings say otherwise.",
     "cherry": "Cherry LLM: what the student itself finds instructive, with its pre-experience sample.",
+    "selectit": "SelectIT: what models rate highly and surely, whatever the wording of the question.",
+    "clear": "CLEAR's filter: what the model that will be tuned is itself confident is right.",
     "score": "Write every record with its id and its scores; drop nothing.",
 }
 """The commands of the methods, which all take the same words."""

@@ -14,7 +14,7 @@ import numpy as np
 from tunesift.budget import Price
 from tunesift.errors import RecipeError
 from tunesift.models.endpoint import PROBE_TOKENS
-from tunesift.models.transformers import local_folder
+from tunesift.models.folders import local_folder
 from tunesift.perform import endpoints
 from tunesift.reading import read
 from tunesift.recipe import Recipe

@@ -32,6 +32,7 @@ REVERSED = (
 )
 """Our own wording of the instruction-guessing prompt of r-IFD."""
 
+_FENCE = re.compile(r"<(?=\s*/?\s*given-)", re.IGNORECASE)
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
@@ -44,6 +45,11 @@ def fill(template: str, **values: str) -> str:
     if unknown := set(values) - places:
         raise ValueError(f"the template has no place for {', '.join(sorted(unknown))}")
     return _PLACE.sub(lambda place: values[place[1]], template)
+
+
+def fenced(name: str, text: str) -> str:
+    """Text that a judge reads, between marks that it cannot forge: a mark inside it loses its bracket."""
+    return f"<given-{name}>\n{_FENCE.sub('‹', text)}\n</given-{name}>"
 
 
 def context(messages: tuple[Message, ...], template: Template, given: str = "") -> str | tuple[Message, ...]:

@@ -22,9 +22,11 @@ from tunesift import catalogue
 from tunesift.console import told_spent
 from tunesift.errors import DataError, RunError, printable, shown
 from tunesift.manifest import open_state
-from tunesift.methods.select import AnyScorer, AnySelector
+from tunesift.methods.clear import AnyFilter
+from tunesift.methods.clear_evidence import AnySimilarity
+from tunesift.methods.select import AnyScorer
 from tunesift.models import ChatModel
-from tunesift.models.transformers import EMBEDDED, local_folder
+from tunesift.models.folders import EMBEDDED, local_folder
 from tunesift.planning import Plan, matrix_rate, plan
 from tunesift.recipe import Recipe, load_recipe, recipe_for
 from tunesift.running.fsio import read_json, storage_errors
@@ -51,7 +53,9 @@ def told_plan(recipe: Recipe, as_json: bool) -> str:
         f"{recipe.input}: {found.records:,} records, {found.broken:,} unreadable rows, about {found.tokens:,} tokens"
     ]
     lines += [
-        f"  stage {s.stage}: {s.items:,} items, {s.forwards} forward passes each, by {s.model}" for s in found.stages
+        f"  stage {s.stage}: {s.items:,} items, "
+        + (f"{s.forwards} forward passes each, by {s.model}" if s.forwards else "no model")
+        for s in found.stages
     ]
     if found.calls:
         cost = f"at most {found.money:.4f}" if found.money is not None else "not known: give --prices"
@@ -120,8 +124,8 @@ def told_record(folder: Path, id: str, as_json: bool) -> str:
 
 def told_catalogue(as_json: bool) -> str:
     """Everything a recipe may name, from the unions that the recipe reader reads."""
-    unions = {"methods": catalogue.AnyMethod, "scorers": AnyScorer, "selectors": AnySelector, "executors": Local,
-              "models": ChatModel}  # fmt: skip
+    unions = {"methods": catalogue.AnyMethod, "scorers": AnyScorer, "selectors": AnyFilter, "executors": Local,
+              "models": ChatModel, "similarities": AnySimilarity}  # fmt: skip
     found = {group: {_kind(m): _entry(m) for m in _members(union)} for group, union in unions.items()}
     if as_json:
         return json.dumps(found)
@@ -161,7 +165,7 @@ def _device() -> str:
 
 def _members(union: Any) -> list[type]:  # Any: types as values
     inner = get_args(union)[0] if get_origin(union) is Annotated else union
-    return list(get_args(inner)) or [inner]
+    return [m for member in get_args(inner) for m in _members(member)] or [inner]
 
 
 def _kind(member: type) -> str:

@@ -29,7 +29,7 @@ def test_every_command_of_the_readme_exists() -> None:
     commands = {c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands}
     lines = (ROOT / "README.md").read_text("utf-8").replace("`", " ").split()
     named = {word for before, word in itertools.pairwise(lines) if before == "tunesift" and word.isalpha()}
-    assert named & commands == {"select", "cherry", "score", "plan", "run", "compare"}
+    assert named & commands == {"select", "cherry", "selectit", "clear", "score", "plan", "run", "compare"}
 
 
 @pytest.mark.slow
@@ -63,3 +63,17 @@ def test_published_values_without_weights_say_so(shared: Path) -> None:
     done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "not measured: no folder with GPT-2's weights was given" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_ratings_runs_and_asks_k_times_per_record() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "selectit.py"), "--smoke"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)["runs"]
+    assert run["k_times_records"] < run["passes"]["ours"]["rows"] <= run["k_times_records"] + 10
+    assert run["passes"]["five spans"]["rows"] == 5 * run["k_times_records"]

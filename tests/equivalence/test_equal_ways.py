@@ -26,6 +26,8 @@ SAYS_WHEN = ("LOCK", "holder.json", "state.db", "state.db-wal", "state.db-shm", 
 METHODS = {
     "select": ["scorer.student.kind=scripted", "scorer.template=bare", "keep=20%"],
     "score": ['scorers=[{kind: ifd, student: {kind: scripted}}, {kind: reversed-ifd, student: {kind: scripted}}]'],
+    "selectit": ["raters.0.model.kind=scripted", "alpha=0.4"],
+    "clear": ["student.kind=scripted", "samples=2"],
     "cherry": ["student.kind=scripted", "pre_experience.clusters=3", "pre_experience.per_cluster=2"],
 }  # fmt: skip
 
@@ -51,7 +53,7 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(params=["select", "score", pytest.param("cherry", marks=pytest.mark.slow)])
+@pytest.fixture(params=["select", "score", "selectit", "clear", pytest.param("cherry", marks=pytest.mark.slow)])
 def method(request: pytest.FixtureRequest) -> str:
     if request.param == "cherry":
         pytest.importorskip("sklearn", reason='needs the "cluster" extra')

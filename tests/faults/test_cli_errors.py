@@ -315,7 +315,7 @@ RECIPES: dict[str, tuple[str | bytes, str]] = {
     "a date": ("output: x.jsonl\nmethod: {kind: select}\nseed: 2024-01-01\n", "seed: '2024-01-01' does not fit; input should be a valid integer."),
     "a tag": ("output: !!python/object/apply:os.system [x]\n", "r.yaml line 1: is not valid YAML (could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.system'); check the indentation."),
     "a number for a key": ("output: x.jsonl\n1: 2\n", "r.yaml: the key 1 is not a text; write each setting once, as plain YAML."),
-    "a merge": ("output: x.jsonl\nmethod: {kind: select, <<: {kind: score}}\n", "method.<<: there is no such setting; there are kind, scorer, keep."),
+    "a merge": ("output: x.jsonl\nmethod: {kind: select, <<: {kind: score}}\n", "method.<<: there is no such setting; there are kind, scorer, also, keep."),
     "two documents": ("output: x.jsonl\n---\nseed: 1\n", "r.yaml line 2: is not valid YAML (but found another document); check the indentation."),
     "infinity": ("output: x.jsonl\nmethod: {kind: select}\nmax_bad: 1e999\n", "r.yaml: holds a value that no setting can have; use texts, numbers, lists and mappings."),
     "a control character": ("output: \x01\n", "r.yaml: unacceptable character #x0001: special characters are not allowed; write each setting once, as plain YAML."),
@@ -374,7 +374,7 @@ def test_what_is_not_there_to_inspect_or_to_plan_is_named(tunesift: Command, sel
     wanted = {
         ("inspect", "nowhere"): (65, "nowhere: is not a run's folder; it has no run.json."),
         ("inspect", "out.jsonl.run", "no\x1bid"): (65, 'out.jsonl.run: no record has the id "no\\x1bid"; ids are in decisions.parquet.'),
-        ("plan", "selct", "a.jsonl"): (64, "there is no method selct; use one of cherry, combined, perplexity, score, select, superfiltering, superfiltering-d, or a recipe in YAML."),
+        ("plan", "selct", "a.jsonl"): (64, "there is no method selct; use one of cherry, clear, combined, perplexity, score, select, selectit, selectit-full, superfiltering, superfiltering-d, or a recipe in YAML."),
         ("plan", "select"): (64, "input: is not given; name the file to read."),
         ("plan", "select", "nowhere.jsonl"): (65, "E101 nowhere.jsonl: there is no such file; check the path."),
     }  # fmt: skip

@@ -92,7 +92,7 @@ def test_a_cap_ends_the_run_loses_nothing_and_a_higher_one_goes_on(home: Path, s
 
 
 def test_a_run_that_is_killed_over_and_over_brackets_the_bill(home: Path, server: FaultServer) -> None:
-    server.script({"match": {}, "do": [{"delay": 0.03}]})
+    server.script({"match": {}, "do": [{"delay": 0.2}]})
     draw, kills = random.Random(11), 0
     command = [sys.executable, "-m", "tunesift.cli", "run", str(home / "recipe.yaml"), "--json"]
     for _ in range(4):

@@ -140,6 +140,16 @@ def test_a_batch_is_filled_up_to_its_tokens_padding_included() -> None:
     assert list(batches([], 10)) == []
 
 
+def test_a_batch_of_some_rows_is_at_most_an_eighth_padding() -> None:
+    lengths = [100] * 3 + [90] * 6 + [40] * 20 + [3] * 5
+    segments = [Segment((7,) * length, 0, truncated=False) for length in lengths]
+    found = [[lengths[n] for n in batch] for batch in batches(segments, 10**6)]
+    assert [length for batch in found for length in batch] == lengths
+    assert 1 < len(found) < 5
+    for batch in found:
+        assert len(batch) <= 8 or 8 * (batch[0] * len(batch) - sum(batch)) <= batch[0] * len(batch)
+
+
 @pytest.fixture
 def forwards(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """How many rows each pass through a Llama's body had, and a rule for when the device has no memory for one."""

@@ -30,8 +30,8 @@ def recipe(file: Path) -> Recipe:
 
 def test_there_is_a_recipe_for_every_method() -> None:
     kinds = {str(vetted(name)["method"]["kind"]) for name in NAMES}  # type: ignore[call-overload, index]
-    assert kinds == {"select", "cherry", "score"}
-    assert {"select", "cherry", "score", "superfiltering"} <= set(NAMES)
+    assert kinds == {"select", "cherry", "selectit", "clear", "score"}
+    assert {"select", "cherry", "score", "superfiltering", "selectit", "selectit-full", "clear"} <= set(NAMES)
 
 
 def test_it_loads_as_a_file_too(file: Path, recipe: Recipe) -> None:
@@ -55,7 +55,7 @@ def test_it_names_the_source_of_its_numbers(file: Path) -> None:
 
 def test_it_names_nothing_that_has_to_be_downloaded_unless_its_comment_says_so(file: Path) -> None:
     names = re.findall(r"name: ([\w/.-]+)", file.read_text("utf-8"))
-    assert set(names) <= {"embedded"} or "Set scorer.student.name to a folder" in file.read_text("utf-8")
+    assert set(names) <= {"embedded"} or re.search(r"Set [\w.]+\.name to a folder", file.read_text("utf-8"))
 
 
 def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path: Path) -> None:
@@ -68,6 +68,8 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
             holder["student"] = {"kind": "scripted"}
     if "embedder" in method.get("keep", {}):
         method["keep"] |= {"embedder": {"kind": "scripted"}, "below": None}  # as many candidates as are planned
+    for rater in method.get("raters", ()):
+        rater["model"] = {"kind": "scripted"}
     if method["kind"] == "cherry":
         pytest.importorskip("sklearn", reason='needs the "cluster" extra')
         method["pre_experience"] |= {"clusters": 3}
@@ -75,6 +77,7 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
     assert ScriptedModel() in (
         getattr(dry.method, "student", None),
         *(getattr(s, "student", None) for s in scorers(dry)),
+        *(rater.model for rater in getattr(dry.method, "raters", ())),
     )
     stages = plan(dry).stages
     summary = run_recipe(dry)

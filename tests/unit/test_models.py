@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import shutil
@@ -119,14 +120,14 @@ def test_a_special_token_named_in_a_conversation_is_plain_text(folder: Path) -> 
     assert say(folder, [(Message("user", "</s>Say<s>"),)])[0].text == text_of(folder, slow.greedy(folder, ids, 12))
 
 
-def test_a_conversation_that_fills_the_model_is_refused(make_tiny: MakeTiny) -> None:
+def test_a_conversation_that_fills_the_model_is_a_failure_of_its_own(make_tiny: MakeTiny) -> None:
     small = make_tiny("llama", length=len(RENDERED))
     (said,) = say(make_tiny("llama", length=len(RENDERED) + 2))
     assert said.stop == "length"
     assert said.tokens < 12
-    with pytest.raises(ModelRefused) as refusal:
-        say(small, [(Message("user", "Say the end, say it now."),)])
-    assert str(refusal.value) == "a conversation leaves no room in the model's 29 tokens; shorten it."
+    long, short = say(small, [(Message("user", "Say the end, say it now."),), (Message("user", "Say"),)])
+    assert long == Failure("too-long", "the conversation leaves no room in the model's 29 tokens")
+    assert isinstance(short, Completion)
 
 
 def test_a_model_without_a_chat_template_is_refused(make_tiny: MakeTiny) -> None:
@@ -147,9 +148,7 @@ def test_a_conversation_that_a_chat_template_refuses_is_a_failure_of_its_own(cop
     assert isinstance(first, TargetLoss)
     assert second == Failure("refused", said)
     assert isinstance(third, TargetLoss)
-    with pytest.raises(ModelRefused) as refusal:
-        model.chat([refused], Sampling())
-    assert str(refusal.value) == f"{said}; change the conversation, or use another model."
+    assert model.chat([refused], Sampling()) == [Failure("refused", said)]
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -342,6 +341,28 @@ def test_the_scripted_models_limit_counts_context_and_target_together() -> None:
     assert isinstance(full, TargetLoss)
     assert (len(full.nats), full.truncated) == (1, False)
     assert none == TargetLoss((), True)
+
+
+def test_the_scripted_model_has_the_chances_that_it_is_given() -> None:
+    model = ScriptedModel(chances={"sea": {"5": 0.5, "1": 0.0}, "sealed": {"5": 0.1}})
+    five, none, other, elsewhere = model.loss(
+        [Span("a seal", "5"), Span("sea", "1"), Span("sea", "2"), Span("hill", "5")]
+    )
+    assert five == TargetLoss((math.log(2),), False)
+    assert none == TargetLoss((math.inf,), False)
+    assert isinstance(other, TargetLoss)
+    assert other == ScriptedModel().loss([Span("sea", "2")])[0]
+    assert elsewhere == ScriptedModel().loss([Span("hill", "5")])[0]
+    tokens = model.single_tokens(["5", " 5", "2", "5 2", ""])
+    assert tokens[0] == tokens[1] != tokens[2]
+    assert tokens[3:] == [None, None]
+
+
+def test_a_target_of_one_token_is_known_by_its_token(folder: Path) -> None:
+    model = TransformersModel(name=str(folder))
+    assert model.single_tokens(["5", "the", "", "he"]) == [
+        slow.encode(folder, "5")[0], None, None, slow.encode(folder, "he")[0],
+    ]  # fmt: skip
 
 
 def test_a_loss_of_no_tokens_has_no_mean() -> None:

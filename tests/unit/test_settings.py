@@ -21,6 +21,7 @@ OPERATIONAL = {
     "Budget": {"max_cost", "max_tokens", "max_calls", "prices", "ask_above"},
     "Local": {"chunk", "stall_s"},
     "TransformersModel": {"device", "batch_tokens"},
+    "NliModel": {"device", "batch"},
     "ScriptedModel": {"concurrency"},
     "SentenceModel": {"device", "batch"},
     "HttpModel": {

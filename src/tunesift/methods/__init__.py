@@ -5,5 +5,7 @@ Superfiltering 2402.00530    select.py     superfiltering.yaml
 Superfiltering.D, the same   select.py     superfiltering-d.yaml
 any scorer, any selector     select.py     select.yaml, combined.yaml, perplexity.yaml
 Cherry LLM 2308.12032        cherry.py     cherry.yaml
+SelectIT 2402.16705          selectit.py   selectit.yaml, selectit-full.yaml
+CLEAR's filter 2403.12776    clear.py      clear.yaml
 no paper                     score.py      score.yaml
 """

@@ -30,7 +30,7 @@ import numpy as np
 
 from tunesift.datasets import Dataset
 from tunesift.errors import MissingExtra, RecipeError
-from tunesift.methods.select import AnySelector, chosen, planned_choice
+from tunesift.methods.select import AnySelector, check_keep, chosen, planned_choice
 from tunesift.models import EmbedModel, LikelihoodModel
 from tunesift.models.base import Span
 from tunesift.models.transformers import TransformersModel
@@ -88,6 +88,7 @@ class Cherry(Settings):
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Draw the pre-experience sample, score, keep."""
+        check_keep(self.keep, data, ["ifd"])
         if self.pre_experience is not None:
             embedded = run.map("embed", EmbedPrompt(student=self.student), data).good()
             difficult = run.map("prompt-loss", PromptLoss(student=self.student), data).good()

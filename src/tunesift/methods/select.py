@@ -80,16 +80,9 @@ class Select(Settings):
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Keep records by their scores."""
-        self._check(data)
+        check_keep(self.keep, data, [scorer.kind for scorer in self._scorers()])
         decisions = chosen(self._measured(data, run), self.keep, run)
         return Result(kept(data, decisions), decisions)
-
-    def _check(self, data: Dataset[Record]) -> None:
-        """Refuse, before anything is scored, what names a field or a score that is not there."""
-        if isinstance(self.keep, Quota):
-            self.keep.check(data)
-        if isinstance(self.keep, Combined):
-            self.keep.check(data, [scorer.kind for scorer in self._scorers()])
 
     def _measured(self, data: Dataset[Record], run: Run) -> Pool:
         found = {scorer.kind: run.map(stage, scorer, data) for stage, scorer in self._stages()}
@@ -115,6 +108,14 @@ class Select(Settings):
             *(planned_for(stage, scorer, records) for stage, scorer in self._stages()),
             *planned_choice(self.keep, records),
         ]
+
+
+def check_keep(keep: AnySelector, data: Dataset[Record], scores: Sequence[str]) -> None:
+    """Refuse, before anything is scored, a selector that names a field or a score that is not there."""
+    if isinstance(keep, Quota):
+        keep.check(data)
+    if isinstance(keep, Combined):
+        keep.check(data, scores)
 
 
 def chosen(pool: Pool, keep: AnySelector, run: Run) -> Sequence[Decision]:

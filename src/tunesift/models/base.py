@@ -52,6 +52,9 @@ class Span:
     """always: a text starts with BOS (EOS where there is none); tokenizer: with what the tokenizer itself adds."""
     limit: int | None = None
     """Most tokens of context and target together, cut on the right; the model's own limit holds besides."""
+    spare: tuple[int, int] | None = None
+    """Characters of a context's text, from one up to the other, whose middle is left out where the whole is too long;
+    only for sides that are tokenised apart. Where even that is not enough, the cut is on the right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,10 @@ class Likelihood(Protocol):
     """Predicts targets; one loss per span, in order, or a Failure for what fits no device or no chat template."""
 
     def loss(self, spans: Sequence[Span]) -> list[TargetLoss | Failure]: ...
+
+    def single_tokens(self, targets: Sequence[str]) -> list[int | None]:
+        """The one token that each text is as a target; None for a text of several, or of one that reads otherwise."""
+        ...
 
 
 class Embed(Protocol):

@@ -30,9 +30,9 @@ from tunesift.models.base import Completion, Sampling, Span, TargetLoss
 from tunesift.models.endpoint import PROBE_TOKENS, Call, Endpoint, endpoint
 from tunesift.models.exchange import Place
 from tunesift.models.faults import Fault
+from tunesift.models.folders import segment_of, tokenizer
 from tunesift.models.likelihood import Segment, SpanEncoder
 from tunesift.models.replies import Reply, choices, completions, echoed, of_prompt, protocol, vectors
-from tunesift.models.transformers import segment_of, tokenizer
 from tunesift.models.transport import Way
 from tunesift.records import Failure, Message
 from tunesift.settings import INCIDENTAL, Json, Settings
@@ -140,6 +140,11 @@ class HttpModel(Settings):
         segments = [s for n in asked if isinstance(s := found[n], Segment)]
         lost = dict(zip(asked, _together(segments, self._lose), strict=True))
         return [s if isinstance(s, Failure) else lost.get(n, TargetLoss((), s.truncated)) for n, s in enumerate(found)]
+
+    def single_tokens(self, targets: Sequence[str]) -> list[int | None]:
+        """The one token that each text is as a target; None for a text of several, or of one that reads otherwise."""
+        encode = self._encoder()
+        return [encode.single(target) for target in targets]
 
     def embed(self, texts: Sequence[str]) -> list[tuple[float, ...] | Failure]:
         """The endpoint's vector of each text, in order."""
@@ -257,6 +262,12 @@ class HttpModel(Settings):
 
     def _with_parameters(self, body: dict[str, Json]) -> dict[str, Json]:
         return {name: value for name, value in (body | dict(self.parameters)).items() if value is not None}
+
+    def _encoder(self) -> SpanEncoder:
+        if self.tokenizer is None:
+            raise ParameterRefused(f'"{self.model}": losses over http need the model\'s tokenizer; write its folder '
+                                   "or hub id as tokenizer, or use a transformers model.")  # fmt: skip
+        return SpanEncoder(tokenizer(self.tokenizer), self.max_length or 2**31)
 
     def _endpoint(self) -> Endpoint:
         way = Way(self.url, self.timeout_s, self.insecure, self.trust_env)

@@ -6,8 +6,9 @@ Legend: B spans of a batch, T tokens of its longest span, R target tokens of the
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tunesift.errors import ModelRefused
@@ -17,6 +18,10 @@ from tunesift.records import Message
 if TYPE_CHECKING:
     import torch
 
+GAP = " [...] "
+"""What stands for text that was left out in the middle."""
+FEW_ROWS = 8
+"""Rows of a batch that are not divided, however unlike their lengths."""
 HEAD_BYTES = 32 * 2**20
 """Bytes of float32 logits that exist at one time."""
 
@@ -44,6 +49,8 @@ class Segment:
     ids: tuple[int, ...]
     start: int
     truncated: bool
+    others: tuple[int, ...] = ()
+    """Further tokens whose losses are wanted at the place of the last one: other answers to the same context."""
 
 
 class SpanEncoder:
@@ -55,17 +62,47 @@ class SpanEncoder:
         self._control = special.keys() - {tokenizer.unk_token_id}
         self._names = tuple(special.values())
         self._targets: dict[str, list[int]] = {}
+        self._contexts: dict[tuple[str, str], list[int]] = {}
+        self._fits: dict[tuple[str, tuple[int, int], int], str | None] = {}
         self._adds_space = self._plain("\nx") != [*self._plain("\n"), *self._plain("x")]
 
     def __call__(self, span: Span) -> Segment:
-        """Tokens of a span, cut on the right to the smaller of its own limit and the model's."""
+        """Tokens of a span, at most the smaller of its own limit and the model's."""
+        most = min(self.limit, span.limit or self.limit)
+        segment = self._cut(span, most)
+        if segment.truncated and (context := self._shortened(span, most)) is not None:
+            return replace(self._cut(replace(span, context=context), most), truncated=True)
+        return segment
+
+    def _cut(self, span: Span, most: int) -> Segment:
         if span.seam == "joint" and not self._names_special(span.context, span.target):
             ids, start = self._joint(span)
         else:
             before = self._context(span)
             ids, start = [*before, *self._target(span.target)], len(before)
-        most = min(self.limit, span.limit or self.limit)
         return Segment(tuple(ids[:most]), start, len(ids) > most)
+
+    def _shortened(self, span: Span, most: int) -> str | None:
+        """The context with as little as possible left out of what it can spare, in the middle; None where none fits."""
+        if span.spare is None or not isinstance(span.context, str) or span.seam == "joint":
+            return None
+        room = most - len(self._begin(span)) - len(self._target(span.target))
+        known = (span.context, span.spare, room)
+        if known not in self._fits:
+            self._fits[known] = self._longest(span.context, span.spare, room)
+        return self._fits[known]
+
+    def _longest(self, text: str, spare: tuple[int, int], room: int) -> str | None:
+        first, last = spare
+        fitting, low, high = None, 0, last - first  # characters that are kept of what can be spared
+        while low < high:
+            kept = (low + high) // 2
+            shorter = text[: first + (kept + 1) // 2] + GAP + text[last - kept // 2 :]
+            if len(self._plain(shorter)) <= room:
+                fitting, low = shorter, kept + 1
+            else:
+                high = kept
+        return fitting
 
     def _joint(self, span: Span) -> tuple[list[int], int]:
         if isinstance(span.context, str):
@@ -77,7 +114,10 @@ class SpanEncoder:
     def _context(self, span: Span) -> list[int]:
         if not isinstance(span.context, str):
             return self._conversation(span.context)
-        return [*self._begin(span), *(self._plain(span.context) if span.context else [])]
+        known = (span.context, span.bos)
+        if known not in self._contexts:
+            self._contexts[known] = [*self._begin(span), *(self._plain(span.context) if span.context else [])]
+        return self._contexts[known]
 
     def _begin(self, span: Span) -> list[int]:
         if span.bos == "always":
@@ -105,6 +145,12 @@ class SpanEncoder:
         if target not in self._targets:
             self._targets[target] = self._tail(target, self._plain)
         return self._targets[target]
+
+    def single(self, target: str) -> int | None:
+        """The one token that a target is; None for several, or where the token is not read as the target again."""
+        ids = self._target(target)
+        same = len(ids) == 1 and self.tokenizer.decode(ids).strip() == target.strip()
+        return ids[0] if same else None
 
     def _tail(self, text: str, encode: Callable[[str], list[int]]) -> list[int]:
         """Tokens of text that other text stands before."""
@@ -148,50 +194,66 @@ def render(conversation: Sequence[Message], tokenizer: Tokenizer) -> str:
 
 
 def batches(segments: Sequence[Segment], tokens: int) -> Iterator[list[int]]:
-    """Which segments go together: in order of length, as many as fit `tokens` once padded to the longest."""
+    """Which segments go together: in order of length, as many as fit `tokens` once padded to the longest.
+
+    A batch of some rows ends before more than an eighth of it is padding.
+    """
     order = sorted(range(len(segments)), key=lambda n: (-len(segments[n].ids), n))
     batch: list[int] = []
+    used = 0
     for number in order:
-        longest = len(segments[(batch or [number])[0]].ids)
-        if batch and longest * (len(batch) + 1) > tokens:
+        length = len(segments[number].ids)
+        padded = len(segments[(batch or [number])[0]].ids) * (len(batch) + 1)
+        wasteful = len(batch) >= FEW_ROWS and 8 * (padded - used - length) > padded
+        if batch and (padded > tokens or wasteful):
             yield batch
-            batch = []
+            batch, used = [], 0
         batch.append(number)
+        used += length
     if batch:
         yield batch
 
 
 def losses(
-    segments: Sequence[Segment], hidden_of: Callable[[list[Segment]], torch.Tensor], head: Callable[[Any], Any]
+    segments: Sequence[Segment],
+    hidden_of: Callable[[list[Segment]], torch.Tensor],
+    head: Callable[[Any], Any],
+    before: int = 0,
 ) -> list[TargetLoss]:
-    """Losses of one padded batch; `hidden_of` gives [B, T, H], `head` turns rows of it into logits in float32."""
+    """Losses of one padded batch; `hidden_of` gives [B, T, H] of the tokens after the first `before` of each segment,
+    `head` turns rows of it into logits in float32. A segment's other tokens come after its own."""
     import torch
 
-    rows, gold, counts = [], [], []
+    rows: list[tuple[int, int]] = []  # number of the segment, and the position whose logits are read
+    which: list[int] = []  # row that predicts each gold token
+    gold, counts = [], []
     for number, segment in enumerate(segments):
         first = max(segment.start, 1)  # a token with nothing before it has no prediction
         targets = range(first, len(segment.ids))
-        rows += [(number, position - 1) for position in targets]  # the row before a token predicts it
-        gold += [segment.ids[position] for position in targets]
-        counts.append(len(targets))
+        which += range(len(rows), len(rows) + len(targets))
+        rows += [(number, position - 1 - before) for position in targets]  # the row before a token predicts it
+        which += [len(rows) - 1] * len(segment.others)
+        gold += [*segment.ids[first:], *segment.others]
+        counts.append(len(targets) + len(segment.others))
     if not rows:
         return [TargetLoss((), s.truncated) for s in segments]
     hidden = hidden_of(list(segments))  # [B, T, H]
     where = torch.tensor(rows, device=hidden.device)
     picked = hidden[where[:, 0], where[:, 1]]  # [R, H]
-    nats = torch.split(_nats(picked, torch.tensor(gold, device=hidden.device), head), counts)
+    nats = torch.split(_nats(picked, which, torch.tensor(gold, device=hidden.device), head), counts)
     return [TargetLoss(tuple(n.tolist()), s.truncated) for n, s in zip(nats, segments, strict=True)]
 
 
-def _nats(picked: torch.Tensor, gold: torch.Tensor, head: Callable[[Any], Any]) -> torch.Tensor:
-    """Negative log-likelihood of each gold token, projecting a few rows at a time."""
+def _nats(picked: torch.Tensor, which: list[int], gold: torch.Tensor, head: Callable[[Any], Any]) -> torch.Tensor:
+    """Negative log-likelihood of each gold token under its row, [G]; projects a few rows at a time."""
     import torch
 
     vocabulary = head(picked[:1]).shape[-1]
     step = max(1, HEAD_BYTES // (4 * vocabulary))
     parts = []
-    for start in range(0, len(gold), step):
+    for start in range(0, len(picked), step):
         logits = head(picked[start : start + step])  # [<=step, V]
-        chosen = logits.gather(1, gold[start : start + step, None]).squeeze(1)  # [<=step]
-        parts.append(torch.logsumexp(logits, dim=1) - chosen)
+        first, last = bisect_left(which, start), bisect_left(which, start + step)  # rows come in order
+        row = torch.tensor(which[first:last], device=logits.device) - start
+        parts.append(torch.logsumexp(logits, dim=1)[row] - logits[row, gold[first:last]])
     return torch.cat(parts).cpu()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from tunesift.errors import MissingExtra, ModelUnavailable
 from tunesift.heartbeat import beat
-from tunesift.models.transformers import folder_identity
+from tunesift.models.folders import folder_identity
 from tunesift.settings import INCIDENTAL, Settings
 
 

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.resources
 import logging
 import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from threading import Lock
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
-
-import httpx
 
 from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable, ParameterRefused
 from tunesift.heartbeat import beat
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
+from tunesift.models.folders import EMBEDDED, LOADING, ask_hub, folder_identity, local_folder, nowhere, segment_of
 from tunesift.models.likelihood import Segment, SpanEncoder, batches, losses
+from tunesift.models.sharing import all_losses
 from tunesift.records import Failure, Message, content_digest
 from tunesift.settings import INCIDENTAL, Settings
 
 if TYPE_CHECKING:
     import torch
-
-EMBEDDED = "embedded"
-"""The name of the scorer that comes with the package."""
 
 LEAST_ADDRESS_SPACE = 3 * 2**30
 """Bytes of address space below which importing the libraries or running the embedded scorer may abort the process."""
@@ -34,8 +27,6 @@ LEAST_ADDRESS_SPACE = 3 * 2**30
 Made = TypeVar("Made")
 
 _LOG = logging.getLogger(__name__)
-_SAMPLED = 64 * 2**10
-"""Bytes read at each of a weight file's sampled places, for its identity."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +59,16 @@ class TransformersModel(Settings):
         encode = SpanEncoder(weights.tokenizer, self._limit(weights))
         encoded = [segment_of(encode, span) for span in spans]
         done: dict[int, TargetLoss | Failure] = {n: e for n, e in enumerate(encoded) if isinstance(e, Failure)}
-        segments = {n: e for n, e in enumerate(encoded) if isinstance(e, Segment)}
-        numbers = list(segments)
-        for batch in batches(list(segments.values()), self.batch_tokens):
-            chosen = [numbers[n] for n in batch]
-            done |= zip(chosen, weights.losses([segments[n] for n in chosen]), strict=True)
-            beat()
+        numbers = [n for n, e in enumerate(encoded) if isinstance(e, Segment)]
+        segments = [e for e in encoded if isinstance(e, Segment)]
+        done |= zip(numbers, all_losses(segments, self.batch_tokens, weights), strict=True)
         return [done[n] for n in range(len(spans))]
+
+    def single_tokens(self, targets: Sequence[str]) -> list[int | None]:
+        """The one token that each text is as a target; None for a text of several, or of one that reads otherwise."""
+        weights = _weights(self)
+        encode = SpanEncoder(weights.tokenizer, self._limit(weights))
+        return [encode.single(target) for target in targets]
 
     def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
         """Mean of the last hidden layer over all tokens of each text, BOS included, [hidden size] each."""
@@ -87,7 +81,7 @@ class TransformersModel(Settings):
             beat()
         return [means[n] for n in range(len(texts))]
 
-    def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
+    def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion | Failure]:
         """One completion per conversation, in order; above temperature 0 each has a stream of its own."""
         if sampling.schema is not None:
             raise ParameterRefused(
@@ -112,11 +106,12 @@ class _Weights:
         self._whole = not self._splits()
         self._ends = self._end_tokens()
 
-    def losses(self, segments: list[Segment]) -> list[TargetLoss | Failure]:
-        """Losses of one batch; a span that alone exceeds the device's memory is a Failure."""
+    def losses(self, segments: list[Segment], before: int = 0) -> list[TargetLoss | Failure]:
+        """Losses of one batch, whose segments have their first `before` tokens in common; a span that alone exceeds
+        the device's memory is a Failure."""
 
         def whole(part: list[Segment]) -> list[TargetLoss | Failure]:
-            return list(losses(part, self._hidden, self._logits))
+            return list(losses(part, lambda batch: self._hidden(batch, before), self._logits, before))
 
         return self._by_halves(segments, whole, lambda segment: Failure("too-long", self._too_much(segment)))
 
@@ -156,16 +151,16 @@ class _Weights:
     def _too_much(self, segment: Segment) -> str:
         return f"{len(segment.ids)} tokens need more memory than {self.device} has"
 
-    def complete(self, conversation: Sequence[Message], sampling: Sampling) -> Completion:
+    def complete(self, conversation: Sequence[Message], sampling: Sampling) -> Completion | Failure:
         import torch
         from transformers import GenerationConfig
 
         said = segment_of(SpanEncoder(self.tokenizer, self.limit), Span(tuple(conversation), ""))
         if isinstance(said, Failure):
-            raise ModelRefused(f"{said.message}; change the conversation, or use another model.")
+            return said
         room = min(sampling.max_tokens, self.limit - len(said.ids))
         if room < 1:
-            raise ModelRefused(f"a conversation leaves no room in the model's {self.limit} tokens; shorten it.")
+            return Failure("too-long", f"the conversation leaves no room in the model's {self.limit} tokens")
         heat = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0} if sampling.temperature > 0 else {}
         # The model's own generation_config.json may penalise or cut off tokens; Sampling says all that is wanted.
         self.model.generation_config = GenerationConfig(eos_token_id=self._ends or None, pad_token_id=self.pad, **heat)
@@ -188,12 +183,34 @@ class _Weights:
         several = named if isinstance(named, list) else [named]
         return sorted({i for i in (*several, self.tokenizer.eos_token_id) if i is not None})
 
-    def _hidden(self, segments: list[Segment]) -> torch.Tensor:
+    def _hidden(self, segments: list[Segment], before: int = 0) -> torch.Tensor:
         """[B, T, H]; right padding needs no mask, because no causal model looks to the right."""
         ids = self._padded(segments)
+        options: dict[str, Any] = {"use_cache": False}
+        if before:  # the tokens in common go through once, as one row, and are remembered for all
+            known = self.body(input_ids=ids[:1, :before], use_cache=True).past_key_values
+            known.batch_repeat_interleave(len(segments))
+            ids, options = ids[:, before:], {"use_cache": True, "past_key_values": known}
         if self._whole:
-            return self.model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]  # [B, T, V]
-        return self.body(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+            return self.model(input_ids=ids, **options).logits  # type: ignore[no-any-return]  # [B, T, V]
+        return self.body(input_ids=ids, **options).last_hidden_state  # type: ignore[no-any-return]
+
+    @cached_property
+    def resumes(self) -> bool:
+        """Whether the model goes on from a remembered beginning as if it had read the whole."""
+        import torch
+
+        count = int(self.model.config.get_text_config().vocab_size)
+        ids = [tuple(n % count for n in (*range(1, 9), *end)) for end in (range(9, 13), range(30, 34))]
+        both = [Segment(i, 12, truncated=False) for i in ids]
+        with torch.inference_mode():
+            try:
+                same = bool(torch.allclose(self._hidden(both, 8), self._hidden(both)[:, 8:], rtol=1e-3, atol=1e-3))
+            except (AttributeError, NotImplementedError, TypeError, ValueError):  # a memory of another kind
+                same = False
+        if not same:
+            _LOG.warning("%s: cannot go on from a remembered beginning; texts are read whole", self.model.name_or_path)
+        return same
 
     def _padded(self, segments: list[Segment]) -> torch.Tensor:
         import torch
@@ -221,16 +238,6 @@ class _Weights:
         return same
 
 
-def segment_of(encode: SpanEncoder, span: Span) -> Segment | Failure:
-    """Tokens of a span; a Failure where the model's chat template takes no such conversation."""
-    from jinja2 import TemplateError
-
-    try:
-        return encode(span)
-    except TemplateError as error:  # two user turns in a row, a system message: for some models that is no conversation
-        return Failure("refused", f"the model's chat template takes no such conversation: {str(error)[:160]}")
-
-
 def _out_of_memory(error: BaseException) -> bool:
     import torch
 
@@ -245,14 +252,13 @@ class _Loaded:
     weights: _Weights
 
 
-_LOADING = Lock()
 _LOADED: dict[tuple[str, str | None, str, str], _Loaded] = {}
 """By name, revision, type and device."""
 
 
 def _weights(model: TransformersModel) -> _Weights:
     place, identity = (model.name, model.revision, model.dtype, model.device), model.identity()
-    with _LOADING:  # two threads must not load the same weights twice
+    with LOADING:  # two threads must not load the same weights twice
         if place not in _LOADED or _LOADED[place].identity != identity:
             _LOADED.pop(place, None)  # weights that changed on disk make room before they are loaded anew
             _LOADED[place] = _Loaded(identity, _load(*place))
@@ -271,7 +277,7 @@ def _load(name: str, revision: str | None, dtype: str, device: str) -> _Weights:
     transformers.utils.logging.disable_progress_bar()
     folder = local_folder(name)
     if folder is None:
-        _ask_hub(name)
+        ask_hub(name)
     where = torch.device(_device(device))
     place = str(folder or name)
     # Not left open: transformers would ask on the terminal whether to run code that came with the model.
@@ -298,45 +304,6 @@ def _check_room() -> None:
         raise ModelUnavailable(f"local models need {needed} of address space and may use {may}; raise ulimit -v.")
 
 
-def tokenizer(name: str) -> Any:  # Any: transformers' own class
-    """The tokenizer of a folder or a hub id, without any weights."""
-    with _LOADING:  # transformers cannot be imported by two threads at once
-        return _tokenizer(name)
-
-
-@cache
-def _tokenizer(name: str) -> Any:  # Any: transformers' own class
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtra('tokenizers need the "local" extra: pip install "tunesift[local]".') from error
-    folder = local_folder(name)
-    if folder is None:
-        _ask_hub(name)
-    try:
-        return transformers.AutoTokenizer.from_pretrained(str(folder or name), trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelRefused(f'tokenizer "{name}" cannot be loaded ({str(error).splitlines()[0][:160]}).') from error
-
-
-def _ask_hub(name: str) -> None:
-    """Raise `ModelUnavailable` at once where neither the local store nor a hub within reach has the model."""
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
-        return
-    if constants.HF_HUB_OFFLINE:
-        raise _nowhere(name)
-    try:
-        httpx.head(constants.ENDPOINT, timeout=5.0)
-    except httpx.HTTPError as error:
-        raise _nowhere(name) from error
-
-
-def _nowhere(name: str) -> ModelUnavailable:
-    return ModelUnavailable(f'model "{name}" is no folder here and no hub gave it; check the name or the network.')
-
-
 def _device(wanted: str) -> str:
     import torch
 
@@ -353,46 +320,7 @@ def _device(wanted: str) -> str:
 def _not_loaded(name: str, error: Exception) -> ModelUnavailable | ModelRefused:
     folder = local_folder(name)
     if folder is None:
-        return _nowhere(name)
+        return nowhere(name)
     if not any(folder.glob("*.safetensors")):
         return ModelRefused(f'model "{name}" has no .safetensors weights; convert it, other formats can run code.')
     return ModelRefused(f'model "{name}" cannot be loaded ({str(error).splitlines()[0][:160]}); check its files.')
-
-
-def local_folder(name: str) -> Path | None:
-    """The folder a name means; None for a hub id. Raises `ModelUnavailable` for a path that is not there."""
-    if name == EMBEDDED:
-        return Path(str(importlib.resources.files("tunesift") / "assets" / "scorer"))
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").exists():
-            raise ModelUnavailable(f'model "{name}" is a folder without config.json; give a model\'s folder.')
-        return path
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise ModelUnavailable(f'model "{name}" is not there; give a folder with config.json or a hub id.')
-    return None
-
-
-def folder_identity(name: str, revision: str | None) -> str:
-    """Digest of the content of the folder that a name means; the revision of a hub id."""
-    folder = local_folder(name)
-    return _content(folder) if folder else f"hub:{revision or 'main'}"
-
-
-def _content(folder: Path) -> str:
-    files = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".model", ".jinja", ".txt"))
-    return _content_of(tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
-
-
-@cache
-def _content_of(files: tuple[tuple[str, int, int], ...]) -> str:
-    """Small files whole; of large ones the size and 64 places, since hashing 100 GB would take minutes."""
-    found = hashlib.sha256()
-    for name, size, _ in files:
-        found.update(f"{Path(name).name}:{size};".encode())
-        with Path(name).open("rb") as file:
-            step = max(_SAMPLED, size // 64)
-            for place in range(0, size, step):
-                file.seek(place)
-                found.update(file.read(_SAMPLED))
-    return found.hexdigest()[:32]

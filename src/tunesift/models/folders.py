@@ -1,0 +1,113 @@
+"""Where is a model? A folder here, the one that comes with the package, or an id that a hub knows."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import httpx
+
+from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable
+from tunesift.models.base import Span
+from tunesift.models.likelihood import Segment, SpanEncoder
+from tunesift.records import Failure
+
+EMBEDDED = "embedded"
+"""The name of the scorer that comes with the package."""
+_SAMPLED = 64 * 2**10
+"""Bytes read at each of a weight file's sampled places, for its identity."""
+LOADING = Lock()
+"""Held while transformers loads something: it cannot be imported by two threads at once."""
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder a name means; None for a hub id. Raises `ModelUnavailable` for a path that is not there."""
+    if name == EMBEDDED:
+        return Path(str(importlib.resources.files("tunesift") / "assets" / "scorer"))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise ModelUnavailable(f'model "{name}" is a folder without config.json; give a model\'s folder.')
+        return path
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise ModelUnavailable(f'model "{name}" is not there; give a folder with config.json or a hub id.')
+    return None
+
+
+def tokenizer(name: str) -> Any:  # Any: transformers' own class
+    """The tokenizer of a folder or a hub id, without any weights."""
+    with LOADING:  # transformers cannot be imported by two threads at once
+        return _tokenizer(name)
+
+
+@cache
+def _tokenizer(name: str) -> Any:  # Any: transformers' own class
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtra('tokenizers need the "local" extra: pip install "tunesift[local]".') from error
+    folder = local_folder(name)
+    if folder is None:
+        ask_hub(name)
+    try:
+        return transformers.AutoTokenizer.from_pretrained(str(folder or name), trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelRefused(f'tokenizer "{name}" cannot be loaded ({str(error).splitlines()[0][:160]}).') from error
+
+
+def segment_of(encode: SpanEncoder, span: Span) -> Segment | Failure:
+    """Tokens of a span; a Failure where the model's chat template takes no such conversation."""
+    from jinja2 import TemplateError
+
+    try:
+        return encode(span)
+    except TemplateError as error:  # two user turns in a row, a system message: for some models that is no conversation
+        return Failure("refused", f"the model's chat template takes no such conversation: {str(error)[:160]}")
+
+
+def ask_hub(name: str) -> None:
+    """Raise `ModelUnavailable` at once where neither the local store nor a hub within reach has the model."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    if constants.HF_HUB_OFFLINE:
+        raise nowhere(name)
+    try:
+        httpx.head(constants.ENDPOINT, timeout=5.0)
+    except httpx.HTTPError as error:
+        raise nowhere(name) from error
+
+
+def nowhere(name: str) -> ModelUnavailable:
+    """What to say of a name that neither a folder nor the hub knows."""
+    return ModelUnavailable(f'model "{name}" is no folder here and no hub gave it; check the name or the network.')
+
+
+def folder_identity(name: str, revision: str | None) -> str:
+    """Digest of the content of the folder that a name means; the revision of a hub id."""
+    folder = local_folder(name)
+    return _content(folder) if folder else f"hub:{revision or 'main'}"
+
+
+def _content(folder: Path) -> str:
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".model", ".jinja", ".txt"))
+    return _content_of(tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
+
+
+@cache
+def _content_of(files: tuple[tuple[str, int, int], ...]) -> str:
+    """Small files whole; of large ones the size and 64 places, since hashing 100 GB would take minutes."""
+    found = hashlib.sha256()
+    for name, size, _ in files:
+        found.update(f"{Path(name).name}:{size};".encode())
+        with Path(name).open("rb") as file:
+            step = max(_SAMPLED, size // 64)
+            for place in range(0, size, step):
+                file.seek(place)
+                found.update(file.read(_SAMPLED))
+    return found.hexdigest()[:32]

@@ -1,0 +1,105 @@
+"""What do many spans have in common, so that it is computed once? Contexts, and the beginnings of contexts.
+
+Five ratings of one text are five spans of one context: one row of a batch, read at its last place. Rows whose contexts
+begin alike, with the same rating prompt or the same record, go on from one remembered beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from tunesift.heartbeat import beat
+from tunesift.models.base import TargetLoss
+from tunesift.models.likelihood import Segment, batches
+from tunesift.records import Failure
+
+WORTH = 64
+"""Tokens that a common beginning must save; each costs a pass of its own."""
+_DEEPEST = 64
+"""Beginnings inside beginnings that are looked at."""
+
+
+class Weights(Protocol):
+    """What computes one batch."""
+
+    @property
+    def resumes(self) -> bool: ...
+
+    def losses(self, segments: list[Segment], before: int = 0) -> list[TargetLoss | Failure]: ...
+
+
+def all_losses(segments: Sequence[Segment], tokens: int, weights: Weights) -> list[TargetLoss | Failure]:
+    """Losses of all segments, in order, in batches of so many tokens."""
+    rows = _rows(segments)
+    alone, several = [row for row in rows if len(row) == 1], [row for row in rows if len(row) > 1]
+    done = {row[0]: loss for row, loss in _in_batches(segments, alone, tokens, weights)}
+    for family in families([segments[row[0]].ids[:-1] for row in several]):
+        chosen = [several[n] for n in family.members]
+        before = family.common if family.common and weights.resumes else 0
+        for row, loss in _in_batches(segments, chosen, tokens, weights, before):
+            nats: Sequence[float | Failure] = [loss] * len(row) if isinstance(loss, Failure) else loss.nats
+            done |= {n: _own(segments[n], found) for n, found in zip(row, nats, strict=True)}
+    return [done[n] for n in range(len(segments))]
+
+
+def _rows(segments: Sequence[Segment]) -> list[list[int]]:
+    """Which segments one row answers: those of one target token after the same context."""
+    rows: dict[tuple[int, ...] | int, list[int]] = {}
+    for number, segment in enumerate(segments):
+        single = len(segment.ids) == segment.start + 1 and segment.start > 0
+        rows.setdefault(segment.ids[:-1] if single else number, []).append(number)
+    return list(rows.values())
+
+
+def _in_batches(
+    segments: Sequence[Segment], rows: Sequence[list[int]], tokens: int, weights: Weights, before: int = 0
+) -> Iterator[tuple[list[int], TargetLoss | Failure]]:
+    wanted = [replace(segments[first], others=tuple(segments[n].ids[-1] for n in more)) for first, *more in rows]
+    for batch in batches([replace(s, ids=s.ids[before:]) for s in wanted], tokens):
+        yield from zip([rows[n] for n in batch], weights.losses([wanted[n] for n in batch], before), strict=True)
+        beat()
+
+
+def _own(segment: Segment, found: float | Failure) -> TargetLoss | Failure:
+    return found if isinstance(found, Failure) else TargetLoss((found,), segment.truncated)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Texts that begin alike."""
+
+    common: int
+    """Tokens of the common beginning; 0 for those that share none worth it."""
+    members: tuple[int, ...]
+
+
+def families(texts: Sequence[tuple[int, ...]]) -> list[Family]:
+    """All texts, in families whose common beginnings save the most tokens; a beginning is shorter than its texts."""
+    order = sorted(range(len(texts)), key=lambda n: texts[n])
+    found = [f for f in _best(texts, order, 0) if _saved(f) >= WORTH]
+    inside = {n for family in found for n in family.members}
+    rest = tuple(n for n in range(len(texts)) if n not in inside)
+    return [*found, *([Family(0, rest)] if rest else [])]
+
+
+def _saved(family: Family) -> int:
+    return family.common * (len(family.members) - 1)
+
+
+def _best(texts: Sequence[tuple[int, ...]], order: list[int], depth: int) -> list[Family]:
+    """The texts as one family, or as the families of those that go on alike, whichever saves more."""
+    if len(order) < 2:
+        return []
+    first, last = texts[order[0]], texts[order[-1]]  # sorted: what these share, all share
+    least = min(len(first), len(last))
+    common = next((n for n in range(least) if first[n] != last[n]), least)
+    whole = Family(min(common, min(len(texts[n]) for n in order) - 1), tuple(order))
+    branches: dict[tuple[int, ...], list[int]] = {}
+    for number in order:
+        branches.setdefault(texts[number][common : common + 1], []).append(number)
+    if depth == _DEEPEST or len(branches) < 2:
+        return [whole]
+    apart = [family for branch in branches.values() for family in _best(texts, branch, depth + 1)]
+    return apart if sum(map(_saved, apart)) > _saved(whole) else [whole]
