@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import time
 from collections.abc import Mapping
@@ -59,22 +60,23 @@ def plan(recipe: Recipe) -> Plan:
     models = endpoints(recipe)
     prices = recipe.budget.price_table(models)
     asked = [s for s in stages if s.model in models]
-    money = sum(_micros(s, size, prices) for s in asked) / 1e6 if models <= set(prices) else None
+    each = math.ceil(size / max(1, len(data)))
+    money = sum(_micros(s, each, prices) for s in asked) / 1e6 if models <= set(prices) else None
     return Plan(
         records=len(data), broken=len(data.source.broken) if data.source else 0, tokens=tokens, stages=stages,
         seconds=None if asked else _seconds(stages, tokens), calls=sum(s.items * s.forwards + 1 for s in asked),
-        billed=sum(sum(_bound(s, size)) for s in asked), money=money,
+        billed=sum(sum(_bound(s, each)) for s in asked), money=money,
     )  # fmt: skip
 
 
-def _bound(stage: Planned, size: int) -> tuple[int, int]:
-    """Most tokens of all prompts and of all answers of a stage, its first small request included."""
+def _bound(stage: Planned, each: int) -> tuple[int, int]:
+    """Most tokens of all prompts and of all answers of a stage over records of so many bytes, its probe included."""
     passes = stage.items * stage.forwards
-    return stage.forwards * size + (passes + 1) * (stage.around + REQUEST_BYTES), passes * stage.answer + PROBE_TOKENS
+    return (passes + 1) * (each + stage.around + REQUEST_BYTES), passes * stage.answer + PROBE_TOKENS
 
 
-def _micros(stage: Planned, size: int, prices: Mapping[str, Price]) -> int:
-    return prices[stage.model].micros(*_bound(stage, size))
+def _micros(stage: Planned, each: int, prices: Mapping[str, Price]) -> int:
+    return prices[stage.model].micros(*_bound(stage, each))
 
 
 def _seconds(stages: tuple[Planned, ...], tokens: int) -> float | None:

@@ -79,12 +79,12 @@ def test_a_cap_ends_the_run_loses_nothing_and_a_higher_one_goes_on(home: Path, s
         path.rmdir() if path.is_dir() else path.unlink()
     server.script()  # its bill and log begin anew
     lives = 0
-    cap = bill // 4
+    cap = bill // 3
     while (done := tunesift(home, "run", "--max-tokens", str(cap), "--json", check=None)).returncode == 4:
         lives += 1
         assert "tokens are spent; raise max_tokens and start again to go on." in done.stderr
         assert billed(server) <= cap
-        cap += bill // 4
+        cap += bill // 3
     assert (done.returncode, lives >= 2) == (0, True), done.stderr
     assert (home / "out.json").read_bytes() == whole
     asked = [line["row"] for line in server.rows()]
@@ -137,6 +137,21 @@ def test_the_plan_bounds_what_is_then_spent(home: Path, server: FaultServer) -> 
     assert found.exact_micros / 1e6 <= planned["money"] < 1
     words = tunesift(home, "plan").stdout
     assert "cost: not known: give --prices" in words
+
+
+@pytest.mark.slow
+def test_the_plan_bounds_what_a_method_that_chats_then_spends(home: Path, server: FaultServer) -> None:
+    recipe: dict[str, Any] = json.loads((home / "recipe.yaml").read_text())
+    student = recipe["method"]["scorer"]["student"]
+    recipe["method"] = {"kind": "clear", "student": student, "max_tokens": 40}
+    (home / "recipe.yaml").write_text(json.dumps(recipe))
+    planned = json.loads(tunesift(home, "plan", "--prices", "prices.yaml", "--json").stdout)
+    tunesift(home, "run", "--prices", "prices.yaml", "--json")
+    found = spent(home)
+    assert 0 < found.calls <= planned["calls"]
+    assert (exact(found), found.unknown_tokens) == (billed(server), 0)
+    assert exact(found) <= planned["billed"]
+    assert found.exact_micros / 1e6 <= planned["money"]
 
 
 @pytest.fixture

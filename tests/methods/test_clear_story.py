@@ -31,7 +31,7 @@ from tunesift import (
     run_recipe,
 )
 from tunesift.methods.clear_steps import Ask, Sample, Sampled
-from tunesift.running.result import Planned, Result
+from tunesift.running.result import Result
 
 
 def record(id: str, instruction: str, response: str) -> Record:
@@ -239,10 +239,11 @@ def test_one_record_is_enough(tmp_path: Path, records: Sequence[Record], kept: l
 
 
 def test_the_plan_is_two_reflections_and_k_samples() -> None:
-    assert STORY.plan(8) == [
-        Planned("reflect-1", 8, 1, "scripted"), Planned("reflect-2", 8, 1, "scripted"),
-        Planned("sample", 16, 1, "scripted"), Planned("similarity", 16, 0, ""), Planned("confidence", 8, 0, ""),
+    assert [(p.stage, p.items, p.forwards, p.model) for p in STORY.plan(8)] == [
+        ("reflect-1", 8, 1, "scripted"), ("reflect-2", 8, 1, "scripted"),
+        ("sample", 16, 1, "scripted"), ("similarity", 16, 0, ""), ("confidence", 8, 0, ""),
     ]  # fmt: skip
+    assert [p.answer for p in STORY.plan(8)] == [STORY.max_tokens] * 3 + [0, 0]
     assert [p.stage for p in replace(STORY, samples=0).plan(8)] == ["reflect-1", "reflect-2", "confidence"]
 
 

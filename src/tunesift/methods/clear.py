@@ -174,9 +174,12 @@ class Clear(Settings):
     def plan(self, records: int) -> list[Planned]:
         """Two reflections and k samples per record; fewer where records share prompts, or gamma is known."""
         name = getattr(self.student, "name", self.student.kind)
-        reflections = [Planned(f"reflect-{n}", records, 1, name) for n in (1, 2)]
+        reflections = [
+            Planned(f"reflect-{n}", records, 1, name, around=len(template.encode()), answer=self.max_tokens)
+            for n, template in enumerate((REFLECT, DOUBT), start=1)
+        ]
         drawn = [
-            Planned("sample", records * self.samples, 1, name),
+            Planned("sample", records * self.samples, 1, name, around=len(SAMPLE.encode()), answer=self.max_tokens),
             Planned("similarity", records * self.samples, 0, ""),
         ]
         choice = [] if isinstance(self.keep, Confident) else planned_choice(self.keep, records)

@@ -138,11 +138,16 @@ class SelectIT(Settings):
 
     def plan(self, records: int) -> list[Planned]:
         """One pass per prompt and model; the rest is arithmetic."""
+        around = max(len(prompt.encode()) for prompt in self.prompts)
         stages = [
-            Planned(f"rate-{n}", records, len(step.prompts), getattr(step.model, "name", step.model.kind))
+            Planned(f"rate-{n}", records, self._passes(step), getattr(step.model, "name", step.model.kind), around)
             for n, step in enumerate(self._steps(), start=1)
         ]
         return [*stages, Planned("score", records, 0, ""), *planned_choice(self.keep, records)]
+
+    def _passes(self, step: Rate) -> int:
+        """One for each prompt; an endpoint is sent every rating behind it."""
+        return len(step.prompts) * (self.ratings if step.model.kind == "http" else 1)
 
     def _steps(self) -> list[Rate]:
         prompts = self.prompts[:1] if self.level == "token" else self.prompts
