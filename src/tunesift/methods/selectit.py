@@ -137,17 +137,13 @@ class SelectIT(Settings):
         return Result(kept(data, decisions), decisions)
 
     def plan(self, records: int) -> list[Planned]:
-        """One pass per prompt and model; the rest is arithmetic."""
-        around = max(len(prompt.encode()) for prompt in self.prompts)
-        stages = [
-            Planned(f"rate-{n}", records, self._passes(step), getattr(step.model, "name", step.model.kind), around)
-            for n, step in enumerate(self._steps(), start=1)
-        ]
+        """One pass per prompt and model, and to an endpoint one per rating; the rest is arithmetic."""
+        around, stages = max(len(prompt.encode()) for prompt in self.prompts), []
+        for n, step in enumerate(self._steps(), start=1):
+            passes = len(step.prompts) * (self.ratings if step.model.kind == "http" else 1)
+            name = getattr(step.model, "name", step.model.kind)
+            stages.append(Planned(f"rate-{n}", records, passes, name, around))
         return [*stages, Planned("score", records, 0, ""), *planned_choice(self.keep, records)]
-
-    def _passes(self, step: Rate) -> int:
-        """One for each prompt; an endpoint is sent every rating behind it."""
-        return len(step.prompts) * (self.ratings if step.model.kind == "http" else 1)
 
     def _steps(self) -> list[Rate]:
         prompts = self.prompts[:1] if self.level == "token" else self.prompts
