@@ -4,8 +4,8 @@
 
 Makes a data set of records of about 1 KB, walks it through a step that does next to nothing, kills the process when
 nine tenths are done, and starts again: rows per second written, seconds from the start to the first new row, memory
-of each life. One process per life, each in a control group of 2 GB where this machine lets us make one: pages of the
-mapped data set that the kernel may take back count as resident, so the peak is told twice, with and without them.
+that is each life's own: pages of the mapped data set, which the kernel may take back, are not counted. One process per
+life, each in a control group of 2 GB where this machine lets us make one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import signal
 import subprocess
 import sys
@@ -74,8 +73,7 @@ memory = Memory()
 
 
 def say(**fields: float) -> None:
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({**fields, "own_gb": memory.own / 1e9, "resident_gb": resident / 1e9}), flush=True)
+    print(json.dumps({**fields, "own_gb": memory.own / 1e9}), flush=True)
 
 
 @contextmanager
@@ -145,7 +143,7 @@ def measure(rows: int) -> dict[str, object]:
         return {
             "rows": rows, "made_s": round(made_s, 1), "rows_per_s": round(done / killed["work_s"]),
             "reopened_s": round(resumed["first_row_s"], 2), "own_memory_gb": round(killed["own_gb"], 3),
-            "resident_gb": round(killed["resident_gb"], 3), "resumed_own_memory_gb": round(resumed["own_gb"], 3),
+            "resumed_own_memory_gb": round(resumed["own_gb"], 3),
             "limit_gb": LIMIT / 1e9 if killed["limited"] else None, "run_folder_bytes_per_row": round(size / rows),
         }  # fmt: skip
 

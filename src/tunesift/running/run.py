@@ -202,7 +202,8 @@ class Run:
             self._journal.opened(stage).finish(len(walked))
         self._journal.empty_stock()
         with storage_errors(self.folder):
-            (self.folder / "progress.json").unlink(missing_ok=True)
+            for path in (self.folder / "progress.json", self.folder / "progress.json.tmp"):
+                path.unlink(missing_ok=True)
         batches = (_decided(decisions[start : start + ROWS]) for start in range(0, len(decisions), ROWS))
         write_table(self.folder / "decisions.parquet", pa.Table.from_batches(batches, _DECISIONS))
         refuse_link(self.folder / "tables")
