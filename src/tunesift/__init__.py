@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tunesift.models.base import Sampling as Sampling
     from tunesift.models.base import Span as Span
     from tunesift.models.base import TargetLoss as TargetLoss
+    from tunesift.models.batches import Batching as Batching
     from tunesift.models.http import HttpModel as HttpModel
     from tunesift.models.scripted import ScriptedModel as ScriptedModel
     from tunesift.models.transformers import TransformersModel as TransformersModel
@@ -79,6 +80,7 @@ _HOMES = {
     "methods.score": ("ScoreRecords",),
     "methods.select": ("Select",),
     "models.base": ("Completion", "Sampling", "Span", "TargetLoss"),
+    "models.batches": ("Batching",),
     "models.http": ("HttpModel",),
     "models.scripted": ("ScriptedModel",),
     "models.transformers": ("TransformersModel",),

@@ -22,9 +22,10 @@ OPERATIONAL = {
     "Local": {"chunk", "stall_s"},
     "TransformersModel": {"device", "batch_tokens"},
     "ScriptedModel": {"concurrency"},
+    "Batching": {"chunk", "concurrency", "poll_s", "window"},
     "HttpModel": {
         "url", "key_env", "concurrency", "timeout_s", "insecure", "trust_env", "stream", "pin_served_model", "tokens_name",
-        "losses", "images",
+        "losses", "images", "batch",
     },
 }  # fmt: skip
 """Settings of place, speed and patience: they may change between two lives of a run. All others decide its result."""

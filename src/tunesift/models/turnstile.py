@@ -112,8 +112,12 @@ class Turnstile:
 
     def rest(self, number: int, epoch: int) -> None:
         """Let one thread wait before it tries for the `number`th time again; full jitter."""
+        self.sleep(self._random.uniform(0, min(60.0, 0.5 * 2 ** min(number, 9))), epoch)
+
+    def sleep(self, seconds: float, epoch: int) -> None:
+        """Let one thread wait for so long, unless the endpoint says a final no or the run is to end."""
         with self._room:
-            until = self.clock.now() + self._random.uniform(0, min(60.0, 0.5 * 2 ** min(number, 9)))
+            until = self.clock.now() + seconds
             while (left := until - self.clock.now()) > 0:
                 self._check(epoch)
                 waiting(left)
