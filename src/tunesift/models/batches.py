@@ -94,15 +94,17 @@ class Office:
         epoch = self._there.turnstile.epoch
         self._there.prove(calls[0], epoch)
         rows = self._rows(calls)
-        while pending := [row for row in rows if row.outcome is None]:
-            batch = self._earlier(pending, epoch) or self._bought(pending, how, epoch)
-            names = {row.id for row in pending if row.id in batch.holds}
-            try:
-                self._answer(batch, [row for row in pending if row.id in names], how, epoch)
-            except BaseException:
-                with self._lock:  # whoever asks again finds them
-                    self._taken -= {(batch.id, name) for name in names}
-                raise
+        claimed: set[tuple[str, str]] = set()
+        try:
+            while pending := [row for row in rows if row.outcome is None]:
+                batch = self._earlier(pending, epoch) or self._bought(pending, how, epoch)
+                found = [row for row in pending if row.id in batch.holds]
+                claimed |= {(batch.id, row.id) for row in found}
+                self._answer(batch, found, how, epoch)
+        except BaseException:
+            with self._lock:  # whoever asks again finds them
+                self._taken -= claimed
+            raise
         return [row.outcome for row in rows if row.outcome is not None]
 
     def _rows(self, calls: Sequence[Call[Made]]) -> list[Row[Made]]:
