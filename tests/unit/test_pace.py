@@ -152,6 +152,45 @@ def test_R22_a_server_that_queues_is_kept_busy_without_a_long_queue() -> None:
     assert refused == 0
 
 
+class Refusing:
+    """A server that refuses most of the time, at random, and says for how long."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def take(self, now: float, seconds: float) -> tuple[float | None, float | None]:
+        return (None, self.random.uniform(0.5, 3600)) if self.random.random() < 0.6 else (seconds, None)
+
+    def done(self) -> None:
+        pass
+
+
+class Watched(Traffic):
+    """The same traffic; who sends although a refusal that has come in forbids it is early."""
+
+    early, gate = 0, -math.inf
+
+    def send(self, now: float) -> None:
+        self.early += now < self.gate - 1e-9
+        super().send(now)
+
+    def receive(self, now: float) -> None:
+        _, _, _, took, pause = self.events[0]
+        super().receive(now)
+        if took is None and pause is not None:
+            self.gate = max(self.gate, now + pause)
+
+
+def test_R16_with_many_in_flight_nobody_is_early_in_ten_thousand_refusals() -> None:
+    refused = 0
+    for seed in range(5):
+        traffic = Watched(Refusing(seed), 1500, seed)
+        traffic.play()
+        refused += traffic.refused
+        assert traffic.early == 0
+    assert refused >= 10_000
+
+
 def answer(pace: Pace, count: int, now: float, seconds: float = 1.0) -> float:
     """As many good answers as asked for, in waves of the limit; returns the time."""
     while count > 0:
