@@ -1,6 +1,6 @@
 """Thirty percent of an endpoint's answers are faults: what does a run of 5,000 prompts cost, also where it is killed?
 
-    python benchmarks/soak.py [--rows 5000] [--delay 0.2] [--seeds 3] [--kills 5] [--smoke]
+    python benchmarks/soak.py [--rows 5000] [--delay 0.25] [--seeds 1] [--kills 5] [--smoke]
 
 Stops with an error where a row is lost or answered wrongly, or the server's own bill is outside the ledger's bracket.
 Writes `benchmarks/results/soak.json`.
@@ -27,8 +27,8 @@ def main() -> None:
     """Without faults, with them, and killed as well."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, default=5000)
-    parser.add_argument("--delay", type=float, default=0.2, help="seconds of one answer")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--delay", type=float, default=0.25, help="seconds of one answer")
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--smoke", action="store_true", help="100 rows, one seed, into no file")
     options = parser.parse_args()

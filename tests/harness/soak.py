@@ -16,7 +16,7 @@ from tunesift.running.ledger import read_spent
 
 PAGE = Path(__file__).with_name("soaked.py")
 FAULTS: list[tuple[float, list[dict[str, Any]]]] = [
-    (0.02, [{"status": 429, "headers": {"retry-after-ms": "100"}}]),
+    (0.002, [{"status": 429, "headers": {"retry-after-ms": "100"}}]),
     (0.08, [{"status": 500}, {"body": "html"}]),
     (0.14, [{"close": True}]),
     (0.20, [{"status": 503}]),
@@ -27,7 +27,10 @@ FAULTS: list[tuple[float, list[dict[str, Any]]]] = [
     (0.29, [{"change": {"choices": []}}]),
     (0.30, [{"body": "html"}]),
 ]
-"""Shares of the calls up to which a fault is played, one after the other; 30 % together."""
+"""Shares of the calls up to which a fault is played, one after the other; 30 % together.
+
+"Too many" is rare among them: an endpoint that says so whatever is in flight is obeyed, and therefore asked little.
+"""
 
 
 @dataclass(frozen=True)

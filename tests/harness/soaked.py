@@ -38,7 +38,7 @@ class Ask(Settings):
 def main(folder: Path, url: str, count: int) -> None:
     """One life; says what it found when it was done."""
     began = time.monotonic()
-    model = HttpModel(url=url, model="soaked", concurrency=64, timeout_s=10.0)
+    model = HttpModel(url=url, model="soaked", concurrency=64, timeout_s=30.0)
     with (
         Run(folder, Local(), max_failures=1.0) as run,
         closing(Ledger(folder, Caps(), {})) as ledger,

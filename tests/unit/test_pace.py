@@ -152,6 +152,31 @@ def test_R22_a_server_that_queues_is_kept_busy_without_a_long_queue() -> None:
     assert refused == 0
 
 
+class Faulty(Traffic):
+    """Of all answers 30 % are trouble, and a few say "too many" whatever is in flight; calls take a quarter second."""
+
+    def send(self, now: float) -> None:
+        self.left, self.sent = self.left - 1, self.sent + 1
+        heapq.heappush(self.events, (now + 0.25, self.sent, self.pace.enter(now), 0.25, None))
+
+    def receive(self, now: float) -> None:
+        _, _, ticket, _took, _ = heapq.heappop(self.events)
+        kind = self.random.choices(("good", "trouble", "limited"), (698, 300, 2))[0]
+        self.pace.leave(ticket, kind, now)  # type: ignore[arg-type]
+        if kind == "good":
+            self.answers.append((now, 1.0))
+        else:
+            self.left += 1
+        if kind == "limited":
+            self.pace.close_until(now + 0.5)
+
+
+def test_R19_faults_that_have_nothing_to_do_with_load_do_not_bring_the_pace_down_for_ever() -> None:
+    traffic = Faulty(AtOnce(0), 20_000, 1)
+    traffic.play()
+    assert len(traffic.answers) / traffic.answers[-1][0] > 20, "answers per second"
+
+
 class Refusing:
     """A server that refuses most of the time, at random, and says for how long."""
 

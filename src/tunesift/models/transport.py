@@ -10,9 +10,10 @@ import errno
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -172,9 +173,7 @@ class _Network(httpcore.NetworkBackend):
         self._line.fresh = True
         limit = min(CONNECT_S, self._line.left())
         try:
-            stream = self._plain.connect_tcp(
-                host, port, limit, socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
-            )
+            stream = self._connected(_addresses(host, port, limit), port)
         except httpcore.ConnectTimeout:
             raise TransportFault("refused", f"no connection to {host}:{port} within {limit:.0f} s") from None
         except httpcore.ConnectError as error:
@@ -186,6 +185,19 @@ class _Network(httpcore.NetworkBackend):
             stream.close()
             raise TransportFault("public", f"{host} has a public address")
         return _Stream(stream, self._line)
+
+    def _connected(self, addresses: Sequence[str], port: int) -> httpcore.NetworkStream:
+        """A connection to the first of a name's addresses that takes one."""
+        for address in addresses[:-1]:
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return self._open(address, port)
+        return self._open(addresses[-1], port)
+
+    def _open(self, address: str, port: int) -> httpcore.NetworkStream:
+        limit = min(CONNECT_S, self._line.left())
+        return self._plain.connect_tcp(
+            address, port, limit, socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+        )
 
 
 class _Stream(httpcore.NetworkStream):
@@ -231,6 +243,28 @@ class _Stream(httpcore.NetworkStream):
 
     def get_extra_info(self, info: str) -> Any:  # Any: as httpcore has it
         return self._plain.get_extra_info(info)
+
+
+def _addresses(host: str, port: int, limit: float) -> list[str]:
+    """The addresses of a name. Asking for them knows no deadline, so who takes longer is left behind."""
+    with suppress(ValueError):
+        return [str(ipaddress.ip_address(host))]
+    found: list[list[str] | OSError] = []
+
+    def look() -> None:
+        try:
+            found.append([str(a[4][0]) for a in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)])
+        except OSError as error:
+            found.append(error)
+
+    asking = threading.Thread(target=look, name="lookup", daemon=True)
+    asking.start()
+    asking.join(limit)
+    if not found:
+        raise TransportFault("refused", f"no address of {host} within {limit:.0f} s")
+    if isinstance(found[0], OSError):
+        raise _unconnected(found[0], host, port)
+    return found[0]
 
 
 def _unconnected(cause: object, host: str, port: int) -> TransportFault:
