@@ -52,6 +52,8 @@ GROUP BY model ORDER BY model
 """
 _TOGETHER = 256
 """Most entries of one transaction."""
+HOLD_S = 0.05
+"""Seconds for which what nobody waits for may be held back, to be written with what somebody waits for."""
 WARN = 0.8
 """Share of a cap at which a word is said."""
 MOST_OVERRUNS = 1
@@ -93,6 +95,7 @@ class _Entry:
     """Something to be written, and whoever waits until it is."""
 
     statements: list[tuple[str, tuple[object, ...]]]
+    awaited: bool = False
     written: threading.Event = field(default_factory=threading.Event)
 
 
@@ -255,6 +258,7 @@ class Ledger:
 
     def _put(self, entry: _Entry, wait: bool) -> None:
         if self._trouble is None:
+            entry.awaited = wait
             self._entries.put(entry)
             if not wait:
                 return
@@ -277,12 +281,16 @@ class Ledger:
 
     def _gathered(self, first: _Entry) -> tuple[list[_Entry], bool]:
         """What waits to be written, and whether nothing comes after it."""
-        together = [first]
-        while not self._entries.empty() and len(together) < _TOGETHER:
-            more = self._entries.get()
+        together, awaited = [first], first.awaited
+        while len(together) < _TOGETHER:
+            try:
+                more = self._entries.get(block=not awaited, timeout=HOLD_S)
+            except queue.Empty:
+                break
             if more is None:
                 return together, True
             together.append(more)
+            awaited = awaited or more.awaited
         return together, False
 
     def _commit(self, entries: list[_Entry]) -> None:
