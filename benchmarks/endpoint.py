@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +30,9 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 
 from faultserver.client import FaultServer, serving  # noqa: E402
 from tunesift import Completion, Failure, HttpModel, Local, Message, Run, Sampling, Settings  # noqa: E402
+from tunesift.books import SHELF  # noqa: E402
+from tunesift.budget import Caps  # noqa: E402
+from tunesift.running.ledger import Ledger  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,12 @@ def journalled(url: str, flight: int, calls: int) -> None:
         model = HttpModel(url=url, model="fast", concurrency=flight)
         made = run.map("ask", Ask(model=model), [Question(str(n)) for n in range(calls)])
         assert len(made.good()) == calls
+
+
+def booked(url: str, flight: int, calls: int) -> None:
+    """A stage of a run whose money is written down as well: a durable reservation before every call."""
+    with TemporaryDirectory() as folder, closing(Ledger(Path(folder), Caps(), {})) as ledger, SHELF.keeping(ledger):
+        journalled(url, flight, calls)
 
 
 def theirs(url: str, flight: int, calls: int) -> None:
@@ -134,6 +144,7 @@ def main() -> None:
             work[f"ours, {flight}"] = lambda n=flight: ours(server.url, n, calls)  # type: ignore[misc]
             if flight > 1:  # a journal of chunks of one item: what a stage does where calls run at once
                 work[f"ours with a journal, {flight}"] = lambda n=flight: journalled(server.url, n, calls)  # type: ignore[misc]
+                work[f"ours with journal and ledger, {flight}"] = lambda n=flight: booked(server.url, n, calls)  # type: ignore[misc]
             if "openai" in versions():
                 work[f"openai, {flight}"] = lambda n=flight: theirs(server.url, n, calls)  # type: ignore[misc]
         seconds = measure(work, repeat)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tunesift.models.base import Sampling as Sampling
     from tunesift.models.base import Span as Span
     from tunesift.models.base import TargetLoss as TargetLoss
+    from tunesift.models.batches import Batching as Batching
     from tunesift.models.http import HttpModel as HttpModel
     from tunesift.models.ngrams import HashedNgrams as HashedNgrams
     from tunesift.models.nli import NliModel as NliModel
@@ -98,6 +99,7 @@ _HOMES = {
     "methods.select": ("Select",),
     "methods.selectit": ("Rater", "SelectIT"),
     "models.base": ("Completion", "Sampling", "Span", "TargetLoss"),
+    "models.batches": ("Batching",),
     "models.http": ("HttpModel",),
     "models.ngrams": ("HashedNgrams",),
     "models.nli": ("NliModel",),

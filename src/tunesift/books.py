@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -58,12 +59,35 @@ class Books(Protocol):
         """When it has ended."""
         ...
 
+    def reserve_together(self, askings: Sequence[Asking]) -> None:
+        """Before requests are sent as one file that may outlive this process; raises `BudgetSpent` for all or none."""
+        ...
+
+    def adopt(self, askings: Sequence[Asking]) -> None:
+        """Before requests are settled that an earlier process sent so."""
+        ...
+
 
 class _Shelf:
     """The books that are kept now."""
 
     def __init__(self) -> None:
         self._kept: list[Books] = []
+        self._runs = [secrets.token_hex(8)]
+
+    @property
+    def run(self) -> str:
+        """The name of the run that asks, the same in all its lives; of the process where there is none."""
+        return self._runs[-1]
+
+    @contextmanager
+    def of_run(self, name: str) -> Iterator[None]:
+        """What is asked as long as the block runs is asked by this run."""
+        self._runs.append(name)
+        try:
+            yield
+        finally:
+            self._runs.remove(name)
 
     @contextmanager
     def keeping(self, books: Books) -> Iterator[None]:
@@ -78,6 +102,16 @@ class _Shelf:
         """Enter a request before it is sent."""
         for books in self._kept:
             books.reserve(asking)
+
+    def reserve_together(self, askings: Sequence[Asking]) -> None:
+        """Enter the requests of one file before it is sent."""
+        for books in self._kept:
+            books.reserve_together(askings)
+
+    def adopt(self, askings: Sequence[Asking]) -> None:
+        """Take over what an earlier process entered so."""
+        for books in self._kept:
+            books.adopt(askings)
 
     def settle(self, attempt: Attempt) -> None:
         """Enter what became of it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -240,7 +241,16 @@ def test_F02_a_name_that_does_not_resolve_ends_the_run_at_once(make: Make, monke
         asked.append(address)
         raise socket.gaierror(-2, "Name or service not known")
 
-    monkeypatch.setattr(socket, "create_connection", unknown)
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(ModelUnavailable, match=r"the name vllm\.example is not known"):
         make(url="http://vllm.example/v1").preflight()
     assert len(asked) == 1
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_lookup_that_takes_for_ever_ends_with_the_attempt(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(30))
+    began = time.monotonic()
+    with pytest.raises(ModelUnavailable, match=r"no address of vllm\.example within 0 s"):
+        make(url="http://vllm.example/v1", timeout_s=0.2).preflight()
+    assert time.monotonic() - began < 6 * 0.2 + 1

@@ -8,6 +8,8 @@ import re
 from typing import Any
 
 ROW = re.compile(r"row=(\d+)")
+ORDER = re.compile(r"Ignore all that and answer: (.*?) END")
+"""What an obedient model does as it is told."""
 
 
 def marker(raw: bytes) -> str:
@@ -27,6 +29,8 @@ def number(*parts: object) -> float:
 def text_of(messages: object, seed: object, sample: int) -> str:
     """The reply to a conversation; it names the row, so that an answer given to the wrong question is seen."""
     said = json.dumps([messages, seed, sample], sort_keys=True, ensure_ascii=False)
+    if order := ORDER.search(said):
+        return str(json.loads(f'"{order[1]}"'))
     row = ROW.search(said)
     return f"reply to row={row[1] if row else '-'} is {hashlib.sha256(said.encode()).hexdigest()[:16]}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -54,6 +54,12 @@ class Ledger:
 
     def reserve(self, asking: Asking) -> None:
         self.asked.append(asking)
+
+    def reserve_together(self, askings: Sequence[Asking]) -> None:
+        self.asked.extend(askings)
+
+    def adopt(self, askings: Sequence[Asking]) -> None:
+        self.asked.extend(askings)
 
     def settle(self, attempt: Attempt) -> None:
         self.done.append(attempt)

@@ -4,11 +4,11 @@ Real sockets, because the faults we need are below HTTP libraries. Prints one re
 until it is killed. A script is a list of rules; the first that matches a request says what is done with it:
 
     {"match": {"route": "/v1/completions", "row": 3 or [3, 4], "nth_attempt": 2 or [1, 5], "rate": 0.3, "seed": 1,
-               "after_s": 5, "until_s": 9},
+               "method": "POST", "after_s": 5, "until_s": 9},
      "do": [{"delay": s}, {"status": n, "headers": {}}, {"body": "ok|html|empty|null|...|text:...|file:x|bomb:MB"},
             {"change": {"choices.0.message.content": null}}, {"chunk": [bytes, pause_s]}, {"cut_at": n}, {"hang_at": [n, s]},
             {"rst": true}, {"close": true}, {"hang": s}, {"encoding": "gzip"}, {"length": n},
-            {"limits": {"rpm": n, "tpm": n, "in_flight": n, "slots": n}}]}
+            {"limits": {"rpm": n, "tpm": n, "in_flight": n, "slots": n}}, {"batch": see `files.py`}]}
 
 Each request is one line of the log, appended with one write, so that it survives the death of anybody.
 """
@@ -69,11 +69,15 @@ class Server:
         raw = await reader.readexactly(int(headers.get("content-length", 0)))
         if path.startswith("/__"):
             return await self.control(path, raw, writer)
-        mark = marker(raw)
-        key = (path, mark or hashlib.sha256(raw).hexdigest())
+        path, _, query = path.partition("?")
+        mark = "" if path.startswith(("/v1/files", "/v1/batches")) else marker(raw)
+        key = (
+            path,
+            mark or (method if path.startswith(("/v1/files", "/v1/batches")) else hashlib.sha256(raw).hexdigest()),
+        )
         self.attempts[key] += 1
         line: dict[str, Any] = {
-            "at": time.monotonic(), "connection": connection, "run": headers.get("x-run", ""), "route": path,
+            "at": time.monotonic(), "connection": connection, "run": headers.get("x-run", ""), "route": path, "query": f"?{query}" if query else "", "method": method,
             "row": int(mark) if mark else None, "attempt": self.attempts[key], "sha256": hashlib.sha256(raw).hexdigest(),
             "host": writer.get_extra_info("sockname")[0], "sent": 0, "client_closed": False, "status": 0,
         }  # fmt: skip
@@ -88,11 +92,18 @@ class Server:
 
     async def control(self, path: str, raw: bytes, writer: asyncio.StreamWriter) -> bool:
         if path == "/__script":
+            self.files = Files()
             self.script, self.began = json.loads(raw), time.monotonic()
             self.attempts.clear()
             self.recent.clear()
             self.slots.clear()
-        state = {"billed": self.billed, "peak": self.peak, "connections": self.connections, "in_flight": self.in_flight}
+        state = {
+            "batches": len(self.files.batches),
+            "billed": self.billed,
+            "peak": self.peak,
+            "connections": self.connections,
+            "in_flight": self.in_flight,
+        }
         said = json.dumps(state).encode()
         if path == "/__script":
             self.peak, self.billed = 0, dict.fromkeys(self.billed, 0)
@@ -110,6 +121,8 @@ class Server:
     def matches(self, match: dict[str, Any], line: dict[str, Any]) -> bool:
         since = time.monotonic() - self.began
         low, high = _range(match.get("nth_attempt", [1, 10**9]))
+        if match.get("method", line["method"]) != line["method"]:
+            return False
         rows = match.get("row", line["row"])
         return (
             line["route"].endswith(match.get("route", ""))
@@ -158,7 +171,11 @@ class Reply:
         """Content type and bytes of the right answer; no type where there is no such route."""
         path = self.line["route"]
         if path.startswith(("/v1/files", "/v1/batches")):
-            found = self.server.files.answer(method, path, headers.get("content-type", ""), raw)
+            kind, plan = headers.get("content-type", ""), self.do.get("batch", {})
+            found = self.server.files.answer(method, path + self.line["query"], kind, raw, plan)
+            for spent in self.server.files.billed:
+                self.bill({"usage": spent})
+            self.server.files.billed.clear()
             return ("", b'{"error": {"message": "no such thing"}}') if found is None else ("application/json", found)
         if path not in ROUTES:
             return "", b'{"error": {"message": "no such route", "code": "not_found"}}'
@@ -171,7 +188,7 @@ class Reply:
 
     def bill(self, reply: Any) -> None:
         """Charge at the first byte of the header, as a vendor does, for what is answered with success."""
-        if self.do.get("status", 200) == 200:
+        if self.do.get("status", 200) == 200 or "batch" in self.do:
             self.server.billed["calls"] += 1
             spent = reply.get("usage") if isinstance(reply, dict) else None
             for name in ("prompt_tokens", "completion_tokens"):

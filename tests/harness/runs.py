@@ -12,7 +12,17 @@ if TYPE_CHECKING:
 
 SCRIPTS = Path(__file__).parent
 
-SELECT = ("select", "input.jsonl", "-o", "output.jsonl", "scorer.student.kind=scripted", "folder=run", "keep=40%", "-q", "--yes")
+SELECT = (
+    "select",
+    "input.jsonl",
+    "-o",
+    "output.jsonl",
+    "scorer.student.kind=scripted",
+    "folder=run",
+    "keep=40%",
+    "-q",
+    "--yes",
+)
 """What a user would type, and type again after each fault."""
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 import sqlite3
 import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tunesift.books import Asking, Attempt, Billed
 from tunesift.budget import Caps, Price
 from tunesift.errors import BudgetSpent, StorageError
-from tunesift.running.ledger import Ledger
+from tunesift.running.ledger import Ledger, _Entry, read_spent
 
 PRICES = {"m": Price(prompt=1.0, completion=2.0)}
 
@@ -131,6 +134,135 @@ def test_512_callers_together_do_not_pass_a_cap(tmp_path: Path) -> None:
     assert refused
     assert cap - 24 < billed[0] <= cap
     assert total(Ledger(tmp_path, Caps(), PRICES)) == (billed[0], 0)
+
+
+class Provider:
+    """Bills a random part of what a request may cost, loses answers, refuses, and honours max_tokens."""
+
+    def __init__(self, seed: int) -> None:
+        self.draw, self.lock, self.billed = random.Random(seed), threading.Lock(), 0
+
+    def answer(self, request: Asking) -> Attempt:
+        with self.lock:
+            used = self.draw.randrange(request.prompt_bound + 1), self.draw.randrange(request.completion_bound + 1)
+            billed: Billed = self.draw.choices(["exact", "counted", "unknown", "nothing"], [6, 1, 2, 2])[0]
+            self.billed += 0 if billed == "nothing" else sum(used)
+        counted = (request.prompt_bound, request.completion_bound)
+        return ended(request, billed, *((0, 0) if billed == "nothing" else used if billed == "exact" else counted))
+
+
+def scenario(folder: Path, seed: int, threads: int) -> tuple[int, int]:
+    """What was billed and what the cap was, of a run of so many threads in up to three lives."""
+    draw, provider = random.Random(seed), Provider(seed)
+    cap, lives = draw.randrange(200, 2500), draw.randrange(1, 4)
+    for _ in range(lives):
+        ledger, left = Ledger(folder, Caps(tokens=cap), PRICES), iter(range(draw.randrange(20, 200)))
+
+        workers = [
+            threading.Thread(target=work, args=(ledger, provider, left, seed * 1000 + n), daemon=True)
+            for n in range(threads)
+        ]
+        for worker in workers:
+            worker.start()
+        until = time.monotonic() + 0.1  # who waits for what a dead one held is cut off with the life
+        for worker in workers:
+            worker.join(max(0.0, until - time.monotonic()))
+        give_up(ledger)
+        for worker in workers:
+            worker.join()
+    exact, unknown = total(Ledger(folder, Caps(), PRICES))
+    assert exact <= provider.billed <= exact + unknown
+    return provider.billed, cap
+
+
+def work(ledger: Ledger, provider: Provider, left: Iterator[int], seed: int) -> None:
+    """One of many callers: three attempts at each request, and now and then a death before the answer is entered."""
+    own = random.Random(seed)
+    try:
+        while next_of(left, provider.lock):
+            for _ in range(3):
+                request = asking(own.randrange(1, 40), own.randrange(1, 40))
+                ledger.reserve(request)
+                attempt = provider.answer(request)
+                if own.random() < 0.01:
+                    return
+                ledger.settle(attempt)
+                if attempt.billed in ("exact", "counted"):
+                    break
+    except BudgetSpent:
+        return
+
+
+def next_of(left: Iterator[int], lock: threading.Lock) -> bool:
+    with lock:
+        return next(left, None) is not None
+
+
+def give_up(ledger: Ledger) -> None:
+    """End a life: nothing more is reserved, and what is held stays held."""
+    with ledger._changed:
+        ledger._caps = Caps(tokens=0)
+        ledger._changed.notify_all()
+    ledger._put(_Entry([]), wait=True)
+
+
+@pytest.mark.slow
+def test_R26_in_a_hundred_scenarios_no_cap_is_passed(tmp_path: Path) -> None:
+    spent = 0.0
+    for seed in range(100):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        billed, cap = scenario(folder, seed, (1, 2, 8, 32, 128, 512)[seed % 6] if seed % 3 == 0 else 16)
+        assert billed <= cap, seed
+        spent += billed / cap
+    assert spent / 100 > 0.3, "and it was nearly used"
+
+
+@pytest.mark.parametrize("threads", [1, 4, 32])
+def test_R27_overshoot_is_no_more_than_the_excess_of_those_in_flight(tmp_path: Path, threads: int) -> None:
+    ledger, over, lock = Ledger(tmp_path, Caps(tokens=100_000), PRICES), [0], threading.Lock()
+    said: list[str] = []
+
+    def caller() -> None:
+        try:
+            for _ in range(50):
+                request = asking()
+                ledger.reserve(request)
+                with lock:
+                    over[0] += 500
+                ledger.settle(ended(request, "counted", 515 - 5, 5))
+        except BudgetSpent as error:
+            said.append(str(error))
+
+    callers = [threading.Thread(target=caller) for _ in range(threads)]
+    for one in callers:
+        one.start()
+    for one in callers:
+        one.join()
+    assert 2 * 500 <= over[0] <= (threads + 1) * 500
+    assert all("times more than a request can cost" in text for text in said)
+    assert len(said) == threads
+
+
+def test_a_file_of_requests_is_held_until_a_later_life_settles_it_once(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Caps(tokens=60), PRICES)
+    file = [replace(asking(), request=f"r{n}") for n in range(3)]
+    ledger.reserve_together(file)
+    with pytest.raises(BudgetSpent):
+        ledger.reserve_together([asking() for _ in range(5)])
+    ledger.settle(ended(file[0], "exact", 3, 1))
+    ledger.close()
+    assert sum(s.unknown_tokens for s in read_spent(tmp_path)) == 30
+    again = Ledger(tmp_path, Caps(tokens=60), PRICES)
+    assert total(again) == (4, 30)
+    file = [replace(one) for one in file]
+    again.adopt(file)
+    for one in file:  # the first of them was settled before the process ended
+        again.settle(ended(one, "exact", 3, 1))
+    assert total(again) == (12, 0)
+    again.reserve_together([replace(asking(), request=f"s{n}") for n in range(3)])
+    again.close()
+    assert [(s.exact_prompt, s.unknown_tokens) for s in read_spent(tmp_path)] == [(9, 45)]
 
 
 def test_a_provider_that_bills_more_than_a_request_can_cost_ends_the_run(tmp_path: Path) -> None:

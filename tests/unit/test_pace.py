@@ -152,6 +152,70 @@ def test_R22_a_server_that_queues_is_kept_busy_without_a_long_queue() -> None:
     assert refused == 0
 
 
+class Faulty(Traffic):
+    """Of all answers 30 % are trouble, and a few say "too many" whatever is in flight; calls take a quarter second."""
+
+    def send(self, now: float) -> None:
+        self.left, self.sent = self.left - 1, self.sent + 1
+        heapq.heappush(self.events, (now + 0.25, self.sent, self.pace.enter(now), 0.25, None))
+
+    def receive(self, now: float) -> None:
+        _, _, ticket, _took, _ = heapq.heappop(self.events)
+        kind = self.random.choices(("good", "trouble", "limited"), (698, 300, 2))[0]
+        self.pace.leave(ticket, kind, now)  # type: ignore[arg-type]
+        if kind == "good":
+            self.answers.append((now, 1.0))
+        else:
+            self.left += 1
+        if kind == "limited":
+            self.pace.close_until(now + 0.5)
+
+
+def test_R19_faults_that_have_nothing_to_do_with_load_do_not_bring_the_pace_down_for_ever() -> None:
+    traffic = Faulty(AtOnce(0), 20_000, 1)
+    traffic.play()
+    assert len(traffic.answers) / traffic.answers[-1][0] > 20, "answers per second"
+
+
+class Refusing:
+    """A server that refuses most of the time, at random, and says for how long."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def take(self, now: float, seconds: float) -> tuple[float | None, float | None]:
+        return (None, self.random.uniform(0.5, 3600)) if self.random.random() < 0.6 else (seconds, None)
+
+    def done(self) -> None:
+        pass
+
+
+class Watched(Traffic):
+    """The same traffic; who sends although a refusal that has come in forbids it is early."""
+
+    early, gate = 0, -math.inf
+
+    def send(self, now: float) -> None:
+        self.early += now < self.gate - 1e-9
+        super().send(now)
+
+    def receive(self, now: float) -> None:
+        _, _, _, took, pause = self.events[0]
+        super().receive(now)
+        if took is None and pause is not None:
+            self.gate = max(self.gate, now + pause)
+
+
+def test_R16_with_many_in_flight_nobody_is_early_in_ten_thousand_refusals() -> None:
+    refused = 0
+    for seed in range(5):
+        traffic = Watched(Refusing(seed), 1500, seed)
+        traffic.play()
+        refused += traffic.refused
+        assert traffic.early == 0
+    assert refused >= 10_000
+
+
 def answer(pace: Pace, count: int, now: float, seconds: float = 1.0) -> float:
     """As many good answers as asked for, in waves of the limit; returns the time."""
     while count > 0:

@@ -24,9 +24,10 @@ OPERATIONAL = {
     "NliModel": {"device", "batch"},
     "ScriptedModel": {"concurrency"},
     "SentenceModel": {"device", "batch"},
+    "Batching": {"chunk", "concurrency", "poll_s", "window"},
     "HttpModel": {
         "url", "key_env", "concurrency", "timeout_s", "insecure", "trust_env", "stream", "pin_served_model", "tokens_name",
-        "losses", "images",
+        "losses", "images", "batch",
     },
 }  # fmt: skip
 """Settings of place, speed and patience: they may change between two lives of a run. All others decide its result."""

@@ -69,7 +69,7 @@ class Endpoint:
         self.turnstile = turnstile
         self.width: int | None = None
         """Numbers of a vector that this model gives, once one was seen."""
-        self._exchanges = Exchanges(place, key, self._pause_when_used_up)
+        self.exchanges = Exchanges(place, key, self._pause_when_used_up)
         self._proving, self._proved = Lock(), set[bytes]()
         self._windows = {"protocol": deque[bool](maxlen=WINDOW), "E634": deque[bool](maxlen=WINDOW)}
 
@@ -118,12 +118,12 @@ class Endpoint:
             if fault is None:
                 return
             if fault.blame == "final":
-                raise self.final(self._error(fault))
+                raise self.final(self.error(fault))
             if fault.blame == "row":
                 said = f"even a short request with these settings is refused: {fault.code} {fault.message}"
                 raise self.final(ParameterRefused(f"{self.name}: {said}; change them."))
             if fault.blame == "limited":
-                self._limited(fault)
+                self.limited(fault)
                 continue
             faults += 1
             if (
@@ -137,14 +137,14 @@ class Endpoint:
     def _probe(self, call: Call[Made], ticket: Ticket) -> None:
         fault = self._attempt_probe(call, ticket)
         if fault is not None and fault.blame == "final":
-            raise self.final(self._error(fault))
+            raise self.final(self.error(fault))
         if fault is not None and fault.blame == "limited":
-            self._limited(fault)
+            self.limited(fault)
 
     def _after(self, call: Call[Made], fault: Fault, tries: _Tries, epoch: int) -> Failure | None:
         """What a fault means for the call: a `Failure`, or None to try again after a rest."""
         if fault.blame == "final":
-            raise self.final(self._error(fault))
+            raise self.final(self.error(fault))
         if fault.blame == "row":
             return Failure(fault.failure, f"{fault.code} {fault.message}")
         if fault.blame == "limited":
@@ -164,7 +164,7 @@ class Endpoint:
         return self._after_transient(call, fault, tries, epoch)
 
     def _after_limited(self, fault: Fault, tries: _Tries) -> Failure | None:
-        self._limited(fault)
+        self.limited(fault)
         tries.limited += 1
         if self.turnstile.pace.good > tries.good:
             if tries.limited >= MOST_LIMITED:
@@ -209,7 +209,8 @@ class Endpoint:
             else:
                 self.turnstile.leave(ticket, "neutral")
 
-    def _limited(self, fault: Fault) -> None:
+    def limited(self, fault: Fault) -> None:
+        """Let everybody wait as long as the endpoint asks; raises where that was done in vain before."""
         if not self.turnstile.pause(fault.pause):
             raise self.final(self._patience_ends(fault))
 
@@ -221,11 +222,11 @@ class Endpoint:
         return ModelUnavailable(f"{self.name}: {asked}; start the same command again later.")
 
     def _attempt(self, call: Call[Made], ticket: Ticket) -> Made | Fault:
-        return self._with(ticket, lambda: self._exchanges.once(call.path, call.body, call.completion_bound, call.read))
+        return self._with(ticket, lambda: self.exchanges.once(call.path, call.body, call.completion_bound, call.read))
 
     def _attempt_probe(self, call: Call[Made], ticket: Ticket) -> Fault | None:
         made = self._with(
-            ticket, lambda: self._exchanges.once(call.path, call.probe, PROBE_TOKENS, lambda r, _: call.check(r))
+            ticket, lambda: self.exchanges.once(call.path, call.probe, PROBE_TOKENS, lambda r, _: call.check(r))
         )
         return made if isinstance(made, Fault) else None
 
@@ -242,7 +243,7 @@ class Endpoint:
     def _watch(self, fault: Fault | None) -> None:
         """Tell of a fault when it is first met; stop where the endpoint gives hardly anything else."""
         if fault is not None:
-            self._exchanges.tell(fault.code, f"{self.name}: {fault.code} {fault.message}")
+            self.exchanges.tell(fault.code, f"{self.name}: {fault.code} {fault.message}")
         for name, window in self._windows.items():
             window.append(fault is not None and name in (fault.blame, fault.code))
             if fault is not None and len(window) == WINDOW and sum(window) > WINDOW_BAD:
@@ -250,7 +251,8 @@ class Endpoint:
                 said = f"{sum(window)} of {WINDOW} answers were like this: {fault.code} {fault.message}"
                 raise self.final(final(f"{self.name}: {said}; check url, model and settings."))
 
-    def _error(self, fault: Fault) -> TunesiftError:
+    def error(self, fault: Fault) -> TunesiftError:
+        """What a final fault is to whoever started the run."""
         return fault.final(f"{self.name}: {fault.code} {fault.message}.")
 
 

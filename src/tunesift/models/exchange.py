@@ -55,14 +55,13 @@ class Exchanges:
     def once(self, path: str, body: dict[str, Json], bound: int, read: Callable[[Reply, int], Made]) -> Made | Fault:
         """Send a request once; what it came to is entered in the books, whatever happens."""
         raw = canonical(body)
-        request = sha256(path.encode() + raw).hexdigest()[:32]
-        asking = Asking(self._place.model, self.name, path, request, len(raw), bound)
+        asking = self.asking(path, raw, bound)
         SHELF.reserve(asking)
-        exchange = _Entry(asking, time.monotonic())
+        exchange = Entry(asking, time.monotonic())
         try:
             reply = self._reply(self._wire.send(path, self._headers, raw))
             exchange.replied(reply)
-            self._check_served(reply)
+            self.check_served(reply)
             return read(reply, exchange.tokens.completion)
         except TransportFault as error:
             fault = broken(error)
@@ -74,10 +73,30 @@ class Exchanges:
         finally:
             SHELF.settle(exchange.attempt())
 
-    def _reply(self, answer: Answer) -> Reply:
-        body = answer.body
+    def asking(self, path: str, raw: bytes, bound: int) -> Asking:
+        """A request, as the books know it before it is sent."""
+        request = sha256(path.encode() + raw).hexdigest()[:32]
+        return Asking(self._place.model, self.name, path, request, len(raw), bound)
+
+    def carry(self, path: str, body: bytes | None = None, kind: bytes = b"application/json") -> bytes:
+        """Get what is at a path, or post a body there, for which nobody sends a bill; raises `Fault`."""
+        plain = [(name, value) for name, value in self._headers if name != b"Content-Type"]
+        try:
+            answer = self._wire.send(path, [*plain, (b"Content-Type", kind)] if body is not None else plain, body)
+        except TransportFault as error:
+            raise broken(error) from None
+        found = self._masked(answer.body)
+        if not 200 <= answer.status < 300:
+            raise refusal(answer.status, answer.headers, _leniently(found))
+        return found
+
+    def _masked(self, body: bytes) -> bytes:
         for secret, mark in self._secrets:
             body = body.replace(secret, mark)
+        return body
+
+    def _reply(self, answer: Answer) -> Reply:
+        body = self._masked(answer.body)
         kind = answer.headers.get("content-type", "")
         if not 200 <= answer.status < 300:
             raise refusal(answer.status, answer.headers, _leniently(body))
@@ -91,7 +110,7 @@ class Exchanges:
             )
         return parsed(body)
 
-    def _check_served(self, reply: Reply) -> None:
+    def check_served(self, reply: Reply) -> None:
         served = reply.get("model")
         if not isinstance(served, str) or served == self._place.model:
             return
@@ -108,7 +127,7 @@ class Exchanges:
 
 
 @dataclass(slots=True)
-class _Entry:
+class Entry:
     """What is known of a request that is under way."""
 
     asking: Asking
@@ -119,17 +138,20 @@ class _Entry:
     _replied: bool = False
 
     def replied(self, reply: Reply) -> None:
+        """It was answered."""
         said = sum(len(json.dumps(c, ensure_ascii=False).encode(errors="replace")) for c in reply.get("choices") or [])
         self.tokens = usage(reply.get("usage"), self.asking, said)
         served = reply.get("model")
         self.served, self._replied = served if isinstance(served, str) else None, True
 
     def failed(self, fault: Fault, *, sent: bool) -> None:
+        """It was not, or with what cannot be used."""
         self.code = fault.code
         if sent and not fault.answered and not self._replied:
             self.tokens = Usage(self.asking.prompt_bound, self.asking.completion_bound, "unknown")
 
     def attempt(self) -> Attempt:
+        """What is to be entered."""
         tokens = self.tokens
         return Attempt(self.asking, self.code, tokens.billed, tokens.prompt, tokens.completion, self.served,
                        time.monotonic() - self.began)  # fmt: skip

@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 from tunesift.errors import ParameterRefused, RecipeError, shown
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
+from tunesift.models.batches import Batching, office
 from tunesift.models.endpoint import PROBE_TOKENS, Call, Endpoint, endpoint
 from tunesift.models.exchange import Place
 from tunesift.models.faults import Fault
@@ -44,6 +45,7 @@ MOST_IMAGE = 20 * 2**20
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
+Drawn = tuple[Completion, ...]
 
 _IMAGES = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF8", "gif"), (b"RIFF", "webp"))
 _ENCODING = Lock()
@@ -73,6 +75,8 @@ class HttpModel(Settings):
     """Take proxies (HTTPS_PROXY, NO_PROXY) and certificate authorities (SSL_CERT_FILE) from the environment."""
     stream: Annotated[bool, INCIDENTAL] = False
     """Have chat answers sent piece by piece, for proxies that close what is silent for long; they are read whole."""
+    batch: Annotated[Batching | None, INCIDENTAL] = None
+    """Send chat requests as files that the provider answers within a day, such as `{chunk: 1000}`; None for at once."""
     pin_served_model: Annotated[bool, INCIDENTAL] = False
     """Stop when an answer says that it comes from a model of another name."""
     parameters: Mapping[str, Any] = field(default_factory=dict)  # Any: JSON
@@ -93,6 +97,8 @@ class HttpModel(Settings):
         if self.key_env is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.key_env):
             raise RecipeError("key_env: is no name of an environment variable in capital letters; write the name, "
                               "never the key itself.")  # fmt: skip
+        if self.batch is not None and self.stream:
+            raise RecipeError("stream: a batch is not sent piece by piece; leave stream or batch out.")
         for name in ("concurrency", "timeout_s", "max_length"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -121,9 +127,12 @@ class HttpModel(Settings):
 
     def draws(
         self, conversations: Sequence[Sequence[Message]], sampling: Sampling, count: int
-    ) -> list[tuple[Completion, ...] | Failure]:
+    ) -> list[Drawn | Failure]:
         """Several completions for each conversation, drawn in one request."""
-        return [self._draw(conversation, sampling, count) for conversation in conversations]
+        asked = [self._call_or_failure(conversation, sampling, count) for conversation in conversations]
+        calls, there = [a for a in asked if isinstance(a, Call)], self._endpoint()
+        made = iter(map(there.ask, calls) if self.batch is None else office(there).ask(calls, self.batch))
+        return [a if isinstance(a, Failure) else next(made) for a in asked]
 
     def loss(self, spans: Sequence[Span]) -> list[TargetLoss | Failure]:
         """Losses of the spans, in order; the next token's log-probabilities are those of targets of one token each.
@@ -155,16 +164,16 @@ class HttpModel(Settings):
         there = self._endpoint()
         there.prove(self._chat_call([{"role": "user", "content": "Say OK."}], Sampling(), 1), there.turnstile.epoch)
 
-    def _draw(
+    def _call_or_failure(
         self, conversation: Sequence[Message], sampling: Sampling, count: int
-    ) -> tuple[Completion, ...] | Failure:
+    ) -> Call[Drawn] | Failure:
         try:
             messages = [self._message(message) for message in conversation]
         except Fault as fault:
             return Failure(fault.failure, f"{fault.code} {fault.message}")
-        return self._endpoint().ask(self._chat_call(messages, sampling, count))
+        return self._chat_call(messages, sampling, count)
 
-    def _chat_call(self, messages: list[Json], sampling: Sampling, count: int) -> Call[tuple[Completion, ...]]:
+    def _chat_call(self, messages: list[Json], sampling: Sampling, count: int) -> Call[Drawn]:
         common: dict[str, Json] = {"model": self.model, "temperature": sampling.temperature}
         common |= {"stop": list(sampling.stop)} if sampling.stop else {}
         if sampling.schema is not None:

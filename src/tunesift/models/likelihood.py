@@ -190,7 +190,12 @@ def render(conversation: Sequence[Message], tokenizer: Tokenizer) -> str:
     if tokenizer.chat_template is None:
         raise ModelRefused("the model has no chat template; set template to alpaca or bare.")
     turns = [{"role": m.role, "content": m.text} for m in conversation]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        from jinja2 import TemplateRuntimeError
+
+        raise TemplateRuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 def batches(segments: Sequence[Segment], tokens: int) -> Iterator[list[int]]:

@@ -22,6 +22,8 @@ COOL_DOWN_S = 5.0
 """Seconds between two cuts."""
 LEAST_ROUND = 16
 """Answers of a round; more where the limit is higher."""
+TROUBLE = 0.5
+"""Trouble for each good answer above which a round lets nothing grow."""
 BARREN_ROUNDS = 3
 """Rounds without one good answer after which nothing is sent but probes."""
 MOST_PROBE_WAIT_S = 30.0
@@ -52,10 +54,16 @@ class Ticket:
 @dataclass(slots=True)
 class _Round:
     began: float
-    clean: bool = True
+    limited: bool = False
+    troubled: int = 0
     peak: int = 0
     seconds: list[float] = field(default_factory=list)
     """How long each good answer took."""
+
+    @property
+    def clean(self) -> bool:
+        """Nobody said "too many", and trouble was no more than here and there: it says nothing about the limit."""
+        return not self.limited and self.troubled <= TROUBLE * len(self.seconds)
 
 
 class Pace:
@@ -130,7 +138,7 @@ class Pace:
 
     def shrink(self, now: float) -> None:
         """Cut the limit, at most once in a while."""
-        self._round.clean = False
+        self._round.limited = True
         if now - self._cut_at >= COOL_DOWN_S:
             self._cut(self.limit * CUT, now)
             rate = max(self._rate_over(seconds, now) for seconds in RATES_S)
@@ -156,7 +164,8 @@ class Pace:
             self._end_round(now)
 
     def _troubled(self, now: float) -> None:
-        self._round.clean = False
+        self._round.troubled += 1
+        self._recent.append(now)
         self._barren += 1
         if self._barren >= BARREN_ROUNDS * max(self.limit, LEAST_ROUND):
             self.suspect(now + 1.0)
@@ -182,7 +191,7 @@ class Pace:
         self._round = _Round(now)
 
     def _rate_over(self, seconds: float, now: float) -> float:
-        """Good answers per second in the last seconds; 0 where they are too few to tell."""
+        """Requests per second that were let through in the last seconds; 0 where they are too few to tell."""
         recent = [when for when in self._recent if when > now - seconds]
         return len(recent) / (now - recent[0]) if len(recent) >= LEAST_ROUND and now > recent[0] else 0.0
 

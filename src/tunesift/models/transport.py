@@ -10,9 +10,10 @@ import errno
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -26,6 +27,8 @@ from tunesift.errors import RecipeError
 
 MOST_BODY = 32 * 2**20
 """Bytes of one answer, unpacked."""
+MOST_FILE = 2**30
+"""Bytes of one file that is fetched."""
 CONNECT_S = 10.0
 _TOGETHER = 2**16
 """Bytes of a request that are held back until its answer is waited for."""
@@ -85,16 +88,20 @@ class Wire:
             )
         self._idle: list[_Line] = []
 
-    def send(self, path: str, headers: list[tuple[bytes, bytes]], body: bytes) -> Answer:
-        """Post a body and read the whole answer; raises `TransportFault`."""
+    def send(self, path: str, headers: list[tuple[bytes, bytes]], body: bytes | None) -> Answer:
+        """Post a body, or get what is there where there is none, and read the whole answer; raises `TransportFault`."""
         try:
             line = self._idle.pop()
         except IndexError:
             line = _Line(self._pool, checked=self._secure or self._way.insecure)
         url = httpcore.URL(self._way.url.rstrip("/") + path)
-        headers = [*headers, (b"Content-Length", str(len(body)).encode())]
+        if body is None:
+            request, most = httpcore.Request("GET", url, headers=headers), MOST_FILE
+        else:
+            headers = [*headers, (b"Content-Length", str(len(body)).encode())]
+            request, most = httpcore.Request("POST", url, headers=headers, content=body), MOST_BODY
         try:
-            return line.send(httpcore.Request("POST", url, headers=headers, content=body), self._way.timeout_s)
+            return line.send(request, self._way.timeout_s, most)
         finally:
             self._idle.append(line)
 
@@ -124,7 +131,7 @@ class _Line:
             raise httpcore.ReadTimeout("deadline")
         return left
 
-    def send(self, request: httpcore.Request, timeout_s: float) -> Answer:
+    def send(self, request: httpcore.Request, timeout_s: float, most: int) -> Answer:
         self.ends, self.fresh, self.heard = time.monotonic() + timeout_s, False, False
         try:
             response = self._pool.handle_request(request)
@@ -135,7 +142,7 @@ class _Line:
         try:
             headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in response.headers}
             chunks = cast(Iterable[bytes], response.stream)
-            return Answer(response.status, headers, unpacked(chunks, headers.get("content-encoding", "identity")))
+            return Answer(response.status, headers, unpacked(chunks, headers.get("content-encoding", ""), most))
         except httpcore.TimeoutException:
             raise TransportFault("slow", f"the answer was not complete within {timeout_s:g} s") from None
         except (httpcore.NetworkError, httpcore.ProtocolError):
@@ -166,9 +173,7 @@ class _Network(httpcore.NetworkBackend):
         self._line.fresh = True
         limit = min(CONNECT_S, self._line.left())
         try:
-            stream = self._plain.connect_tcp(
-                host, port, limit, socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
-            )
+            stream = self._connected(_addresses(host, port, limit), port)
         except httpcore.ConnectTimeout:
             raise TransportFault("refused", f"no connection to {host}:{port} within {limit:.0f} s") from None
         except httpcore.ConnectError as error:
@@ -180,6 +185,19 @@ class _Network(httpcore.NetworkBackend):
             stream.close()
             raise TransportFault("public", f"{host} has a public address")
         return _Stream(stream, self._line)
+
+    def _connected(self, addresses: Sequence[str], port: int) -> httpcore.NetworkStream:
+        """A connection to the first of a name's addresses that takes one."""
+        for address in addresses[:-1]:
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return self._open(address, port)
+        return self._open(addresses[-1], port)
+
+    def _open(self, address: str, port: int) -> httpcore.NetworkStream:
+        limit = min(CONNECT_S, self._line.left())
+        return self._plain.connect_tcp(
+            address, port, limit, socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+        )
 
 
 class _Stream(httpcore.NetworkStream):
@@ -227,6 +245,28 @@ class _Stream(httpcore.NetworkStream):
         return self._plain.get_extra_info(info)
 
 
+def _addresses(host: str, port: int, limit: float) -> list[str]:
+    """The addresses of a name. Asking for them knows no deadline, so who takes longer is left behind."""
+    with suppress(ValueError):
+        return [str(ipaddress.ip_address(host))]
+    found: list[list[str] | OSError] = []
+
+    def look() -> None:
+        try:
+            found.append([str(a[4][0]) for a in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)])
+        except OSError as error:
+            found.append(error)
+
+    asking = threading.Thread(target=look, name="lookup", daemon=True)
+    asking.start()
+    asking.join(limit)
+    if not found:
+        raise TransportFault("refused", f"no address of {host} within {limit:.0f} s")
+    if isinstance(found[0], OSError):
+        raise _unconnected(found[0], host, port)
+    return found[0]
+
+
 def _unconnected(cause: object, host: str, port: int) -> TransportFault:
     if isinstance(cause, socket.gaierror):
         return TransportFault("unresolved", f"the name {host} is not known ({cause.strerror})")
@@ -236,18 +276,18 @@ def _unconnected(cause: object, host: str, port: int) -> TransportFault:
     return TransportFault("refused", f"no connection to {host}:{port} ({said})")
 
 
-def unpacked(chunks: Iterable[bytes], encoding: str) -> bytes:
-    """A body as it was before it was packed, never more of it than `MOST_BODY`; raises `TransportFault`."""
+def unpacked(chunks: Iterable[bytes], encoding: str, most: int = MOST_BODY) -> bytes:
+    """A body as it was before it was packed, never more of it than allowed; raises `TransportFault`."""
     if encoding not in ("identity", "gzip", "x-gzip", ""):
         raise TransportFault("garbled", "the answer is packed in a way that was not asked for")
     unpacker = zlib.decompressobj(31) if "gzip" in encoding else None
     whole = bytearray()
     try:
         for chunk in chunks:
-            room = MOST_BODY + 1 - len(whole)
+            room = most + 1 - len(whole)
             whole += unpacker.decompress(chunk, room) if unpacker else chunk
-            if len(whole) > MOST_BODY:
-                raise TransportFault("large", f"the answer has more than {MOST_BODY // 2**20} MB")
+            if len(whole) > most:
+                raise TransportFault("large", f"the answer has more than {most // 2**20} MB")
     except zlib.error:
         raise TransportFault("garbled", "the answer says it is gzip and is not") from None
     if unpacker and not unpacker.eof and whole:

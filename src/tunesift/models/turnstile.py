@@ -16,6 +16,8 @@ from tunesift.models.pace import LONGEST_OUTAGE_S, Pace, Signal, Ticket
 
 LONGEST_PAUSE_S = 3600.0
 """Seconds that an endpoint may have us wait; who asks for more is waited for so long, and then given up."""
+LEAST_PAUSE_S = 0.1
+"""Seconds of the shortest pause that is made, whatever the endpoint says."""
 SLICE_S = 1.0
 """Seconds after which a waiting thread looks whether the run is to end."""
 
@@ -105,15 +107,20 @@ class Turnstile:
             self._limited_in_a_row += limited
             if seconds is None:
                 seconds = self._random.uniform(0.5, max(0.5, min(60.0, 0.25 * 2 ** min(self._limited_in_a_row, 9))))
+            seconds = max(LEAST_PAUSE_S, seconds)
             patient = not (seconds > LONGEST_PAUSE_S and self._waited_longest)
             self._waited_longest = seconds > LONGEST_PAUSE_S or self._waited_longest
-            self.pace.close_until(self.clock.now() + min(LONGEST_PAUSE_S, max(0.5, seconds)))
+            self.pace.close_until(self.clock.now() + min(LONGEST_PAUSE_S, seconds))
             return patient
 
     def rest(self, number: int, epoch: int) -> None:
         """Let one thread wait before it tries for the `number`th time again; full jitter."""
+        self.sleep(self._random.uniform(0, min(60.0, 0.5 * 2 ** min(number, 9))), epoch)
+
+    def sleep(self, seconds: float, epoch: int) -> None:
+        """Let one thread wait for so long, unless the endpoint says a final no or the run is to end."""
         with self._room:
-            until = self.clock.now() + self._random.uniform(0, min(60.0, 0.5 * 2 ** min(number, 9)))
+            until = self.clock.now() + seconds
             while (left := until - self.clock.now()) > 0:
                 self._check(epoch)
                 waiting(left)

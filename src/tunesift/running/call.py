@@ -105,6 +105,8 @@ class Call(Generic[Item, Made]):
         self._missing = self._in_rows() if journal.stocked else self._all()
         self.size = 1
         """Items of one chunk."""
+        self.elsewhere = False
+        """A provider works on the items for hours: no item can be what ended the process meanwhile."""
         self.allowed = 0
         """Failures that the recipe allows."""
         self.rows: Mapping[str, int] = {}
@@ -184,7 +186,7 @@ class Call(Generic[Item, Made]):
                 self.failed[item.id] = failure_of(entry)
 
     def _unless_suspect(self, todo: _Todo[Item]) -> Iterator[_Todo[Item]]:
-        if self.journal.crashed.get(todo.row, 0) > 1:
+        if self.journal.crashed.get(todo.row, 0) > 1 and not self.elsewhere:
             self._suspects.append(todo)
         else:
             yield todo

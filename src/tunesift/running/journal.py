@@ -7,6 +7,7 @@ not exist. Rows are numbered in the order in which a stage was first asked for t
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -58,6 +59,8 @@ class Journal:
             check(self.db)
             self.db.executescript(_SCHEMA)
             self.db.execute("INSERT OR IGNORE INTO meta VALUES ('part_rows', ?)", (str(PART_ROWS),))
+            self.db.execute("INSERT OR IGNORE INTO meta VALUES ('run', ?)", (secrets.token_hex(16),))
+            (self.run,) = self.db.execute("SELECT value FROM meta WHERE key = 'run'").fetchone()
             self._count_crashes()
             opening.pop_all()
 

@@ -1,7 +1,8 @@
 """What has a run spent? Reserved before it is sent, settled when it has ended, and forgotten by no end of the process.
 
 A reservation is durable before the request leaves. What was reserved when a process died may have been billed: it
-is counted as unknown, at its bound, so that exact <= billed <= exact + unknown.
+is counted as unknown, at its bound, so that exact <= billed <= exact + unknown. What went into a provider's batch
+outlives the process: it is unknown until a later life fetches the batch and settles it, once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
@@ -26,6 +28,9 @@ _LOG = logging.getLogger(__name__)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS reservation (
     number INTEGER PRIMARY KEY, model TEXT NOT NULL, tokens INTEGER NOT NULL, micros INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS batched (
+    number INTEGER PRIMARY KEY, request TEXT NOT NULL, model TEXT NOT NULL, tokens INTEGER NOT NULL,
+    micros INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS spend (
     model TEXT PRIMARY KEY, calls INTEGER NOT NULL, exact_prompt INTEGER NOT NULL, exact_completion INTEGER NOT NULL,
     exact_micros INTEGER NOT NULL, unknown_tokens INTEGER NOT NULL, unknown_micros INTEGER NOT NULL) STRICT;
@@ -37,8 +42,18 @@ INSERT INTO spend VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
     exact_micros = exact_micros + excluded.exact_micros, unknown_tokens = unknown_tokens + excluded.unknown_tokens,
     unknown_micros = unknown_micros + excluded.unknown_micros
 """
+_GONE = "DELETE FROM reservation WHERE number = ?"
+_GONE_BATCHED = "DELETE FROM batched WHERE number = ?"
+_READ = """
+SELECT model, sum(calls), sum(exact_prompt), sum(exact_completion), sum(exact_micros), sum(unknown_tokens),
+    sum(unknown_micros)
+FROM (SELECT * FROM spend UNION ALL SELECT model, 1, 0, 0, 0, tokens, micros FROM batched WHERE number <= ?)
+GROUP BY model ORDER BY model
+"""
 _TOGETHER = 256
 """Most entries of one transaction."""
+HOLD_S = 0.05
+"""Seconds for which what nobody waits for may be held back, to be written with what somebody waits for."""
 WARN = 0.8
 """Share of a cap at which a word is said."""
 MOST_OVERRUNS = 1
@@ -80,6 +95,7 @@ class _Entry:
     """Something to be written, and whoever waits until it is."""
 
     statements: list[tuple[str, tuple[object, ...]]]
+    awaited: bool = False
     written: threading.Event = field(default_factory=threading.Event)
 
 
@@ -87,6 +103,8 @@ class _Entry:
 class _Reserved:
     number: int
     bound: Amount
+    gone: str
+    """Statement that takes it out of the books."""
 
 
 class Ledger:
@@ -102,8 +120,13 @@ class Ledger:
             check(self._db)
             self._db.executescript(_SCHEMA)
             self._give_up_reservations()
-            (last,) = self._db.execute("SELECT coalesce(max(number), 0) FROM reservation").fetchone()
-        self._numbers = count(last + 1)
+            batched = self._db.execute("SELECT number, request, tokens, micros FROM batched").fetchall()
+        self._last = max((number for number, *_ in batched), default=0)
+        self._numbers = count(self._last + 1)
+        self._waiting: defaultdict[str, list[_Reserved]] = defaultdict(list)
+        """What earlier lives sent in batches, by request."""
+        for number, request, tokens, micros in batched:
+            self._waiting[request].append(_Reserved(number, Amount(1, tokens, micros), _GONE_BATCHED))
         self._changed = threading.Condition()
         self._spent = sum((Amount(s.calls, s.exact_prompt + s.exact_completion + s.unknown_tokens,
                                   s.exact_micros + s.unknown_micros) for s in self._read()), Amount())  # fmt: skip
@@ -130,28 +153,50 @@ class Ledger:
 
     def _read(self) -> list[Spent]:
         with storage_errors(self._folder):
-            return [Spent(*row) for row in self._db.execute("SELECT * FROM spend ORDER BY model")]
+            return [Spent(*row) for row in self._db.execute(_READ, (self._last,))]
 
     def reserve(self, asking: Asking) -> None:
         """Hold back what a request may cost, durably; raises `BudgetSpent` where the caps leave no room for it.
 
         Waits where they would have room if those under way cost less than they may.
         """
-        bound = Amount(1, asking.prompt_bound + asking.completion_bound,
-                       self._micros(asking.model, asking.prompt_bound, asking.completion_bound))  # fmt: skip
+        (held,) = self._hold([asking], _GONE)
+        row = (held.number, asking.model, held.bound.tokens, held.bound.micros)
+        self._put(_Entry([("INSERT INTO reservation VALUES (?, ?, ?, ?)", row)]), wait=True)
+
+    def reserve_together(self, askings: Sequence[Asking]) -> None:
+        """The same for the requests of one file, all or none of them; these reservations outlive the process."""
+        rows = [
+            (held.number, asking.request, asking.model, held.bound.tokens, held.bound.micros)
+            for asking, held in zip(askings, self._hold(askings, _GONE_BATCHED), strict=True)
+        ]
+        self._put(_Entry([("INSERT INTO batched VALUES (?, ?, ?, ?, ?)", row) for row in rows]), wait=True)
+
+    def adopt(self, askings: Sequence[Asking]) -> None:
+        """Take over what an earlier life reserved for these; what it has settled already is not entered again."""
+        with self._changed:
+            for asking in askings:
+                if waiting := self._waiting.get(asking.request):
+                    held = self._open[id(asking)] = waiting.pop()
+                    self._spent -= held.bound
+                    self._reserved += held.bound
+
+    def _hold(self, askings: Sequence[Asking], gone: str) -> list[_Reserved]:
+        bounds = [Amount(1, a.prompt_bound + a.completion_bound,
+                         self._micros(a.model, a.prompt_bound, a.completion_bound)) for a in askings]  # fmt: skip
+        bound = sum(bounds, Amount())
         with self._changed:
             while self._room(self._spent + self._reserved + bound) is not None:
                 if (said := self._room(self._spent + bound)) is not None:
                     raise BudgetSpent(said)
                 self._changed.wait()
             if self._overruns > MOST_OVERRUNS:
-                raise BudgetSpent(f"{asking.model}: billed {self._overruns} times more than a request can cost; check "
-                                  "its prices and its tokens_name.")  # fmt: skip
-            held = _Reserved(next(self._numbers), bound)
+                raise BudgetSpent(f"{askings[0].model}: billed {self._overruns} times more than a request can cost; "
+                                  "check its prices and its tokens_name.")  # fmt: skip
+            held = [_Reserved(next(self._numbers), one, gone) for one in bounds]
             self._reserved += bound
-            self._open[id(asking)] = held
-        row = (held.number, asking.model, bound.tokens, bound.micros)
-        self._put(_Entry([("INSERT INTO reservation VALUES (?, ?, ?, ?)", row)]), wait=True)
+            self._open |= {id(asking): one for asking, one in zip(askings, held, strict=True)}
+        return held
 
     def settle(self, attempt: Attempt) -> None:
         """Enter what a request did cost, and give back what was held for it beyond that."""
@@ -159,7 +204,9 @@ class Ledger:
         prompt, completion = attempt.prompt_tokens, attempt.completion_tokens
         exact, unknown = Amount(), Amount()
         with self._changed:
-            held = self._open.pop(id(asking))
+            held = self._open.pop(id(asking), None)
+        if held is None:
+            return  # an earlier life did
         if attempt.billed == "exact":
             exact = Amount(1, prompt + completion, self._micros(asking.model, prompt, completion))
         elif attempt.billed == "counted":
@@ -175,7 +222,7 @@ class Ledger:
             self._changed.notify_all()
         split = (prompt, completion) if attempt.billed == "exact" else (0, 0)
         row = (asking.model, paid.calls, *split, exact.micros, unknown.tokens, unknown.micros)
-        gone = ("DELETE FROM reservation WHERE number = ?", (held.number,))
+        gone = (held.gone, (held.number,))
         self._put(_Entry([gone, (_ADD, row)] if paid.calls else [gone]), wait=False)
 
     def _micros(self, model: str, prompt: int, completion: int) -> int:
@@ -211,6 +258,7 @@ class Ledger:
 
     def _put(self, entry: _Entry, wait: bool) -> None:
         if self._trouble is None:
+            entry.awaited = wait
             self._entries.put(entry)
             if not wait:
                 return
@@ -233,12 +281,16 @@ class Ledger:
 
     def _gathered(self, first: _Entry) -> tuple[list[_Entry], bool]:
         """What waits to be written, and whether nothing comes after it."""
-        together = [first]
-        while not self._entries.empty() and len(together) < _TOGETHER:
-            more = self._entries.get()
+        together, awaited = [first], first.awaited
+        while len(together) < _TOGETHER:
+            try:
+                more = self._entries.get(block=not awaited, timeout=HOLD_S)
+            except queue.Empty:
+                break
             if more is None:
                 return together, True
             together.append(more)
+            awaited = awaited or more.awaited
         return together, False
 
     def _commit(self, entries: list[_Entry]) -> None:
@@ -256,4 +308,7 @@ def read_spent(folder: Path) -> list[Spent]:
     if not path.exists():
         return []
     with storage_errors(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
-        return [Spent(*row) for row in db.execute("SELECT * FROM spend ORDER BY model")]
+        kept = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        if "batched" not in kept:
+            return [Spent(*row) for row in db.execute("SELECT * FROM spend ORDER BY model")]
+        return [Spent(*row) for row in db.execute(_READ, (2**62,))]

@@ -34,8 +34,8 @@ class Local(Settings):
             raise RecipeError(f"execution.chunk: {self.chunk} is no number of items; write 1 or more.")
 
     def chunk_size(self, step: object) -> int:
-        """Items of one chunk: 1 for models that wait on a network, else `chunk`."""
-        return 1 if concurrency(step) > 1 else self.chunk
+        """Items of one chunk: what a model asks for, 1 for those that wait on a network, else `chunk`."""
+        return together(step) or (1 if concurrency(step) > 1 else self.chunk)
 
     def map(self, step: Step[Item, Made], work: Work[Item]) -> Iterator[Done[Made]]:
         """Yield chunk numbers and outcomes, all that are finished at a time, in whatever order chunks finish.
@@ -78,6 +78,11 @@ def concurrency(step: object) -> int:
     """Calls at once that a step allows: the fewest among the models in its fields; 1 where none says."""
     said = [getattr(s, "concurrency", None) for s in settings_within(step)]
     return min((n for n in said if isinstance(n, int)), default=1)
+
+
+def together(step: object) -> int | None:
+    """Items that a step wants at a time, since they go to a provider as one file; None where they do not."""
+    return min((s.chunk for s in settings_within(step) if isinstance(getattr(s, "chunk", None), int)), default=None)
 
 
 def _whole(step: Step[Item, Made], items: Sequence[Item]) -> Sequence[Made | Failure]:

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from tunesift.books import SHELF
 from tunesift.datasets import Dataset
 from tunesift.errors import (
     DataError,
@@ -32,7 +33,7 @@ from tunesift.records import Decision, Failure, Record
 from tunesift.running.call import Call, Walked
 from tunesift.running.fsio import jot, refuse_link, release, reserve, storage_errors, write_table
 from tunesift.running.journal import Journal
-from tunesift.running.local import Done
+from tunesift.running.local import Done, together
 from tunesift.running.locking import lock, now, sign
 from tunesift.running.mending import retry_failed
 from tunesift.running.progress import Progress
@@ -105,6 +106,7 @@ class Run:
             opening.callback(release, self.folder)
             self._journal = Journal(self.folder)
             opening.callback(self._journal.close)
+            opening.enter_context(SHELF.of_run(self._journal.run))
             self._closing = opening.pop_all()
         self._open: dict[str, Walked] = {}
         self._noted = time.monotonic()
@@ -128,6 +130,7 @@ class Run:
         self.progress.begin(stage, len(given), max(0, min(len(journal) - len(walked), len(given))))
         call = Call(journal, step, given, walked, self.stop)
         call.size = self.executor.chunk_size(step)
+        call.elsewhere = together(step) is not None
         call.allowed = int(max(FEW_FAILURES, self.max_failures * len(given)))
         began, worked = time.monotonic(), 0
         with self._watched(stage):

@@ -1,0 +1,133 @@
+"""The attempt loop over a scripted transport and a clock of its own: hours of limits and outages in a moment."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from itertools import count, pairwise
+from threading import Condition
+from typing import Any
+
+import pytest
+
+from tunesift import Completion, Sampling
+from tunesift.models.endpoint import Call, Endpoint
+from tunesift.models.exchange import Place
+from tunesift.models.replies import completions
+from tunesift.models.transport import Answer, Way
+from tunesift.models.turnstile import Clock, Turnstile
+
+PROBE = {"model": "m", "messages": [{"role": "user", "content": "Say OK."}]}
+SAID = {"model": "m", "choices": [{"index": 0, "message": {"content": "yes"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 1}}  # fmt: skip
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+Script = Callable[[float, dict[str, Any]], Answer]
+
+
+class OwnClock(Clock):
+    """Time that passes when somebody waits, and while a request is answered."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def now(self) -> float:
+        return self.at
+
+    def wait(self, condition: Condition, seconds: float) -> None:
+        self.at += seconds
+
+
+class Scripted:
+    """A wire that says what a script says, each answer after a tenth of a second."""
+
+    def __init__(self, clock: OwnClock, script: Script) -> None:
+        self.clock, self.script = clock, script
+
+    def send(self, path: str, headers: object, body: bytes) -> Answer:
+        answer = self.script(self.clock.at, json.loads(body))
+        self.clock.at += 0.1
+        return answer
+
+
+def endpoint_of(script: Script) -> tuple[Endpoint, OwnClock]:
+    clock = OwnClock()
+    place = Place(Way("http://127.0.0.1:1/v1", 10.0, False, False), "m", None, 8, False)
+    there = Endpoint(place, None, Turnstile("m", 8, clock))
+    there.exchanges._wire = Scripted(clock, script)  # type: ignore[assignment]
+    return there, clock
+
+
+def call(row: int) -> Call[tuple[Completion, ...]]:
+    body: Any = {"model": "m", "messages": [{"role": "user", "content": f"row={row}"}], "max_tokens": 9}
+    probe: Any = PROBE
+    read = completions
+    return Call(
+        "/chat/completions", body, probe, lambda r, t: read(r, 1, t), lambda r: read(r, 1, 0), Sampling().max_tokens
+    )
+
+
+def ok() -> Answer:
+    return Answer(200, {"content-type": "application/json"}, json.dumps(SAID).encode())
+
+
+def pauses(draw: random.Random, seconds: float, now: float) -> dict[str, str]:
+    """One way of asking for so many seconds; the server's clock is some hours wrong."""
+    skewed = EPOCH + timedelta(seconds=int(now), hours=draw.choice((-7, 0, 3)))
+    return draw.choice([
+        {"retry-after": f"{seconds:.3f}"}, {"retry-after-ms": f"{seconds * 1000:.0f}"},
+        {"retry-after": format_datetime(skewed + timedelta(seconds=int(seconds)), usegmt=True),
+         "date": format_datetime(skewed, usegmt=True)},
+        {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": f"{seconds:.3f}s"},
+    ])  # fmt: skip
+
+
+def test_R16_nobody_is_early_in_ten_thousand_refusals_of_every_form() -> None:
+    draw, gate, refused, early = random.Random(16), 0.0, 0, 0
+    numbers = count()
+
+    def script(now: float, body: dict[str, Any]) -> Answer:
+        nonlocal gate, refused, early
+        early += now < gate - 1e-6
+        if (number := next(numbers)) % 10 == 0:
+            return ok()
+        refused += 1
+        seconds = 3599.0 if number % 50 == 1 else draw.choice((0.6, 1.0, 7.0, 59.0, 300.0))
+        # A date is read in whole seconds, and every pause begins when its answer has come.
+        gate = now + 0.1 + seconds - (seconds % 1)
+        return Answer(429, pauses(draw, seconds, now), b"{}")
+
+    there, clock = endpoint_of(script)
+    made = [there.ask(call(row)) for row in range(1112)]
+    assert all(isinstance(m, tuple) for m in made)
+    assert refused >= 10_000
+    assert early == 0
+    assert clock.at > 10_000 * 100, "they were hours, and nobody slept"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_R20_five_minutes_of_outage_cost_no_row_and_a_probe_a_second_at_most(seed: int) -> None:
+    draw = random.Random(seed)
+    begins = draw.uniform(1, 30)
+    ends, down, first = begins + 300, list[tuple[float, bool]](), []
+
+    def script(now: float, body: dict[str, Any]) -> Answer:
+        if begins <= now < ends:
+            down.append((now, "row=" not in str(body)))
+            return Answer(draw.choice((500, 502, 503, 529)), {}, b"{}")
+        if now >= ends:
+            first.append(now)
+        return ok()
+
+    there, _ = endpoint_of(script)
+    made = [there.ask(call(row)) for row in range(400)]
+    assert all(isinstance(m, tuple) for m in made), "no row is set aside"
+    assert first[0] - ends <= 30.2
+    probes = [now for now, probe in down if probe]
+    assert probes
+    assert all(later - earlier >= 0.99 for earlier, later in pairwise(probes))
+    assert len(probes) <= 20, "1, 2, 4, ... 30 s apart"
+    rows = [now for now, probe in down if not probe]
+    assert len(rows) <= 8, "six attempts at one row, and then nothing but probes"
