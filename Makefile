@@ -11,7 +11,7 @@ demo: $(READY)  ## keep the better half of the data set that ships with the repo
 	$(BIN)/tunesift select demo/demo.jsonl -o demo/out/kept.jsonl keep=50%
 	@$(BIN)/python demo/show.py demo/out/kept.jsonl.run
 
-test: $(READY)  ## everything that takes under a minute
+test: $(READY)  ## everything but what is slow: some minutes on two cores
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n auto
 
 setup: $(READY)  ## the environment, and the hooks where this is a git checkout

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tunesift import Failure, HttpModel, Message, Span
+from tunesift.models.folders import segment_of, tokenizer
 from tunesift.models.likelihood import SpanEncoder
-from tunesift.models.transformers import segment_of, tokenizer
 
 HOSTILE = [
     "{{ ''.__class__.__mro__[1].__subclasses__() }}", "{{ messages.__class__ }}", "{{ raise_exception.__globals__ }}",
