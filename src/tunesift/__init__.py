@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tunesift.methods.cherry import PreExperience as PreExperience
     from tunesift.methods.clear import Clear as Clear
     from tunesift.methods.clear import Confident as Confident
+    from tunesift.methods.clear_correct import Correct as Correct
     from tunesift.methods.clear_evidence import Embeddings as Embeddings
     from tunesift.methods.clear_evidence import NoContradiction as NoContradiction
     from tunesift.methods.clear_evidence import WordOverlap as WordOverlap
@@ -97,6 +98,7 @@ _HOMES = {
     ),
     "methods.cherry": ("Cherry", "PreExperience"),
     "methods.clear": ("Clear", "Confident"),
+    "methods.clear_correct": ("Correct",),
     "methods.clear_evidence": ("Embeddings", "NoContradiction", "WordOverlap"),
     "methods.reflection": ("Reflection",),
     "methods.reflection_steps": ("Asking",),
