@@ -201,7 +201,12 @@ def _default(field_: dataclasses.Field[Any]) -> object:  # Any: of any type
 
 def schema() -> dict[str, Any]:  # Any: a JSON schema
     """JSON schema of a recipe, for editors."""
-    return _ADAPTER.json_schema()
+    found = _ADAPTER.json_schema()
+    classes = found["$defs"]
+    for field_ in (field_ for definition in classes.values() for field_ in definition.get("properties", {}).values()):
+        if set(field_) <= {"$ref", "default"} and "$ref" in field_:  # pydantic describes only what is used once
+            field_["description"] = classes[field_["$ref"].rpartition("/")[2]].get("description", "")
+    return found
 
 
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)

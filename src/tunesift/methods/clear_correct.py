@@ -24,7 +24,7 @@ from tunesift.models.base import Completion, Sampling
 from tunesift.prompts import fenced, fill
 from tunesift.records import Decision, Failure, Message, Record
 from tunesift.running.result import Planned, Result
-from tunesift.running.run import Run
+from tunesift.running.run import OUTPUT, Run
 from tunesift.settings import Settings
 
 Opinion = Literal["first", "second", "equal", "none"]
@@ -169,7 +169,7 @@ class Correct(Settings):
             if len(changed) < self.least_changed * len(data):
                 break
         settled = [_settled(d, made, why) for d in decisions]
-        output = run.dataset("corrected", _output(data, settled, made))
+        output = run.dataset(OUTPUT, _output(data, settled, made))
         run.table("lengths", lengths(data, output))
         return Result(output, settled)
 

@@ -43,7 +43,7 @@ from tunesift.methods.reflection_steps import (
 from tunesift.models import ChatModel
 from tunesift.records import Decision, Record
 from tunesift.running.result import Planned, Result
-from tunesift.running.run import Run
+from tunesift.running.run import OUTPUT, Run
 from tunesift.settings import Settings
 
 EDITOR = (
@@ -106,7 +106,7 @@ class Reflection(Settings):
         statuses: Counter[tuple[str, str]] = Counter()
         halves = [(name, half) for name, half in (("instruction", first), ("response", second)) if half is not None]
         decisions = [_decision(r, alone.get(r.id, ""), halves, statuses) for r in data]
-        output = run.dataset("refined", (r if r.id in alone else _rewritten(r, halves) for r in data))
+        output = run.dataset(OUTPUT, (r if r.id in alone else _rewritten(r, halves) for r in data))
         run.table("halves", counted(statuses))
         run.table("lengths", lengths(data, output))
         return Result(output, decisions)

@@ -15,6 +15,8 @@ from tunesift.models.base import Completion
 from tunesift.parsing import answer_of
 from tunesift.records import Failure, Record
 
+UNCHANGED = Failure("unreadable", "unchanged")
+"""The teacher left everything as it was."""
 INSTRUCTION, ANSWER, BETTER = "New Instruction", "New Answer", "Better Answer"
 
 _END = re.compile(r"\*{0,3}\[\s{0,3}End\s{0,3}\]\*{0,3}", re.I)
@@ -98,7 +100,7 @@ def checked(new: Rewritten, old: Record) -> Rewritten | Failure:
     if changed:
         return Failure("unreadable", f"language: {changed}")
     if new.answer == said.strip() and new.instruction in (None, asked.strip()):
-        return Failure("unreadable", "unchanged")
+        return UNCHANGED
     return new
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
-from tunesift.methods.reflection_reading import Rewritten, checked
+from tunesift.methods.reflection_reading import UNCHANGED, Rewritten, checked
 from tunesift.models import ChatModel
 from tunesift.models.base import Completion, Sampling
 from tunesift.prompts import fenced, fill
@@ -122,7 +122,8 @@ class Taught:
 def taught(run: Run, stage: str, steps: Sequence[Reflect], data: Dataset[Record], read: Reader) -> Taught:
     """Ask about every record, and again about those whose reply cannot be used, as often as there are steps.
 
-    A call that failed is not repeated: the model itself tried as often as it makes sense.
+    A call that failed is not repeated: the model itself tried as often as it makes sense. Nor is one whose reply leaves
+    the record as it is.
     """
     tries: list[Outcomes[Completion]] = []
     refused: dict[str, Failure] = {}
@@ -133,8 +134,9 @@ def taught(run: Run, stage: str, steps: Sequence[Reflect], data: Dataset[Record]
         tries.append(told)
         good = told.good()
         found = {r.id: _usable(read(good[r.id]), r) for r in data if r.id in good}
-        refused = {id: reason for id, reason in found.items() if isinstance(reason, Failure)}
-        data = data.only(refused)
+        refused |= {id: reason for id, reason in found.items() if isinstance(reason, Failure)}
+        refused = {id: reason for id, reason in refused.items() if not isinstance(found.get(id), Rewritten)}
+        data = data.only({id for id, reason in refused.items() if reason != UNCHANGED})
     return Taught(tries, read, refused)
 
 

@@ -53,7 +53,7 @@ from tunesift.models.transformers import TransformersModel
 from tunesift.prompts import REVERSED, Template
 from tunesift.records import Decision, Record, Score
 from tunesift.running.result import Planned, Result
-from tunesift.running.run import Run
+from tunesift.running.run import OUTPUT, Run
 from tunesift.scoring.ifd import IFD
 from tunesift.settings import Settings
 
@@ -135,7 +135,7 @@ class SelectiveReflection(Settings):
         run.map("score", Numbers(), weighed.values())
         replies = {r.id: (first.status(r), second.status(w)) for r, w in zip(asked, winners, strict=True)}
         decisions = self._decisions(data, left, weighed, replies)
-        output = run.dataset("refined", (out for d in decisions if (out := _output(d, data, chosen, weighed))))
+        output = run.dataset(OUTPUT, (out for d in decisions if (out := _output(d, data, chosen, weighed))))
         statuses = Counter(pair for said in replies.values() for pair in zip(HALVES, said, strict=True))
         run.table("halves", counted(statuses))
         run.table("trials", _trials(weighed.values()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from tunesift.models import LikelihoodModel
 from tunesift.models.base import Span, TargetLoss
@@ -111,6 +111,8 @@ class Weighed:
 @dataclass(frozen=True, kw_only=True)
 class Numbers(Settings):
     """Writes down, for every record, the numbers that decided; the score is the chosen pair's IFD."""
+
+    kind: Literal["ifd-chosen"] = "ifd-chosen"
 
     returns: ClassVar[type[Score]] = Score
 

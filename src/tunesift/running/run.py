@@ -46,6 +46,8 @@ _LOG = logging.getLogger(__name__)
 
 MADE = "made"
 """Folder of the records that a page made."""
+OUTPUT = "output"
+"""Name of those that are its output."""
 ROWS = 65_536
 """Decisions that are turned into columns at a time."""
 _DECISIONS = pa.schema(
