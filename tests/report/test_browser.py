@@ -166,7 +166,7 @@ def test_every_hostile_record_opens_to_its_own_text(endured: dict[str, Any], hos
     for shown, row in zip(endured["rows"][2:], hostile.rows[2:], strict=True):
         text = row.reason
         about = [text, row.id, str(row.line), f"{row.score:.0f}"]
-        assert shown == [*about, text, "Instructionuser", text, text, text]
+        assert shown == [*about, text, "Instructionuser", f"{text} before", text, text, "before", text]
 
 
 def test_ten_thousand_characters_without_a_space_do_not_widen_the_page(endured: dict[str, Any]) -> None:

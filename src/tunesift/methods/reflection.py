@@ -9,8 +9,9 @@ Stages   reflect-instruction  criticise by nine criteria, then a new instruction
          ...-again-N          the same once more, where the reply could not be used
 
 The paper is silent on
-    Several turns: left alone, or the last turn refined (`asking.multi_turn`). Records with images are left alone.
-    Rewritings that refuse, that change the language, or that hold the marks themselves: the old pair stays.
+    Several turns: left alone, or the last turn refined (`asking.multi_turn`). Records with images, and those that hold
+    the marks of the reply themselves, are left alone.
+    Rewritings that refuse, that change the language, or that hold the marks: the old pair stays.
     A reply without an end mark is taken unless the teacher ran out of tokens, and says so in its status.
 We differ from the authors' code
     A new instruction comes with its new answer or not at all; theirs mixes old and new.

@@ -104,6 +104,11 @@ def checked(new: Rewritten, old: Record) -> Rewritten | Failure:
     return new
 
 
+def holds_mark(text: str) -> bool:
+    """Whether a text has one of the marks itself, so that a reply that repeats it could not be read rightly."""
+    return any(mark.search(text) for mark in _MARKS.values())
+
+
 def refuses(text: str) -> bool:
     """Whether a text begins by saying, in English, that the model will not or cannot do what it was asked."""
     return _REFUSAL.match(text[:400].replace("’", "'")) is not None
@@ -130,6 +135,6 @@ def _sound(new: Rewritten) -> Rewritten | Failure:
             return Failure("empty", "empty")
         if body.strip(" .…'\"<>[]*").lower() in _PLACEHOLDERS:
             return Failure("empty", "placeholder")
-        if any(mark.search(body) for mark in _MARKS.values()) or "<given-" in body.lower():
+        if holds_mark(body) or "<given-" in body.lower():
             return Failure("unreadable", "marker_inside")
     return new

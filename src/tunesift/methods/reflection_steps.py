@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
-from tunesift.methods.reflection_reading import UNCHANGED, Rewritten, checked
+from tunesift.methods.reflection_reading import UNCHANGED, Rewritten, checked, holds_mark
 from tunesift.models import ChatModel
 from tunesift.models.base import Completion, Sampling
 from tunesift.prompts import fenced, fill
@@ -56,6 +56,8 @@ class Asking(Settings):
             return "an image"
         if record.messages[-1].role != "assistant" or len(record.messages) < 2 or record.prompt[-1].role != "user":
             return "no response"
+        if any(map(holds_mark, (record.prompt[-1].text, record.response))):
+            return "holds our marks"
         turns = sum(m.role != "system" for m in record.messages)
         return "several turns" if turns > 2 and self.multi_turn == "leave" else ""
 
