@@ -135,9 +135,13 @@ def taught(run: Run, stage: str, steps: Sequence[Reflect], data: Dataset[Record]
         told = run.map(f"{stage}-again-{number}" if number else stage, step, data)
         tries.append(told)
         good = told.good()
-        found = {r.id: _usable(read(good[r.id]), r) for r in data if r.id in good}
-        refused |= {id: reason for id, reason in found.items() if isinstance(reason, Failure)}
-        refused = {id: reason for id, reason in refused.items() if not isinstance(found.get(id), Rewritten)}
+        for record in data:
+            if record.id not in good:
+                continue
+            refused.pop(record.id, None)
+            found = _usable(read(good[record.id]), record)
+            if isinstance(found, Failure):
+                refused[record.id] = found
         data = data.only({id for id, reason in refused.items() if reason != UNCHANGED})
     return Taught(tries, read, refused)
 
