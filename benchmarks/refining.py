@@ -5,8 +5,8 @@
 The scripted server answers each prompt by a rule after a delay. Ours is the recipe `reflection` as a user runs it, in a
 process of its own, with the journal and the ledger on; the plain loop sends the same two prompts for each record, one
 after the other, over one httpx connection, and writes a line of JSON: what the authors' scripts do, without their
-retries. Both run in turn. Memory is the peak of the process's own (RssAnon, looked at twenty times a second) less what it
-has after its imports, with half of the rows and with all. Writes `benchmarks/results/refining.json`.
+retries. Both run in turn. Memory is the peak of the process's own (RssAnon, looked at twenty times a second) less what
+it has after its imports, with half of the rows and with all. Writes `benchmarks/results/refining.json`.
 """
 
 from __future__ import annotations
