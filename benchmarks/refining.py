@@ -138,7 +138,7 @@ def main() -> None:
         }
     ratio = found["all"]["rows_a_second"] / found["loop"]["rows_a_second"]
     result = {
-        "command": "python benchmarks/refining.py " + " ".join(sys.argv[1:]), "delay_s": said.delay,
+        "command": " ".join(["python benchmarks/refining.py", *sys.argv[1:]]), "delay_s": said.delay,
         "machine": f"{platform.machine()}, {os.cpu_count()} processors", "python": platform.python_version(),
         "times_the_loop": round(ratio, 1), **found,
         "memory_bytes_a_row": round((found["all"]["memory_mb"] - found["half"]["memory_mb"]) * 2**20

@@ -313,6 +313,24 @@ def test_a_run_over_http_that_is_killed_five_times_is_the_run_that_was_not(
     assert 0 <= repeated <= 5 * 4  # at most what was in flight at each kill
 
 
+def test_calls_and_tokens_are_what_the_server_billed_and_what_the_card_says(
+    server: FaultServer, tmp_path: Path
+) -> None:
+    rivers(tmp_path / "in.jsonl", 24)
+    recipe: dict[str, Any] = {
+        "input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "out.jsonl"),
+        "method": {"kind": "reflection", "teacher": {"kind": "http", "url": server.url, "model": "tiny"}},
+    }  # fmt: skip
+    summary = run_recipe(check(recipe))
+    assert summary.counts["replaced"] == 24
+    (spent,) = summary.spent
+    bill = server.bill()
+    assert len(server.rows()) == 2 * 24
+    assert spent.calls == bill["calls"] == 2 * 24 + 1  # and one small call before the first
+    assert (spent.exact_prompt, spent.exact_completion) == (bill["prompt_tokens"], bill["completion_tokens"])
+    assert spent.unknown_tokens == 0
+
+
 # --- lineage ---------------------------------------------------------------------------------------------------------
 
 
