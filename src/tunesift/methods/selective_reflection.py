@@ -191,7 +191,7 @@ class SelectiveReflection(Settings):
         weighed: Mapping[str, Weighed],
         replies: Mapping[str, tuple[str, str]],
     ) -> list[Decision]:
-        refused = {id: reason for id, w in weighed.items() if (reason := self._refused(w, *replies[id]))}
+        refused = {id: reason for id, w in weighed.items() if (reason := self._refused(w, replies[id][1]))}
         survivors = [w for id, w in weighed.items() if id not in refused]
         if self.fraction < 1:
             best = sorted(survivors, key=lambda w: -(w.final_ifd or 0.0))[: math.floor(self.fraction * len(survivors))]
@@ -212,7 +212,7 @@ class SelectiveReflection(Settings):
                 decisions.append(Decision(id, "replace", _told(weighed[id], replies[id][0]), (id,)))
         return decisions
 
-    def _refused(self, weighed: Weighed, first: str, second: str) -> str:
+    def _refused(self, weighed: Weighed, second: str) -> str:
         """Why what became of a record is not in the output; empty where it is."""
         if "A" not in weighed.branch:
             if second not in ("ok", "ok_no_end"):
@@ -221,10 +221,12 @@ class SelectiveReflection(Settings):
                 return "response not replaced (no score): the student could not be asked for the instruction"
             return (f"response not replaced (not preferred): the instruction's loss is {weighed.guess.old:.4f} given "
                     f"the old one, {weighed.guess.new:.4f} given the new one")  # fmt: skip
-        if not self.valid_only and self.fraction == 1:
-            return ""
-        ratios = {"IFD": weighed.final_ifd, "r-IFD": weighed.reversed_ifd(weighed.guess.new)}
-        for name, ratio in ratios.items() if self.valid_only else [("IFD", weighed.final_ifd)]:
+        ratios = {}
+        if self.valid_only or self.fraction < 1:
+            ratios["IFD"] = weighed.final_ifd
+        if self.valid_only:
+            ratios["r-IFD"] = weighed.reversed_ifd(weighed.guess.new)
+        for name, ratio in ratios.items():
             if ratio is None:
                 return f"not valid ({name}): has no score"
             if ratio >= 1 and self.valid_only:
