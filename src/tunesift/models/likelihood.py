@@ -59,6 +59,7 @@ class SpanEncoder:
     def __init__(self, tokenizer: Tokenizer, limit: int) -> None:
         self.tokenizer, self.limit = tokenizer, limit
         special = {number: str(t) for number, t in tokenizer.added_tokens_decoder.items() if t.special}
+        self._loose = any(t.normalized for t in tokenizer.added_tokens_decoder.values() if t.special)
         self._control = special.keys() - {tokenizer.unk_token_id}
         self._names = tuple(special.values())
         self._targets: dict[str, list[int]] = {}
@@ -137,8 +138,10 @@ class SpanEncoder:
         return [*self._marked(first), *(i for tail in tails for i in tail)]
 
     def _names_special(self, context: str | Sequence[Message], target: str = "") -> bool:
-        texts = [context] if isinstance(context, str) else [m.text for m in context]
-        return any(name in text for text in (*texts, target) for name in self._names)
+        texts = [*([context] if isinstance(context, str) else (m.text for m in context)), target]
+        if self._loose:  # a name may be written otherwise, such as in capitals, and be one all the same
+            return any(not self._control.isdisjoint(self._marked(text)) for text in texts)
+        return any(name in text for text in texts for name in self._names)
 
     def _target(self, target: str) -> list[int]:
         """The target's own tokens, without the leading-space piece that some tokenizers put before every text."""
