@@ -28,7 +28,9 @@ def byte_level(names: list[str]) -> Tokenizer:
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
-    made.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=420, special_tokens=names, initial_alphabet=ALPHABET))
+    made.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=420, special_tokens=names, initial_alphabet=ALPHABET)
+    )
     return made
 
 

@@ -17,7 +17,7 @@ from tunesift.models.pace import Signal, Ticket
 from tunesift.models.replies import Reply
 from tunesift.models.turnstile import LONGEST_PAUSE_S, Clock, Turnstile
 from tunesift.records import Failure
-from tunesift.settings import Json, canonical
+from tunesift.settings import Json
 
 MOST_TRIES, MOST_UNREADABLE, MOST_LIMITED = 6, 3, 20
 """Attempts of one request that end in a transient fault, in an answer that cannot be read, in "too many requests"."""
@@ -72,7 +72,7 @@ class Endpoint:
         self.width: int | None = None
         """Numbers of a vector that this model gives, once one was seen."""
         self.exchanges = Exchanges(place, key, self._pause_when_used_up)
-        self._proving, self._proved = Lock(), set[bytes]()
+        self._proving, self._proved = Lock(), list[tuple[str, dict[str, Json]]]()
         self._windows = {"protocol": deque[bool](maxlen=WINDOW), "E634": deque[bool](maxlen=WINDOW)}
 
     def ask(self, call: Call[Made]) -> Made | Failure:
@@ -95,14 +95,14 @@ class Endpoint:
 
     def prove(self, call: Call[Made], epoch: int) -> None:
         """Find a wrong key, model or parameter with one small request, before any like it; others wait meanwhile."""
-        kind = sha256(call.path.encode() + canonical(call.probe)).digest()
+        kind = (call.path, call.probe)
         if kind in self._proved:
             return
         with self._proving:
             self.turnstile.check(epoch)
             if kind not in self._proved:
                 self._preflight(call, epoch)
-                self._proved.add(kind)
+                self._proved.append(kind)
 
     def final(self, error: TunesiftError) -> TunesiftError:
         """The same error, after everybody who waits for the endpoint was told."""
