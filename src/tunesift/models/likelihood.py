@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tunesift.errors import ModelRefused
 from tunesift.models.base import Span, TargetLoss
+from tunesift.models.templates import RENDERER, TemplateFault
 from tunesift.records import Message
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ class Tokenizer(Protocol):
     def added_tokens_decoder(self) -> Mapping[int, Any]: ...  # Any: tokenizers' own AddedToken
 
     def __call__(self, text: str, **options: Any) -> Any: ...
-    def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any: ...
+    @property
+    def special_tokens_map(self) -> Mapping[str, Any]: ...  # Any: a text, or several
+
+    def get_chat_template(self) -> str: ...
     def decode(self, token_ids: Sequence[int], **options: Any) -> str: ...
 
 
@@ -194,11 +198,10 @@ def render(conversation: Sequence[Message], tokenizer: Tokenizer) -> str:
         raise ModelRefused("the model has no chat template; set template to alpaca or bare.")
     turns = [{"role": m.role, "content": m.text} for m in conversation]
     try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        from jinja2 import TemplateRuntimeError
-
-        raise TemplateRuntimeError(f"{type(error).__name__}: {error}") from error
+        template = tokenizer.get_chat_template()
+    except ValueError as error:  # several, and none of them is the usual one
+        raise TemplateFault(str(error)) from None
+    return RENDERER.render(template, turns, tokenizer.special_tokens_map)
 
 
 def batches(segments: Sequence[Segment], tokens: int) -> Iterator[list[int]]:
