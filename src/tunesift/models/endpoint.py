@@ -167,7 +167,7 @@ class Endpoint:
 
     def _after_limited(self, fault: Fault, tries: _Tries, epoch: int) -> Failure | None:
         tries.limited += 1
-        if fault.pause is None and self.turnstile.pace.refusals.stray:
+        if fault.pause is None and self.turnstile.refused_astray:
             self.turnstile.rest(tries.limited, epoch, least=LEAST_REST_S)  # nothing that others would have to wait for
         else:
             self.limited(fault)

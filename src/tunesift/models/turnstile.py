@@ -113,6 +113,12 @@ class Turnstile:
             self.pace.close_until(self.clock.now() + min(LONGEST_PAUSE_S, seconds))
             return patient
 
+    @property
+    def refused_astray(self) -> bool:
+        """Whether the refusals of late would have come however few requests there are."""
+        with self._room:
+            return self.pace.refusals.stray
+
     def rest(self, number: int, epoch: int, least: float = 0.0) -> None:
         """Let one thread wait before it tries for the `number`th time again; full jitter above the least seconds."""
         self.sleep(self._random.uniform(least, min(60.0, 0.5 * 2 ** min(number, 9))), epoch)
