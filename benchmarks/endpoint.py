@@ -10,12 +10,16 @@ all threads, and left out where it is not installed. Writes `benchmarks/results/
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
 import os
 import platform
+import pstats
+import sqlite3
 import statistics
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -108,16 +112,78 @@ def bound(server: FaultServer, flight: int, calls: int) -> None:
         list(pool.map(talk, range(flight)))
 
 
-def measure(work: dict[str, Callable[[], object]], repeat: int) -> dict[str, list[float]]:
-    """Seconds of every variant in every repetition, after one warm-up each."""
-    seconds: dict[str, list[float]] = {name: [] for name in work}
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of every variant in every repetition: by the clock, and of the processor in this process."""
+
+    seconds: dict[str, list[float]]
+    processor: dict[str, list[float]]
+
+
+def measure(work: dict[str, Callable[[], object]], repeat: int) -> Measured:
+    """All variants in turn, after one warm-up each."""
+    found = Measured({name: [] for name in work}, {name: [] for name in work})
     for turn in range(repeat + 1):
         for name, do in work.items():
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), time.process_time()
             do()
             if turn:
-                seconds[name].append(round(time.perf_counter() - began, 4))
-    return seconds
+                found.seconds[name].append(round(time.perf_counter() - began, 4))
+                found.processor[name].append(round(time.process_time() - worked, 4))
+    return found
+
+
+KINDS = (("h11", "/h11/"), ("httpcore", "/httpcore/"), ("json", "/json/"), ("tunesift", "/tunesift/"),
+         ("sqlite", "sqlite3"), ("pydantic", "pydantic"), ("sockets", "_socket"), ("threads", "threading"),
+         ("futures", "/concurrent/"))  # fmt: skip
+
+
+def shares(do: Callable[[], object]) -> dict[str, float]:
+    """Where the processor's time of this thread goes, by library; the profiler's own cost weighs on small functions."""
+    profile = cProfile.Profile(time.thread_time)
+    profile.runcall(do)
+    spent: defaultdict[str, float] = defaultdict(float)
+    for (path, _, name), (_, _, own, _, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        place = f"{path}/{name}"
+        spent[next((kind for kind, mark in KINDS if mark in place), "Python itself")] += own
+    total = sum(spent.values())
+    return {kind: round(own / total, 3) for kind, own in sorted(spent.items(), key=lambda pair: -pair[1])}
+
+
+def commit_ms() -> float:
+    """Milliseconds of one commit as journal and ledger make them, on the disk that they are measured on."""
+    with TemporaryDirectory() as folder, closing(sqlite3.connect(Path(folder) / "a.db", isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("CREATE TABLE a (b)")
+        times = []
+        for number in range(100):
+            began = time.perf_counter()
+            db.execute("INSERT INTO a VALUES (?)", (number,))
+            times.append(time.perf_counter() - began)
+    return round(statistics.median(times) * 1000, 2)
+
+
+def bounds(url: str, calls: int, found: Measured, flight: int) -> dict[str, Any]:
+    """What a call costs, and where that goes: one thread that asks, and the one that keeps the journal meanwhile."""
+    cost = {
+        name: round(statistics.median(times) / calls * 1e6)
+        for name, times in found.processor.items()
+        if not name.startswith("bare")
+    }
+    return {
+        "processor_us_per_call": cost,
+        "of a call": shares(lambda: ours_here(url, calls)),
+        "of the thread that keeps the journal": shares(lambda: journalled(url, flight, calls)),
+        "commit_ms": commit_ms(),
+    }
+
+
+def ours_here(url: str, calls: int) -> None:
+    """The same calls from this thread."""
+    ask = Ask(model=HttpModel(url=url, model="fast", concurrency=1))
+    for number in range(calls):
+        ask([Question(str(number))])
 
 
 def versions() -> dict[str, str]:
@@ -147,11 +213,13 @@ def main() -> None:
                 work[f"ours with journal and ledger, {flight}"] = lambda n=flight: booked(server.url, n, calls)  # type: ignore[misc]
             if "openai" in versions():
                 work[f"openai, {flight}"] = lambda n=flight: theirs(server.url, n, calls)  # type: ignore[misc]
-        seconds = measure(work, repeat)
+        measured = measure(work, repeat)
+        bound_by = bounds(server.url, calls, measured, flights[-1])
     found = {
         "command": "python benchmarks/endpoint.py", "calls": calls,
-        "calls_per_s": {name: round(calls / statistics.median(times)) for name, times in seconds.items()},
-        "seconds": seconds, "processors": os.cpu_count(), "machine": platform.machine(), "versions": versions(),
+        "calls_per_s": {name: round(calls / statistics.median(times)) for name, times in measured.seconds.items()},
+        "bounds": bound_by, "seconds": measured.seconds,
+        "processors": os.cpu_count(), "machine": platform.machine(), "versions": versions(),
     }  # fmt: skip
     print(json.dumps(found, indent=1))
     if not options.smoke:

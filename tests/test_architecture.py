@@ -40,7 +40,14 @@ REPORT_KNOWS = (0, 1, 2)
 
 HEAVY: Mapping[str, tuple[str, ...]] = {
     "torch": ("models.likelihood", "models.transformers", "models.nli", "models.reward", "tuning", "telling"),
-    "transformers": ("models.transformers", "models.folders", "models.nli", "models.reward", "tuning"),
+    "transformers": (
+        "models.transformers",
+        "models.folders",
+        "models.template_child",
+        "models.nli",
+        "models.reward",
+        "tuning",
+    ),
     "safetensors": ("models.transformers", "models.nli", "models.reward", "tuning"),
     "vllm": ("models.vllm",),
     "ray": ("running.ray",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -131,13 +131,13 @@ class Usage:
     billed: Billed
 
 
-def usage(said: Json, asking: Asking, completion_bytes: int) -> Usage:
+def usage(said: Json, asking: Asking, completion_bytes: Callable[[], int]) -> Usage:
     """Tokens by the endpoint's count; where that is missing or impossible, by ours if that is larger."""
     numbers = said if isinstance(said, dict) else {}
     prompt, completion = (numbers.get(name, 0) for name in ("prompt_tokens", "completion_tokens"))
-    ours = min(completion_bytes, asking.completion_bound)
     if type(prompt) is int and type(completion) is int and "prompt_tokens" in numbers:
         if 0 <= prompt <= asking.prompt_bound and 0 <= completion <= asking.completion_bound:
             return Usage(prompt, completion, "exact")
+        ours = min(completion_bytes(), asking.completion_bound)
         return Usage(max(prompt, asking.prompt_bound), max(completion, ours), "counted")
-    return Usage(asking.prompt_bound, ours, "counted")
+    return Usage(asking.prompt_bound, min(completion_bytes(), asking.completion_bound), "counted")

@@ -16,6 +16,7 @@ from tunesift.budget import Price
 from tunesift.errors import RecipeError
 from tunesift.models.endpoint import PROBE_TOKENS
 from tunesift.models.folders import local_folder
+from tunesift.perform import asked as asked_models
 from tunesift.perform import endpoints
 from tunesift.reading import read
 from tunesift.recipe import Recipe
@@ -47,6 +48,9 @@ class Plan:
     """Most tokens that those can be billed for: a token is at least a byte."""
     money: float | None
     """Most that they can cost; None where a model has no price."""
+    waits: int
+    """Answers of endpoints that are waited for one after the other, at the concurrency that is set: the seconds to
+    expect for each second that an answer takes."""
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -57,6 +61,7 @@ def plan(recipe: Recipe) -> Plan:
     size = sum(len(m.text.encode()) for record in data for m in record.messages)
     tokens = int(size / BYTES_PER_TOKEN)
     stages = tuple(recipe.method.plan(len(data)))
+    at_once = {model.name: model.concurrency for model in asked_models(recipe)}
     models = endpoints(recipe)
     prices = recipe.budget.price_table(models)
     asked = [s for s in stages if s.model in models]
@@ -66,6 +71,7 @@ def plan(recipe: Recipe) -> Plan:
         records=len(data), broken=len(data.source.broken) if data.source else 0, tokens=tokens, stages=stages,
         seconds=None if asked else _seconds(stages, tokens), calls=sum(s.items * s.forwards + 1 for s in asked),
         billed=sum(sum(_bound(s, each)) for s in asked), money=money,
+        waits=sum(math.ceil(s.items * s.forwards / at_once[s.model]) + 1 for s in asked),
     )  # fmt: skip
 
 

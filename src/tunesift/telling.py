@@ -62,6 +62,7 @@ def told_plan(recipe: Recipe, as_json: bool) -> str:
     if found.calls:
         cost = f"at most {found.money:.4f}" if found.money is not None else "not known: give --prices"
         lines.append(f"  endpoints: at most {found.calls:,} calls and {found.billed:,} tokens; cost: {cost}")
+        lines.append(f"  time: about {found.waits:,} s for each second that an answer takes, where nothing limits it")
     else:
         lines.append(f"  time: {_told_time(found)}; calls: 0; cost: 0")
     return "\n".join(map(printable, lines))

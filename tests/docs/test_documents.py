@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,25 @@ def test_every_command_of_the_readme_exists() -> None:
     assert named & commands == {*methods, "plan", "run", "compare", "verify", "repair"}
 
 
+def test_every_test_that_the_page_of_promises_names_is_there() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    named = re.findall(r"`((?:tests|benchmarks)/[\w/]+(?:\.py)?|test_\w+\.py)", page)
+    assert len(named) > 50
+    there = {path.name for path in (ROOT / "tests").rglob("*.py")}
+    assert not [name for name in named if name.startswith("test_") and name not in there]
+    assert not [name for name in named if "/" in name and not (ROOT / name).exists()]
+
+
+def test_every_fault_of_an_endpoint_has_a_test_of_its_number() -> None:
+    """Numbers of the fault matrix, in the names of tests and of the matrix's cases."""
+    named: set[int] = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for line in path.read_text("utf-8").splitlines():
+            if "def test_" in line or "Case(" in line:
+                named |= {int(number) for number in re.findall(r"F(\d\d)(?!\d)", line)}
+    assert named >= set(range(1, 68)), sorted(set(range(1, 68)) - named)
+
+
 @pytest.mark.slow
 def test_the_benchmark_of_losses_runs() -> None:
     done = subprocess.run(
@@ -51,7 +71,7 @@ def test_the_benchmark_of_endpoints_runs() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["diversity", "selecting"])
+@pytest.mark.parametrize("name", ["diversity", "selecting", "soak"])
 def test_a_benchmark_runs(name: str) -> None:
     script = ROOT / "benchmarks" / f"{name}.py"
     done = subprocess.run([sys.executable, str(script), "--smoke"], capture_output=True, text=True, timeout=120)

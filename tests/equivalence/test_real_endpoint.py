@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,7 +38,8 @@ CONVERSATIONS = [[Message("user", text)] for text in ("hi", "Count to ten.", "th
 @pytest.fixture(scope="module")
 def served(make_tiny: MakeTiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """A tiny model, and the address at which `transformers serve` serves it."""
-    program = shutil.which("transformers")
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    program = shutil.which("transformers", path=beside)
     if program is None or not all(find_spec(name) for name in ("fastapi", "uvicorn", "accelerate")):
         pytest.skip('needs "transformers[serving]" and accelerate')
     folder = make_tiny()

@@ -23,6 +23,7 @@ from tunesift import (
     Failure,
     HttpModel,
     Message,
+    ModelRefused,
     ModelUnavailable,
     ParameterRefused,
     RecipeError,
@@ -95,6 +96,35 @@ def test_a_file_of_requests_is_answered_as_each_of_them_would_be(
     check_books(tmp_path, server)
     key = [line for line in server.lines() if any(s in json.dumps(line) for s in spellings())]
     assert not key
+
+
+@pytest.mark.parametrize(("status", "error"), [(401, ModelRefused), (404, ModelUnavailable), (400, ParameterRefused)])
+def test_one_small_call_finds_what_is_wrong_before_a_file_is_sent(
+    model: HttpModel, server: FaultServer, status: int, error: type[Exception]
+) -> None:
+    server.script({"match": {"route": "/v1/chat/completions"}, "do": [{"status": status}]})
+    with pytest.raises(error):
+        asked(model)
+    assert [line["route"] for line in server.lines()] == ["/v1/chat/completions"]
+
+
+def test_the_small_call_comes_first_and_once(model: HttpModel, server: FaultServer) -> None:
+    assert not lost(asked(model, 50))
+    lines = sorted(server.lines(), key=lambda line: float(line["at"]))
+    assert [line["route"] for line in lines].count("/v1/chat/completions") == 1
+    assert lines[0]["route"] == "/v1/chat/completions"
+
+
+@pytest.mark.parametrize("route", ["/v1/files", "/v1/batches"])
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_S9_a_file_of_prompts_is_posted_nowhere_else(
+    model: HttpModel, server: FaultServer, route: str, status: int
+) -> None:
+    there = f"http://127.0.0.2:{server.other}{route}"
+    server.script({"match": {"route": route}, "do": [{"status": status, "headers": {"Location": there}}]})
+    with pytest.raises(ModelUnavailable, match="where no prompt is sent"):
+        asked(model)
+    assert {line["host"] for line in server.lines()} == {"127.0.0.1"}
 
 
 def test_equal_requests_of_one_file_are_both_made(model: HttpModel, server: FaultServer) -> None:

@@ -64,8 +64,8 @@ class Camera:
         patch.setattr(storage.StageJournal, "commit", self._counted(storage.StageJournal.commit))
 
     def _counted(self, commit: Callable[..., None]) -> Callable[..., None]:
-        def counted(journal: storage.StageJournal, entries: Sequence[storage.Entry], seal: bool = True) -> None:
-            commit(journal, entries, seal)
+        def counted(journal: storage.StageJournal, entries: Sequence[storage.Entry], **more: Any) -> None:
+            commit(journal, entries, **more)
             self.written += len(entries)
 
         return counted

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import orjson
 import pyarrow.parquet as pq
@@ -311,14 +311,14 @@ def full_at_will(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fsio, "RESERVE_BYTES", 4096)
     plain: Callable[..., None] = journal.StageJournal.commit
 
-    def commit(self: journal.StageJournal, entries: Sequence[journal.Entry], seal: bool = True) -> None:
+    def commit(self: journal.StageJournal, entries: Sequence[journal.Entry], **more: Any) -> None:
         if room_left:
             room_left[0] -= 1
             if room_left[0] < 0:
                 room_left.clear()
                 with fsio.storage_errors(Path("state.db")):
                     raise OSError(errno.ENOSPC, "No space left on device")
-        plain(self, entries, seal)
+        plain(self, entries, **more)
 
     monkeypatch.setattr(journal.StageJournal, "commit", commit)
 

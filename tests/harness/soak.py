@@ -17,6 +17,7 @@ from tunesift.running.ledger import read_spent
 PAGE = Path(__file__).with_name("soaked.py")
 FAULTS: list[tuple[float, list[dict[str, Any]]]] = [
     (0.002, [{"status": 429, "headers": {"retry-after-ms": "100"}}]),
+    (0.022, [{"status": 429}]),
     (0.08, [{"status": 500}, {"body": "html"}]),
     (0.14, [{"close": True}]),
     (0.20, [{"status": 503}]),
@@ -29,7 +30,7 @@ FAULTS: list[tuple[float, list[dict[str, Any]]]] = [
 ]
 """Shares of the calls up to which a fault is played, one after the other; 30 % together.
 
-"Too many" is rare among them: an endpoint that says so whatever is in flight is obeyed, and therefore asked little.
+"Too many" with a time is rare among them: whoever names one is obeyed by everybody, whatever the reason.
 """
 
 

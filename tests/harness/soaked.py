@@ -1,4 +1,4 @@
-"""A page that asks an endpoint about many rows, with its money written down: `python soaked.py FOLDER URL ROWS`."""
+"""A page that asks an endpoint about many rows, with its money written down: `python soaked.py FOLDER URL ROWS [TOKENS]`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import ClassVar
 from tunesift import Completion, Failure, HttpModel, Local, Message, Run, Sampling, Settings
 from tunesift.books import SHELF
 from tunesift.budget import Caps
+from tunesift.errors import BudgetSpent
 from tunesift.running.ledger import Ledger
 
 
@@ -35,13 +36,13 @@ class Ask(Settings):
         return self.model.chat([[Message("user", f"row={item.id} what?")] for item in chunk], Sampling(max_tokens=32))
 
 
-def main(folder: Path, url: str, count: int) -> None:
+def main(folder: Path, url: str, count: int, cap: int | None) -> None:
     """One life; says what it found when it was done."""
     began = time.monotonic()
     model = HttpModel(url=url, model="soaked", concurrency=64, timeout_s=30.0)
     with (
         Run(folder, Local(), max_failures=1.0) as run,
-        closing(Ledger(folder, Caps(), {})) as ledger,
+        closing(Ledger(folder, Caps(tokens=cap), {})) as ledger,
         SHELF.keeping(ledger),
     ):
         made = run.map("ask", Ask(model=model), [Question(str(n)) for n in range(count)])
@@ -54,4 +55,7 @@ def main(folder: Path, url: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    try:
+        main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]) if len(sys.argv) > 4 else None)
+    except BudgetSpent:
+        sys.exit(BudgetSpent.exit_code)

@@ -289,9 +289,9 @@ def test_8_only_the_driver_writes_the_journal_whatever_executor_does_the_work(
     writers = set()
     commit = storage.StageJournal.commit
 
-    def watched(self: storage.StageJournal, entries: Sequence[storage.Entry], seal: bool = True) -> None:
+    def watched(self: storage.StageJournal, entries: Sequence[storage.Entry], **more: Any) -> None:
         writers.add(threading.current_thread())
-        commit(self, entries, seal)
+        commit(self, entries, **more)
 
     monkeypatch.setattr(storage.StageJournal, "commit", watched)
     with life() as run:
@@ -546,11 +546,11 @@ def test_as_many_as_concurrency_are_in_flight_and_never_more_are_begun_and_not_w
     written, in_flight = 0, []
     commit = storage.StageJournal.commit
 
-    def watched(self: storage.StageJournal, entries: Sequence[storage.Entry], seal: bool = True) -> None:
+    def watched(self: storage.StageJournal, entries: Sequence[storage.Entry], **more: Any) -> None:
         nonlocal written
         time.sleep(0.002)  # time for others to begin, were they let
         in_flight.append(len(worked) - written)
-        commit(self, entries, seal)
+        commit(self, entries, **more)
         written += len(entries)
 
     monkeypatch.setattr(storage.StageJournal, "commit", watched)
@@ -558,6 +558,32 @@ def test_as_many_as_concurrency_are_in_flight_and_never_more_are_begun_and_not_w
         run.map("meet", Meet(student=ScriptedModel(concurrency=4)), records(60))
     assert sorted(worked) == sorted(r.id for r in records(60))
     assert max(in_flight) <= 4
+
+
+def test_what_is_begun_in_the_place_of_what_is_done_is_written_with_it(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One wait for the disk per round instead of two; never more rows begun than there are slots."""
+    begun, most = storage.StageJournal.begin, []
+    alone = []
+
+    def begins(self: storage.StageJournal, rows: Sequence[int]) -> None:
+        alone.append(len(rows))
+        begun(self, rows)
+
+    commit = storage.StageJournal.commit
+
+    def commits(self: storage.StageJournal, entries: Sequence[storage.Entry], **more: Any) -> None:
+        commit(self, entries, **more)
+        most.append(self._db.execute("SELECT count(*) FROM intent").fetchone()[0])
+
+    monkeypatch.setattr(storage.StageJournal, "begin", begins)
+    monkeypatch.setattr(storage.StageJournal, "commit", commits)
+    with life() as run:
+        run.map("slow", Slow(student=ScriptedModel(concurrency=4)), records(40))
+    assert alone == [4], "only the first ones were written down alone"
+    assert 0 < max(most) <= 4
+    assert most[-1] == 0
 
 
 def test_steps_on_models_that_wait_on_a_network_get_chunks_of_one(life: Life) -> None:
@@ -615,17 +641,17 @@ def test_what_others_finish_while_one_raises_is_written_down(life: Life) -> None
 def test_what_is_in_flight_when_the_user_interrupts_is_written_down(
     life: Life, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait, waits = local.wait, iter(range(100))
+    wait, waits = local._Ended.of, iter(range(100))
 
-    def interrupted(*given: Any, **options: Any) -> Any:  # Any: those of `wait`
+    def interrupted(*given: Any) -> Any:  # Any: those of `of`
         if next(waits) == 2:
             raise KeyboardInterrupt
-        return wait(*given, **options)
+        return wait(*given)
 
-    monkeypatch.setattr(local, "wait", interrupted)
+    monkeypatch.setattr(local._Ended, "of", interrupted)
     with life() as run, pytest.raises(KeyboardInterrupt):
         run.map("stumble", Stumble(), records(30))
-    monkeypatch.setattr(local, "wait", wait)
+    monkeypatch.setattr(local._Ended, "of", wait)
     assert 4 <= len(worked) <= 12
     with life() as run:
         run.map("stumble", Stumble(), records(30))
@@ -633,16 +659,34 @@ def test_what_is_in_flight_when_the_user_interrupts_is_written_down(
 
 
 def test_a_second_interrupt_is_not_waited_for(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*given: Any, **options: Any) -> Any:  # Any: those of `wait`
+    def interrupted(*given: Any) -> Any:  # Any: those of `of`
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(local, "wait", interrupted)
+        patch.setattr(local._Ended, "of", interrupted)
         with life() as run, pytest.raises(KeyboardInterrupt):
             run.map("stumble", Stumble(), records(30))
     with life() as run:
         assert len(run.map("stumble", Stumble(), records(30)).good()) == 30
         assert run.stages[0].worked == 30
+
+
+def test_what_is_done_when_the_next_item_turns_out_to_have_changed_is_written_down(life: Life) -> None:
+    """The next items are looked at while what is done is written; what is wrong with them must not undo that."""
+    items = [record(f"r{n}") for n in range(12)]
+    with life() as run, pytest.raises(ModelUnavailable):
+        run.map("stumble", Stumble(), [*items[:8], record("r8", "raise")])
+    done = set(worked) - {"r8"}
+    worked.clear()
+    changed = [*items[:7], record("r7", "other"), *items[8:]]
+    fresh = [record(f"x{n}") for n in range(4)]
+    with life() as run, pytest.raises(ResumeError):
+        run.map("stumble", Stumble(), [*items[:7], *changed[7:], *fresh])
+    assert not set(worked) & done
+    again = list(worked)
+    with life() as run:
+        run.map("stumble", Stumble(), items)
+    assert all(worked.count(id) == 1 for id in again)
 
 
 def test_what_is_in_flight_when_a_page_turns_out_to_have_changed_is_written_down(life: Life) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from tunesift import Completion, Sampling
+from tunesift import Completion, ModelUnavailable, Sampling
 from tunesift.models.endpoint import Call, Endpoint
 from tunesift.models.exchange import Place
 from tunesift.models.replies import completions
-from tunesift.models.transport import Answer, Way
+from tunesift.models.transport import Answer, TransportFault, Way
 from tunesift.models.turnstile import Clock, Turnstile
 
 PROBE = {"model": "m", "messages": [{"role": "user", "content": "Say OK."}]}
@@ -131,3 +131,54 @@ def test_R20_five_minutes_of_outage_cost_no_row_and_a_probe_a_second_at_most(see
     assert len(probes) <= 20, "1, 2, 4, ... 30 s apart"
     rows = [now for now, probe in down if not probe]
     assert len(rows) <= 8, "six attempts at one row, and then nothing but probes"
+
+
+class Unreachable(Scripted):
+    """A wire on which some requests come to no answer at all."""
+
+    def __init__(self, clock: OwnClock, broken: Callable[[float], TransportFault | None]) -> None:
+        super().__init__(clock, lambda _now, _body: ok())
+        self.broken, self.tried = broken, list[float]()
+
+    def send(self, path: str, headers: object, body: bytes) -> Answer:
+        self.tried.append(self.clock.at)
+        if (fault := self.broken(self.clock.at)) is not None:
+            self.clock.at += 0.1
+            raise fault
+        return super().send(path, headers, body)
+
+
+def unreachable(broken: Callable[[float], TransportFault | None]) -> tuple[Endpoint, Unreachable]:
+    there, clock = endpoint_of(lambda _now, _body: ok())
+    wire = Unreachable(clock, broken)
+    there.exchanges._wire = wire  # type: ignore[assignment]
+    return there, wire
+
+
+def test_F01_connections_that_are_refused_for_ten_minutes_end_the_run_and_not_sooner() -> None:
+    there, wire = unreachable(lambda now: TransportFault("refused", "no connection") if now > 5 else None)
+    with pytest.raises(ModelUnavailable, match="no answer for 10 minutes") as raised:
+        assert all(isinstance(there.ask(call(row)), tuple) for row in range(400)), "no row is set aside"
+    assert raised.value.exit_code == 69
+    assert 600 <= wire.clock.at - 5 <= 720
+    assert len(wire.tried) <= 50 + 6 + 30
+
+
+@pytest.mark.parametrize("what", ["refused", "unresolved", "closed", "deadline"])
+def test_F01_F02_what_cannot_be_reached_for_a_while_costs_no_row(what: Any) -> None:
+    there, wire = unreachable(lambda now: TransportFault(what, "gone") if 5 < now < 125 else None)
+    assert all(isinstance(there.ask(call(row)), tuple) for row in range(200))
+    assert len([t for t in wire.tried if 5 < t < 125]) >= 6, "it was tried meanwhile"
+
+
+def test_R25_a_model_that_changes_during_a_stage_is_told_of_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    def script(now: float, body: dict[str, Any]) -> Answer:
+        name = "m" if now < 2 else "m-of-may" if now < 4 else "m-of-june"
+        return Answer(200, {"content-type": "application/json"}, json.dumps(SAID | {"model": name}).encode())
+
+    there, _ = endpoint_of(script)
+    with caplog.at_level("WARNING"):
+        for row in range(60):
+            assert isinstance(there.ask(call(row)), tuple)
+    told = [r.message for r in caplog.records if "answers" in r.message]
+    assert [name for text in told for name in ("m-of-may", "m-of-june") if name in text] == ["m-of-may", "m-of-june"]

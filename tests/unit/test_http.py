@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
-from tunesift import HttpModel, Message, ModelRefused, ParameterRefused, RecipeError, Sampling
+from tunesift import Completion, HttpModel, Message, ModelRefused, ParameterRefused, RecipeError, Sampling
 from tunesift.models.faults import asked_pause, exhausted, refusal
 from tunesift.models.replies import streamed
 
@@ -126,3 +133,99 @@ def test_a_schema_is_never_dropped_in_silence() -> None:
 
     with pytest.raises(ParameterRefused, match="cannot be held to a JSON schema"):
         TransformersModel().chat([[Message("user", "x")]], Sampling(schema={"type": "object"}))
+
+
+@dataclass
+class Listener:
+    """A server in this process that keeps what it was sent, and says something to it."""
+
+    url: str
+    bodies: list[dict[str, Any]]
+    lines: list[str]
+
+
+SAYS = {"choices": [{"index": n, "message": {"content": "yes"}, "finish_reason": "stop"} for n in range(3)],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1}}  # fmt: skip
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    bodies: list[dict[str, Any]] = []
+    lines: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            lines.append(self.path)
+            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            count = bodies[-1].get("n", 1)
+            body = json.dumps(SAYS | {"model": bodies[-1]["model"], "choices": SAYS["choices"][:count]}).encode()  # type: ignore[index]
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    server.daemon_threads = True
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield Listener(f"http://127.0.0.1:{server.server_address[1]}/v1", bodies, lines)
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_request_says_what_was_asked_for_and_nothing_else(listener: Listener) -> None:
+    model = HttpModel(url=listener.url, model="asked", parameters={"top_p": 0.9, "seed": None},
+                      tokens_name="max_completion_tokens")  # fmt: skip
+    schema = {"type": "object", "properties": {"rating": {"type": "integer"}}}
+    sampling = Sampling(temperature=0.5, max_tokens=7, stop=("END",), schema=schema)
+    (drawn,) = model.draws([[Message("system", "s"), Message("user", "u")]], sampling, 3)
+    assert len(drawn) == 3  # type: ignore[arg-type]
+    small, body = listener.bodies
+    form = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}}
+    common = {"model": "asked", "temperature": 0.5, "stop": ["END"], "top_p": 0.9, "response_format": form}
+    said = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    assert body == common | {"messages": said, "n": 3, "max_completion_tokens": 7}
+    assert small == common | {"messages": [{"role": "user", "content": "Say OK."}], "max_completion_tokens": 16}
+
+
+def test_an_image_is_sent_as_it_is_in_its_file(listener: Listener, tmp_path: Path) -> None:
+    raw = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
+    (tmp_path / "a.png").write_bytes(raw)
+    model = HttpModel(url=listener.url, model="seeing", images=tmp_path)
+    (said,) = model.chat([[Message("user", "what?", images=("a.png",))]], Sampling())
+    assert isinstance(said, Completion)
+    image, text = listener.bodies[1]["messages"][0]["content"]
+    assert text == {"type": "text", "text": "what?"}
+    kind, _, coded = image["image_url"]["url"].partition(";base64,")
+    assert (kind, base64.b64decode(coded)) == ("data:image/png", raw)
+
+
+def test_a_proxy_of_the_environment_is_taken_only_where_it_is_wanted(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, elsewhere = listener.url.removesuffix("/v1"), "http://10.255.255.1:9/v1"
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, proxy)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RecipeError, match="through a proxy is read by the proxy"):
+        HttpModel(url=elsewhere, model="p1", trust_env=True).preflight()
+    HttpModel(url=elsewhere, model="p2", trust_env=True, insecure=True).preflight()
+    assert listener.lines == [f"{elsewhere}/chat/completions"], "the proxy was asked for the whole address"
+    HttpModel(url=listener.url, model="p3").preflight()
+    assert listener.lines[1:] == ["/v1/chat/completions"], "and nobody else"
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    HttpModel(url=listener.url, model="p4", trust_env=True).preflight()
+    assert listener.lines[2:] == ["/v1/chat/completions"]
+
+
+def test_a_proxy_of_a_kind_that_is_not_spoken_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "socks5://127.0.0.1:1")
+    with pytest.raises(RecipeError, match="names a socks5 proxy; only http:// proxies are spoken to"):
+        HttpModel(url="https://api.vendor.example/v1", model="m", trust_env=True).preflight()

@@ -109,7 +109,7 @@ class Traffic:
         if took is None:
             self.refused, self.left = self.refused + 1, self.left + 1
             self.pace.close_until(now + (self.random.uniform(0.5, 1) if pause is None else max(0.5, pause)))
-            self.pace.leave(ticket, "limited", now)  # type: ignore[arg-type]
+            self.pace.leave(ticket, "limited" if pause is None else "held", now)  # type: ignore[arg-type]
         else:
             self.endpoint.done()
             self.pace.leave(ticket, "good", now)  # type: ignore[arg-type]
@@ -175,6 +175,63 @@ def test_R19_faults_that_have_nothing_to_do_with_load_do_not_bring_the_pace_down
     traffic = Faulty(AtOnce(0), 20_000, 1)
     traffic.play()
     assert len(traffic.answers) / traffic.answers[-1][0] > 20, "answers per second"
+
+
+class Stray(Traffic):
+    """A share of all answers is "too many" without a word on how long, whatever is in flight; each takes 0.25 s."""
+
+    share = 0.02
+
+    def send(self, now: float) -> None:
+        self.left, self.sent = self.left - 1, self.sent + 1
+        took, _ = self.endpoint.take(now, 0.25)
+        if took is not None and self.random.random() < self.share:
+            self.endpoint.done()
+            took = None
+        heapq.heappush(self.events, (now + 0.25, self.sent, self.pace.enter(now), took, None))
+
+    def receive(self, now: float) -> None:
+        _, _, ticket, took, _ = heapq.heappop(self.events)
+        self.pace.leave(ticket, "good" if took else "limited", now)  # type: ignore[arg-type]
+        if took:
+            self.endpoint.done()
+            self.answers.append((now, took))
+            return
+        self.refused, self.left = self.refused + 1, self.left + 1
+        if not self.pace.refusals.stray:
+            self.pace.close_until(now + 0.5)  # as `endpoint.py` does; otherwise that one request waits
+
+    def later(self) -> float:
+        """Answers per second in the second half of the time."""
+        half = self.answers[-1][0] / 2
+        return sum(when > half for when, _ in self.answers) / half
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05])
+def test_R22_refusals_that_have_nothing_to_do_with_load_do_not_strangle(share: float) -> None:
+    for seed in range(5):
+        traffic = Stray(AtOnce(10_000), 20_000, seed)
+        traffic.pace, traffic.share = Pace(64), share
+        traffic.play()
+        assert 0.8 * share < traffic.refused / traffic.sent < 1.2 * share, "it was refused so often"
+        assert traffic.later() >= 0.6 * 64 / 0.25
+
+
+def test_R22_a_real_limit_is_found_among_refusals_that_are_none() -> None:
+    for seed in range(5):
+        traffic = Stray(AtOnce(24), 20_000, seed)
+        traffic.pace = Pace(64)
+        traffic.play()
+        assert traffic.later() >= 0.4 * 24 / 0.25
+        assert traffic.refused / traffic.sent <= 0.1
+        assert traffic.pace.limit < 32
+
+
+def test_an_endpoint_that_refuses_a_fifth_of_everything_is_spared() -> None:
+    traffic = Stray(AtOnce(10_000), 2000, 1)
+    traffic.share = 0.2
+    traffic.play()
+    assert traffic.pace.limit <= 2
 
 
 class Refusing:

@@ -17,12 +17,14 @@ from tunesift.models.pace import Signal, Ticket
 from tunesift.models.replies import Reply
 from tunesift.models.turnstile import LONGEST_PAUSE_S, Clock, Turnstile
 from tunesift.records import Failure
-from tunesift.settings import Json, canonical
+from tunesift.settings import Json
 
 MOST_TRIES, MOST_UNREADABLE, MOST_LIMITED = 6, 3, 20
 """Attempts of one request that end in a transient fault, in an answer that cannot be read, in "too many requests"."""
 WINDOW, WINDOW_BAD = 100, 20
 """Of so many attempts, more than so many that cannot be read, or that are refused as wrong, end the run."""
+LEAST_REST_S = 0.5
+"""Seconds that a request rests at least that was told "too many" and not for how long."""
 PROBE_TOKENS = 16
 """Most tokens of the answer to a small request; some endpoints take no fewer."""
 CLOCK = Clock()
@@ -70,7 +72,7 @@ class Endpoint:
         self.width: int | None = None
         """Numbers of a vector that this model gives, once one was seen."""
         self.exchanges = Exchanges(place, key, self._pause_when_used_up)
-        self._proving, self._proved = Lock(), set[bytes]()
+        self._proving, self._proved = Lock(), list[tuple[str, dict[str, Json]]]()
         self._windows = {"protocol": deque[bool](maxlen=WINDOW), "E634": deque[bool](maxlen=WINDOW)}
 
     def ask(self, call: Call[Made]) -> Made | Failure:
@@ -93,14 +95,14 @@ class Endpoint:
 
     def prove(self, call: Call[Made], epoch: int) -> None:
         """Find a wrong key, model or parameter with one small request, before any like it; others wait meanwhile."""
-        kind = sha256(call.path.encode() + canonical(call.probe)).digest()
+        kind = (call.path, call.probe)
         if kind in self._proved:
             return
         with self._proving:
             self.turnstile.check(epoch)
             if kind not in self._proved:
                 self._preflight(call, epoch)
-                self._proved.add(kind)
+                self._proved.append(kind)
 
     def final(self, error: TunesiftError) -> TunesiftError:
         """The same error, after everybody who waits for the endpoint was told."""
@@ -148,7 +150,7 @@ class Endpoint:
         if fault.blame == "row":
             return Failure(fault.failure, f"{fault.code} {fault.message}")
         if fault.blame == "limited":
-            return self._after_limited(fault, tries)
+            return self._after_limited(fault, tries, epoch)
         if fault.blame == "protocol":
             tries.unreadable += 1
             if tries.unreadable >= MOST_UNREADABLE:
@@ -163,9 +165,12 @@ class Endpoint:
             return None
         return self._after_transient(call, fault, tries, epoch)
 
-    def _after_limited(self, fault: Fault, tries: _Tries) -> Failure | None:
-        self.limited(fault)
+    def _after_limited(self, fault: Fault, tries: _Tries, epoch: int) -> Failure | None:
         tries.limited += 1
+        if fault.pause is None and self.turnstile.refused_astray:
+            self.turnstile.rest(tries.limited, epoch, least=LEAST_REST_S)  # nothing that others would have to wait for
+        else:
+            self.limited(fault)
         if self.turnstile.pace.good > tries.good:
             if tries.limited >= MOST_LIMITED:
                 return Failure(
@@ -235,7 +240,7 @@ class Endpoint:
         signal: Signal = "neutral"
         try:
             made = exchange()
-            signal = _SIGNALS[made.blame] if isinstance(made, Fault) else "good"
+            signal = _signal(made) if isinstance(made, Fault) else "good"
             return made
         finally:
             self.turnstile.leave(ticket, signal)
@@ -254,6 +259,10 @@ class Endpoint:
     def error(self, fault: Fault) -> TunesiftError:
         """What a final fault is to whoever started the run."""
         return fault.final(f"{self.name}: {fault.code} {fault.message}.")
+
+
+def _signal(fault: Fault) -> Signal:
+    return "held" if fault.blame == "limited" and fault.pause is not None else _SIGNALS[fault.blame]
 
 
 _MAKING = Lock()

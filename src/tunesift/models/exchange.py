@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TypeVar
@@ -139,8 +139,7 @@ class Entry:
 
     def replied(self, reply: Reply) -> None:
         """It was answered."""
-        said = sum(len(json.dumps(c, ensure_ascii=False).encode(errors="replace")) for c in reply.get("choices") or [])
-        self.tokens = usage(reply.get("usage"), self.asking, said)
+        self.tokens = usage(reply.get("usage"), self.asking, lambda: _bytes_of(reply.get("choices") or []))
         served = reply.get("model")
         self.served, self._replied = served if isinstance(served, str) else None, True
 
@@ -155,6 +154,10 @@ class Entry:
         tokens = self.tokens
         return Attempt(self.asking, self.code, tokens.billed, tokens.prompt, tokens.completion, self.served,
                        time.monotonic() - self.began)  # fmt: skip
+
+
+def _bytes_of(choices: Sequence[object]) -> int:
+    return sum(len(json.dumps(c, ensure_ascii=False).encode(errors="replace")) for c in choices)
 
 
 def name_of(place: Place) -> str:

@@ -14,6 +14,7 @@ import httpx
 from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable
 from tunesift.models.base import Span
 from tunesift.models.likelihood import Segment, SpanEncoder
+from tunesift.models.templates import TemplateFault
 from tunesift.records import Failure
 
 EMBEDDED = "embedded"
@@ -61,11 +62,9 @@ def _tokenizer(name: str) -> Any:  # Any: transformers' own class
 
 def segment_of(encode: SpanEncoder, span: Span) -> Segment | Failure:
     """Tokens of a span; a Failure where the model's chat template takes no such conversation."""
-    from jinja2 import TemplateError
-
     try:
         return encode(span)
-    except TemplateError as error:  # two user turns in a row, a system message: for some models that is no conversation
+    except TemplateFault as error:  # two user turns in a row, a system message: for some models that is no conversation
         return Failure("refused", f"the model's chat template takes no such conversation: {str(error)[:160]}")
 
 

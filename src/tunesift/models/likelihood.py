@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tunesift.errors import ModelRefused
 from tunesift.models.base import Span, TargetLoss
+from tunesift.models.templates import RENDERER, TemplateFault
 from tunesift.records import Message
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ class Tokenizer(Protocol):
     def added_tokens_decoder(self) -> Mapping[int, Any]: ...  # Any: tokenizers' own AddedToken
 
     def __call__(self, text: str, **options: Any) -> Any: ...
-    def apply_chat_template(self, conversation: list[dict[str, str]], **options: Any) -> Any: ...
+    @property
+    def special_tokens_map(self) -> Mapping[str, Any]: ...  # Any: a text, or several
+
+    def get_chat_template(self) -> str: ...
     def decode(self, token_ids: Sequence[int], **options: Any) -> str: ...
 
 
@@ -59,6 +63,7 @@ class SpanEncoder:
     def __init__(self, tokenizer: Tokenizer, limit: int) -> None:
         self.tokenizer, self.limit = tokenizer, limit
         special = {number: str(t) for number, t in tokenizer.added_tokens_decoder.items() if t.special}
+        self._loose = any(t.normalized for t in tokenizer.added_tokens_decoder.values() if t.special)
         self._control = special.keys() - {tokenizer.unk_token_id}
         self._names = tuple(special.values())
         self._targets: dict[str, list[int]] = {}
@@ -143,8 +148,10 @@ class SpanEncoder:
         return [*self._marked(first), *(i for tail in tails for i in tail)]
 
     def _names_special(self, context: str | Sequence[Message], target: str = "") -> bool:
-        texts = [context] if isinstance(context, str) else [m.text for m in context]
-        return any(name in text for text in (*texts, target) for name in self._names)
+        texts = [*([context] if isinstance(context, str) else (m.text for m in context)), target]
+        if self._loose:  # a name may be written otherwise, such as in capitals, and be one all the same
+            return any(not self._control.isdisjoint(self._marked(text)) for text in texts)
+        return any(name in text for text in texts for name in self._names)
 
     def _target(self, target: str) -> list[int]:
         """The target's own tokens, without the leading-space piece that some tokenizers put before every text."""
@@ -204,11 +211,10 @@ def render(conversation: Sequence[Message], tokenizer: Tokenizer) -> str:
         raise ModelRefused("the model has no chat template; set template to alpaca or bare.")
     turns = [{"role": m.role, "content": m.text} for m in conversation]
     try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        from jinja2 import TemplateRuntimeError
-
-        raise TemplateRuntimeError(f"{type(error).__name__}: {error}") from error
+        template = tokenizer.get_chat_template()
+    except ValueError as error:  # several, and none of them is the usual one
+        raise TemplateFault(str(error)) from None
+    return RENDERER.render(template, turns, tokenizer.special_tokens_map)
 
 
 def batches(segments: Sequence[Segment], tokens: int) -> Iterator[list[int]]:

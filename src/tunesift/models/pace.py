@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal
 
+from tunesift.models.refusals import Refusals
+
 START = 8
 """Requests in flight at first."""
 CUT, GUARD_CUT = 0.8, 0.85
@@ -35,9 +37,9 @@ limit on requests per minute is a rate, which a limit on those in flight only fo
 RATES_S = (10.0, 60.0)
 """Seconds over which that rate is measured; the larger one counts."""
 
-Signal = Literal["good", "alive", "limited", "trouble", "neutral"]
-"""good: answered; alive: refused for a reason of the request's own; limited: told to send less; trouble: no answer, or
-none that can be read; neutral: says nothing about the endpoint."""
+Signal = Literal["good", "alive", "limited", "held", "trouble", "neutral"]
+"""good: answered; alive: refused for a reason of the request's own; limited: told to send less; held: told so, and for
+how long; trouble: no answer, or none that can be read; neutral: says nothing about the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Pace:
         self.opens = -math.inf
         """Nobody sends before this time."""
         self.cuts = 0
+        self.refusals = Refusals()
         self.outages = 0
         """How often a probe found that the endpoint answers nobody."""
         self._cut_at = -math.inf
@@ -126,6 +129,8 @@ class Pace:
         elif signal == "good":
             self._answered(ticket, now)
         elif signal == "limited":
+            self._refused(ticket, now)
+        elif signal == "held":
             self.shrink(now)
         elif signal == "trouble":
             self._troubled(now)
@@ -140,9 +145,20 @@ class Pace:
         """Cut the limit, at most once in a while."""
         self._round.limited = True
         if now - self._cut_at >= COOL_DOWN_S:
+            self.refusals.cut(self.limit)
             self._cut(self.limit * CUT, now)
             rate = max(self._rate_over(seconds, now) for seconds in RATES_S)
             self._spacing = 1 / max(rate, self.limit / (4 * self._best)) if rate else 0.0
+
+    def _refused(self, ticket: Ticket, now: float) -> None:
+        if ticket.cuts == self.cuts:
+            self.refusals.add(True, self.limit)
+        if self.refusals.stray:
+            self._spacing = 0.0
+        elif self.refusals.calls_for_cut(self.limit):
+            self.shrink(now)
+        else:
+            self._round.limited = True
 
     def suspect(self, now: float) -> None:
         """Send nothing but probes, the first at once, until one is answered."""
@@ -159,6 +175,7 @@ class Pace:
         self._barren = 0
         if ticket.cuts != self.cuts:
             return
+        self.refusals.add(False, self.limit)
         self._round.seconds.append(now - ticket.began)
         if len(self._round.seconds) >= max(self.limit, LEAST_ROUND):
             self._end_round(now)

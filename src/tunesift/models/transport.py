@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -79,6 +79,7 @@ class Wire:
         parts = urlsplit(way.url)
         self._way = way
         self._host, self._path = parts.hostname or "", parts.path.rstrip("/")
+        self._origin = httpcore.URL(way.url).origin
         self._secure = parts.scheme == "https"
         self._context = httpx.create_ssl_context(trust_env=way.trust_env) if self._secure else None
         self._proxy = _proxy(parts.scheme, self._host) if way.trust_env else None
@@ -87,17 +88,21 @@ class Wire:
                 "url: an http:// address through a proxy is read by the proxy; write https, or insecure: true."
             )
         self._idle: list[_Line] = []
+        self._posted: dict[str, httpcore.URL] = {}
+        """The few addresses that are posted to; taking one apart costs as much as reading a small answer."""
 
     def send(self, path: str, headers: list[tuple[bytes, bytes]], body: bytes | None) -> Answer:
         """Post a body, or get what is there where there is none, and read the whole answer; raises `TransportFault`."""
         try:
             line = self._idle.pop()
         except IndexError:
-            line = _Line(self._pool, checked=self._secure or self._way.insecure)
-        url = httpcore.URL(self._way.url.rstrip("/") + path)
+            line = _Line(self._connection, checked=self._secure or self._way.insecure)
         if body is None:
-            request, most = httpcore.Request("GET", url, headers=headers), MOST_FILE
+            request, most = httpcore.Request("GET", self._address(path), headers=headers), MOST_FILE
         else:
+            url = self._posted.get(path)
+            if url is None:
+                url = self._posted[path] = self._address(path)
             headers = [*headers, (b"Content-Length", str(len(body)).encode())]
             request, most = httpcore.Request("POST", url, headers=headers, content=body), MOST_BODY
         try:
@@ -105,24 +110,35 @@ class Wire:
         finally:
             self._idle.append(line)
 
-    def _pool(self, network: httpcore.NetworkBackend) -> httpcore.ConnectionPool:
-        options: dict[str, Any] = {"max_connections": 1, "keepalive_expiry": IDLE_S, "ssl_context": self._context}
+    def _address(self, path: str) -> httpcore.URL:
+        return httpcore.URL(self._way.url.rstrip("/") + path)
+
+    def _connection(self, network: httpcore.NetworkBackend) -> httpcore.HTTPConnection | httpcore.HTTPProxy:
+        """A connection that nothing has been sent over; through a proxy it is a pool of one."""
+        options: dict[str, Any] = {"keepalive_expiry": IDLE_S, "ssl_context": self._context}
         if self._proxy is None:
-            return httpcore.ConnectionPool(network_backend=network, **options)
+            return httpcore.HTTPConnection(self._origin, network_backend=network, **options)
         parts = urlsplit(self._proxy)
         auth = (parts.username or "", parts.password or "") if parts.username else None
         address = f"{parts.scheme}://{parts.hostname}:{parts.port or 80}"
-        return httpcore.HTTPProxy(address, proxy_auth=auth, network_backend=network, **options)
+        return httpcore.HTTPProxy(address, proxy_auth=auth, network_backend=network, max_connections=1, **options)
 
 
 class _Line:
     """One connection, and when what is sent over it must be over."""
 
-    def __init__(self, pool: Any, *, checked: bool) -> None:  # Any: a method of Wire
+    def __init__(
+        self,
+        connect: Callable[[httpcore.NetworkBackend], httpcore.HTTPConnection | httpcore.HTTPProxy],
+        *,
+        checked: bool,
+    ) -> None:
         self.ends = 0.0
         self.fresh = False
         self.heard = False
-        self._pool: httpcore.ConnectionPool = pool(_Network(self, checked))
+        self._connect = connect
+        self._network = _Network(self, checked)
+        self._open = connect(self._network)
 
     def left(self) -> float:
         """Seconds until the attempt must be over."""
@@ -133,8 +149,9 @@ class _Line:
 
     def send(self, request: httpcore.Request, timeout_s: float, most: int) -> Answer:
         self.ends, self.fresh, self.heard = time.monotonic() + timeout_s, False, False
+        self._renew()
         try:
-            response = self._pool.handle_request(request)
+            response = self._open.handle_request(request)
         except httpcore.TimeoutException:
             raise TransportFault("deadline", f"no answer within {timeout_s:g} s") from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
@@ -149,6 +166,12 @@ class _Line:
             raise TransportFault("cut", "the connection ended in the middle of the answer") from None
         finally:
             response.close()
+
+    def _renew(self) -> None:
+        """Leave a connection that was closed, or that the server commonly closes about now; pools do so themselves."""
+        if isinstance(self._open, httpcore.HTTPConnection) and (self._open.is_closed() or self._open.has_expired()):
+            self._open.close()
+            self._open = self._connect(self._network)
 
     def _before_header(self, error: Exception) -> TransportFault:
         said = str(error)

@@ -113,9 +113,15 @@ class Turnstile:
             self.pace.close_until(self.clock.now() + min(LONGEST_PAUSE_S, seconds))
             return patient
 
-    def rest(self, number: int, epoch: int) -> None:
-        """Let one thread wait before it tries for the `number`th time again; full jitter."""
-        self.sleep(self._random.uniform(0, min(60.0, 0.5 * 2 ** min(number, 9))), epoch)
+    @property
+    def refused_astray(self) -> bool:
+        """Whether the refusals of late would have come however few requests there are."""
+        with self._room:
+            return self.pace.refusals.stray
+
+    def rest(self, number: int, epoch: int, least: float = 0.0) -> None:
+        """Let one thread wait before it tries for the `number`th time again; full jitter above the least seconds."""
+        self.sleep(self._random.uniform(least, min(60.0, 0.5 * 2 ** min(number, 9))), epoch)
 
     def sleep(self, seconds: float, epoch: int) -> None:
         """Let one thread wait for so long, unless the endpoint says a final no or the run is to end."""

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from tunesift.datasets import Dataset
-from tunesift.errors import DiskFull, ResumeError, RunError, shown
+from tunesift.errors import DiskFull, ResumeError, RunError, TunesiftError, shown
 from tunesift.records import Failure, FailureKind, content_digest
 from tunesift.running.journal import StageJournal
 from tunesift.running.local import Done
@@ -102,6 +102,10 @@ class Call(Generic[Item, Made]):
         self._numbers = count()
         self._suspects: list[_Todo[Item]] = []
         self._stocked: list[Entry] = []
+        self._begun: list[_Todo[Item]] = []
+        """Written down as begun, and not given out yet."""
+        self._trouble: TunesiftError | None = None
+        """What was found wrong with the items meanwhile."""
         self._missing = self._in_rows() if journal.stocked else self._all()
         self.size = 1
         """Items of one chunk."""
@@ -127,17 +131,34 @@ class Call(Generic[Item, Made]):
         """
         if most < 1 or self._is_over():
             return []
-        todo = list(islice(self._missing, most * self.size))
+        if self._trouble is not None:
+            raise self._trouble
+        ready, self._begun = self._begun[: most * self.size], self._begun[most * self.size :]
+        more = list(islice(self._missing, most * self.size - len(ready)))
+        todo = [*ready, *more]
         chunks = [todo[start : start + self.size] for start in range(0, len(todo), self.size)]
         if not todo:
             self._put_by()
             chunks = self._suspect()
+            more = [todo for chunk in chunks for todo in chunk]
         if not chunks or self._is_over():
             return []
-        self.journal.begin([todo.row for chunk in chunks for todo in chunk])
+        if more:
+            self.journal.begin([todo.row for todo in more])
         begun = {next(self._numbers): chunk for chunk in chunks}
         self._under_way |= begun
         return [(number, [todo.item for todo in chunk]) for number, chunk in begun.items()]
+
+    def begin_next(self, chunks: int) -> list[int]:
+        """Rows that are to be written down as begun, to be given out when the next chunks are taken."""
+        if self._is_over() or self._trouble is not None:
+            return []
+        before = len(self._begun)
+        try:
+            self._begun.extend(islice(self._missing, chunks * self.size))
+        except TunesiftError as error:  # what is done now is written down first
+            self._trouble = error
+        return [todo.row for todo in self._begun[before:]]
 
     def _is_over(self) -> bool:
         return self.too_many or self.full is not None or self._stop.asked

@@ -41,6 +41,8 @@ CREATE TABLE IF NOT EXISTS stock (
     stage TEXT, id TEXT, digest BLOB NOT NULL, failure TEXT, outcome TEXT NOT NULL, PRIMARY KEY (stage, id))
     STRICT, WITHOUT ROWID;
 """
+_BEGIN = "INSERT OR IGNORE INTO intent VALUES (?, ?)"
+"""A row may be begun twice: a call of map that was stopped may have begun what it never gave out."""
 
 
 class Journal:
@@ -253,16 +255,20 @@ class StageJournal:
         """Write down that rows are about to be worked on, before anything is sent or computed for them."""
         failpoint("intent.before_commit")
         with storage_errors(self._folder), transaction(self._db):
-            self._db.executemany("INSERT INTO intent VALUES (?, ?)", [(self.name, row) for row in rows])
+            self._db.executemany(_BEGIN, [(self.name, row) for row in rows])
         failpoint("intent.committed")
 
-    def commit(self, entries: Sequence[Entry], seal: bool = True) -> None:
-        """Write rows down in one transaction; they are done when this returns. Then seal the parts that are full."""
+    def commit(self, entries: Sequence[Entry], seal: bool = True, begin: Sequence[int] = ()) -> None:
+        """Write rows down in one transaction; they are done when this returns. Then seal the parts that are full.
+
+        Those that are begun in their place go with them: the disk is waited for once.
+        """
         rows = [(self.name, e.row, e.id, e.digest, e.failure, e.outcome) for e in entries]
         failpoint("result.before_commit")
         with storage_errors(self._folder), transaction(self._db):
             self._db.executemany("INSERT INTO result VALUES (?, ?, ?, ?, ?, ?)", rows)
             self._db.executemany("DELETE FROM intent WHERE stage = ? AND row = ?", [r[:2] for r in rows])
+            self._db.executemany(_BEGIN, [(self.name, row) for row in begin])
         failpoint("result.committed")
         self._mark(e.row for e in entries)
         for number in sorted(n for n, done in self._open.items() if seal and 0 not in done):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar
+from queue import SimpleQueue
+from typing import Annotated, Generic, Literal, TypeVar
 
 from tunesift.errors import RecipeError, RunError, TunesiftError, shown
 from tunesift.records import Failure
@@ -13,6 +15,7 @@ from tunesift.running.step import Made, Step, Work
 from tunesift.settings import INCIDENTAL, Settings, settings_within
 
 Item = TypeVar("Item")
+Given = TypeVar("Given")
 Done = list[tuple[int, Sequence[Made | Failure]]]
 
 
@@ -53,14 +56,40 @@ class Local(Settings):
             yield [(number, _whole(step, items)) for number, items in chunks]
 
 
+class _Ended(Generic[Given]):
+    """Futures in the order in which they ended. `wait` of the standard library locks every running one, each time."""
+
+    def __init__(self) -> None:
+        self._ended: deque[Future[Given]] = deque()
+        self._woken: SimpleQueue[None] = SimpleQueue()
+
+    def add(self, future: Future[Given]) -> None:
+        """One has ended; called by the thread that did it."""
+        self._ended.append(future)
+        self._woken.put(None)
+
+    def of(self, running: Mapping[Future[Given], object]) -> list[Future[Given]]:
+        """Those of the running that have ended, once there is one; again and again, until they run no longer."""
+        while not self._woken.empty():
+            self._woken.get()
+        while self._ended and self._ended[0] not in running:
+            self._ended.popleft()
+        while running and not self._ended:
+            self._woken.get()
+        return list(self._ended)
+
+
 def _together(pool: ThreadPoolExecutor, slots: int, step: Step[Item, Made], work: Work[Item]) -> Iterator[Done[Made]]:
     running: dict[Future[Sequence[Made | Failure]], int] = {}
+    ended: _Ended[Sequence[Made | Failure]] = _Ended()
     trouble: list[BaseException] = []
     while running or not trouble:
         try:
             for number, items in work.take(0 if trouble else slots - len(running)):
-                running[pool.submit(_whole, step, items)] = number
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
+                future = pool.submit(_whole, step, items)
+                running[future] = number
+                future.add_done_callback(ended.add)
+            done = ended.of(running)
         except (TunesiftError, KeyboardInterrupt) as error:
             if trouble:
                 raise

@@ -174,7 +174,7 @@ class Run:
         entries = call.entries(done)
         beat()
         try:
-            call.journal.commit(entries, seal=call.full is None)
+            call.journal.commit(entries, seal=call.full is None, begin=call.begin_next(len(done)))
         except DiskFull as error:
             if call.full is not None or not release(self.folder):
                 raise
