@@ -19,7 +19,7 @@ setup: $(READY)  ## the environment, and the hooks where this is a git checkout
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[local,cluster,images,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[local,cluster,images,embed,dev]"
 	touch $(READY)
 
 check: $(READY)  ## format, lint, strict types, architecture

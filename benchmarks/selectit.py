@@ -11,7 +11,7 @@ those of its processors, not of the clock on the wall. Writes `benchmarks/result
     published        one pass per prompt and record, logits of the whole text, softmax over the vocabulary
     five spans       one pass per prompt, record and rating: five single-token spans, each by itself
     ours, whole      one row per prompt and record, batches, last position only
-    ours             the same, and what rows begin with in common is computed once per batch
+    ours             the same, and what rows begin with in common, a rating prompt, is computed once
     ours, record first   the other layout, whose scores are not comparable
 """
 
@@ -37,7 +37,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from tunesift import Record, TransformersModel, read_dataset
 from tunesift.methods.selectit import Layout, Rate, Ratings, SelectIT
 from tunesift.models.folders import local_folder
-from tunesift.models.transformers import _Weights
+from tunesift.models.transformers import _Weights, _weights
 
 HERE = Path(__file__).resolve().parent
 CHUNK = 64
@@ -107,14 +107,14 @@ def ours(step: Rate, records: Sequence[Record]) -> list[float]:
 
 
 @contextmanager
-def whole() -> Iterator[None]:
+def whole(weights: _Weights) -> Iterator[None]:
     """Without shared beginnings."""
-    kept = _Weights.__dict__["resumes"]
-    _Weights.resumes = False  # type: ignore[assignment, method-assign]
+    known = weights.resumes
+    weights.__dict__["resumes"] = False
     try:
         yield
     finally:
-        _Weights.resumes = kept  # type: ignore[method-assign]
+        weights.__dict__["resumes"] = known
 
 
 def measure(folder: Path, data: Path, count: int, repeat: int, slow: bool) -> dict[str, object]:
@@ -131,7 +131,7 @@ def measure(folder: Path, data: Path, count: int, repeat: int, slow: bool) -> di
     given = texts(step, records)
 
     def without() -> list[float]:
-        with whole():
+        with whole(_weights(model)):
             return ours(step, records)
 
     variants: dict[str, Callable[[], list[float]]] = {"published": lambda: published(loaded, tokenizer, given)}
@@ -140,8 +140,6 @@ def measure(folder: Path, data: Path, count: int, repeat: int, slow: bool) -> di
     variants |= {"ours, whole": without, "ours": lambda: ours(step, records),
                  "ours, record first": lambda: ours(other, records)}  # fmt: skip
     ours(step, records[:2])  # loads
-    from tunesift.models.transformers import _weights
-
     bodies = [loaded.model, _weights(model).body]
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     found: dict[str, list[float]] = {}
@@ -149,6 +147,7 @@ def measure(folder: Path, data: Path, count: int, repeat: int, slow: bool) -> di
     for _ in range(repeat):
         for name, work in variants.items():
             counted = Passes()
+            _weights(model)._beginnings.clear()  # every variant reads the rating prompts for itself
             with counted.counting(bodies[0]), counted.counting(bodies[1]):
                 began = time.process_time()
                 found[name] = work()

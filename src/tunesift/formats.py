@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,14 @@ ROLES: dict[str, Role] = {
 _TOOL_ROLES = frozenset({"tool", "observation", "function", "function_response", "function_call"})
 PROMPTS, ANSWERS = ("prompt", "instruction", "question"), ("completion", "response", "answer")
 MEDIA_MARK = "<image>"
+COLUMNS = ("images", "image")
+"""Columns beside the messages that hold their images."""
 TEXT_PARTS, IMAGE_PARTS = ("text", "reasoning", "tool_call"), ("image", "image_url")
+_BEGINNINGS = {
+    b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"BM": "bmp", b"II*\0": "tiff",
+    b"MM\0*": "tiff", b"RIFF": "webp",
+}  # fmt: skip
+"""How the bytes of an image begin, by its kind."""
 
 
 class RowFault(ValueError):
@@ -144,7 +152,7 @@ def _alpaca(fields: Fields) -> Parsed:
         Message("user", f"{instruction}\n\n{given}" if given.strip() else instruction),
         Message("assistant", _text(fields, output)),
     )
-    read = {"id", "instruction", output, "system", "history", "images", *(() if given.strip() else (about,))}
+    read = {"id", "instruction", output, "system", "history", *COLUMNS, *(() if given.strip() else (about,))}
     return Parsed(messages, None, _rest(fields, read), None)
 
 
@@ -160,18 +168,18 @@ def _pair(fields: Fields) -> Parsed:
     prompt = fields[ask]
     start = _turns(prompt, ask) if isinstance(prompt, list) else (Message("user", _text(fields, ask)),)
     messages = (*_system(fields), *start, *_answer(fields, answer))
-    return Parsed(messages, None, _rest(fields, {"id", ask, answer, "system", "images"}), None)
+    return Parsed(messages, None, _rest(fields, {"id", ask, answer, "system", *COLUMNS}), None)
 
 
 def _messages(fields: Fields) -> Parsed:
     messages = _turns(fields["messages"], "messages") if "messages" in fields else _missing(fields, "messages")
-    return Parsed(messages, None, _rest(fields, {"id", "messages", "images"}), None)
+    return Parsed(messages, None, _rest(fields, {"id", "messages", *COLUMNS}), None)
 
 
 def _sharegpt(fields: Fields) -> Parsed:
     name = "conversations" if "conversations" in fields else "conversation"
     turns = _turns(fields[name], name) if name in fields else _missing(fields, name)
-    return Parsed((*_system(fields), *turns), None, _rest(fields, {"id", name, "system", "images"}), None)
+    return Parsed((*_system(fields), *turns), None, _rest(fields, {"id", name, "system", *COLUMNS}), None)
 
 
 def _preference(fields: Fields) -> Parsed:
@@ -195,7 +203,7 @@ def _preference(fields: Fields) -> Parsed:
     if len(chosen) != 1 or len(rejected) != 1:
         raise RowFault("E204", '"chosen" and "rejected" must each be one answer to the same prompt')
     messages = (*_system(fields), *prompt, chosen[0])
-    return Parsed(messages, rejected[0], _rest(fields, {"id", "chosen", "rejected", "system", "images", *read}), None)
+    return Parsed(messages, rejected[0], _rest(fields, {"id", "chosen", "rejected", "system", *COLUMNS, *read}), None)
 
 
 def _asked(instruction: str, given: str) -> Message:
@@ -260,29 +268,61 @@ def _parts(role: Role, parts: Sequence[object], name: str) -> Message:
 
 
 def _image_path(part: Fields, name: str) -> str:
+    if part.get("bytes") is not None:
+        return _image(part, name)
     for key in ("path", "image", "url", "image_url"):
         value = part.get(key)
-        value = value.get("url") if isinstance(value, Mapping) else value
-        if isinstance(value, str) and value:
-            return value
+        value = value["url"] if isinstance(value, Mapping) and "url" in value else value
+        if value is not None and value != "":
+            return _image(value, name)
     raise RowFault("E205", f'"{name}" has an image without a path')
 
 
+def _image(value: object, name: str) -> str:
+    """The path of an image; where a row holds the image itself, as Hugging Face's `{"bytes", "path"}`, a data: URI."""
+    whole = value if isinstance(value, Mapping) else {"path": value}
+    content, path = whole.get("bytes"), whole.get("path")
+    if content is not None:
+        return _embedded(content, name)
+    if not isinstance(path, str) or not path:
+        raise RowFault("E205", f'"{name}" has an image without a path')
+    return path
+
+
+def _embedded(content: object, name: str) -> str:
+    """Bytes as a Parquet file holds them, or in base64 as we write them to JSON."""
+    try:
+        raw = base64.b64decode(content, validate=True) if isinstance(content, str) else content
+    except ValueError:
+        raw = None
+    if not isinstance(raw, bytes):
+        raise RowFault("E205", f'"{name}" has an image whose "bytes" are neither bytes nor base64; give a path')
+    kind = next((kind for begins, kind in _BEGINNINGS.items() if raw.startswith(begins)), None)
+    if kind is None:
+        raise RowFault("E407", f'"{name}" has an image whose bytes are of no kind that is read')
+    return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
+
+
 def _with_images(messages: tuple[Message, ...], fields: Fields) -> tuple[Message, ...]:
-    """Give the files of an `images` column to the messages that mark a place for them."""
-    images = fields.get("images")
-    if images is None or images == []:
+    """Give the images of an `images` or `image` column to the messages that mark a place for them."""
+    there = [name for name in COLUMNS if fields.get(name) not in (None, [], "")]
+    if not there:
         return messages
-    if not isinstance(images, list) or not all(isinstance(i, str) and i for i in images):
-        raise RowFault("E205", '"images" must be a list of paths')
-    left = list(images)
+    if len(there) > 1:
+        raise RowFault("E205", '"images" and "image" both hold images; keep one of the two')
+    name, given = there[0], fields[there[0]]
+    if name == "image" and not isinstance(given, list):
+        given = [given]
+    if not isinstance(given, list):
+        raise RowFault("E205", '"images" must be a list of images')
+    left = [_image(image, name) for image in given]
     placed = []
     for message in messages:
         count = min(len(left), message.text.count(MEDIA_MARK))
         placed.append(Message(message.role, message.text, (*message.images, *left[:count])))
         left = left[count:]
     if left:
-        raise RowFault("E205", f'"images" has {len(left)} more than the conversation has {MEDIA_MARK} marks')
+        raise RowFault("E205", f'"{name}" has {len(left)} more than the conversation has {MEDIA_MARK} marks')
     return tuple(placed)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from shutil import disk_usage, rmtree
 from typing import Any
@@ -222,6 +223,10 @@ def _check_output(result: Result) -> None:
     """The output is exactly what was kept, replaced and created."""
     if result.data is None:
         return
+    there = (d for d in result.decisions if d.action in ("keep", "replace", "create"))
+    pairs = zip_longest(result.data.ids(), there)
+    if all(d is not None and d.record_id == id and d.action != "replace" for id, d in pairs):
+        return  # the usual page hands back what it kept, in the order in which it decided
     out = set(result.data.ids())
     counts = Counter(d.action for d in result.decisions)
     missing = next(

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from tunesift import read_dataset
+from tunesift import read_dataset, recipe_for, run_recipe
 from tunesift.notes import NO_IMAGE, UNSEEN
 
 GOOD = {"instruction": "What?", "output": "That."}
@@ -132,6 +134,25 @@ def test_70_an_image_in_the_row_itself_is_base64_or_it_is_set_aside(tmp_path: Pa
         ["E205", "E205", "E407", "E205", "E205"],
         {},
     )
+
+
+def test_images_that_parquet_holds_are_looked_at_and_come_back_as_they_were(tmp_path: Path) -> None:
+    pytest.importorskip("PIL", reason='needs the "images" extra')
+    rows = [
+        {"instruction": f"{n} <image>?", "output": "y", "image": {"bytes": content, "path": f"{n}.png"}}
+        for n, content in enumerate((image(), image()[:900], b"<svg>", image(kind="JPEG")))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    source = read_dataset(tmp_path / "a.parquet").source
+    assert source
+    assert [(b.code, b.place.line) for b in source.broken] == [("E407", 2), ("E407", 3)]
+    for name in ("kept.parquet", "kept.jsonl"):
+        run_recipe(
+            recipe_for("select", tmp_path / "a.parquet", tmp_path / name, ["keep.kind=random", "keep.fraction=1.0"])
+        )
+        again = list(read_dataset(tmp_path / name))
+        assert [r.messages[0].images[0].partition(";")[0] for r in again] == ["data:image/png", "data:image/jpeg"]
+    assert pq.read_table(tmp_path / "kept.parquet").to_pylist() == [rows[0], rows[3]]
 
 
 def test_without_the_extra_images_are_not_looked_at_and_the_user_is_told(

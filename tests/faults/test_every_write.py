@@ -60,6 +60,7 @@ class Camera:
             patch.setattr(Path, name, self.before(name, getattr(Path, name)))
         patch.setattr(os, "fsync", self.before("fsync", os.fsync))
         patch.setattr(pq, "write_table", lambda table, path, **options: self._table(table, path, options))
+        patch.setattr(pq, "ParquetWriter", self._opened(pq.ParquetWriter))
         patch.setattr(storage, "transaction", self.around(storage.transaction))
         patch.setattr(storage.StageJournal, "commit", self._counted(storage.StageJournal.commit))
 
@@ -70,10 +71,16 @@ class Camera:
 
         return counted
 
+    def _opened(self, writer: Callable[..., Any]) -> Callable[..., Any]:  # Any: Arrow's own
+        def opened(path: Path, schema: Any, **options: Any) -> Any:  # Any: Arrow's own
+            self.shoot(f"write {path.name}")
+            writer(path, schema, **options).close()  # the first bytes of a file that will be cut off
+            self.shoot(f"cut off {path.name}")
+            return writer(path, schema, **options)
+
+        return opened
+
     def _table(self, table: Any, path: Path, options: dict[str, Any]) -> None:  # Any: Arrow's own
-        self.shoot(f"write {path.name}")
-        pq.ParquetWriter(path, table.schema, **options).close()  # the first bytes of a file that will be cut off
-        self.shoot(f"cut off {path.name}")
         with pq.ParquetWriter(path, table.schema, **options) as writer:
             writer.write_table(table)
 

@@ -119,6 +119,8 @@ class Disk:
             for module, name, place in (
                 (pq, "write_table", 1),
                 (pq, "read_table", 0),
+                (pq, "ParquetWriter", 0),
+                (pq, "ParquetFile", 0),
                 (pa, "OSFile", 0),
                 (pa, "memory_map", 0),
             ):

@@ -9,7 +9,9 @@ import pytest
 
 from tunesift import (
     IFD,
+    Combined,
     Dataset,
+    Diverse,
     Largest,
     Local,
     Message,
@@ -94,6 +96,42 @@ def test_reversed_ifd_keeps_the_records_whose_response_points_back_most_clearly(
     assert [id for id in found if found[id].startswith("keep")] == ["echo", "sum"]
     assert found["empty"] == "drop: no score: empty_response"
     assert found["echo"].startswith("keep: smallest 25%: r-IFD ")
+
+
+def test_superfiltering_d_keeps_two_that_stand_for_the_six_best(tmp_path: Path) -> None:
+    result, worked = done(Select(scorer=STORY.scorer, keep=Diverse(fraction=0.25, candidates=0.75)), EIGHT, tmp_path)
+    passed = "drop: not chosen for diversity: facility location by hashed-ngrams chose 2 of 6 candidates; IFD"
+    assert decided(result) == {
+        "sea": "keep: facility location by hashed-ngrams: place 1 of 2, adds 5.9788; IFD 0.4855",
+        "echo": "drop: not among the largest 75%: IFD 0.2668, rank 7 of 7; the last one kept has 0.2942",
+        "poem": f"{passed} 1.0000",
+        "sum": f"{passed} 0.2942",
+        "empty": "drop: no score: empty_response",
+        "tides": f"{passed} 1.0000",
+        "twin": f"{passed} 0.4855",
+        "odd": "keep: facility location by hashed-ngrams: place 2 of 2, adds 0.0054; IFD 1.0000",
+    }
+    assert worked == {"score": 8, "embed-candidates": 6}
+
+
+def test_two_scores_and_two_conditions_decide_together_and_all_of_it_is_in_the_reason(tmp_path: Path) -> None:
+    method = Select(
+        scorer=STORY.scorer, also=(ReversedIFD(student=ScriptedModel(), template="bare"),),
+        keep=Combined(weights={"ifd": 1, "reversed-ifd": -1}, where=("ifd <= 1", "length >= 16"), fraction=0.375),
+    )  # fmt: skip
+    result, worked = done(method, EIGHT, tmp_path)
+    said = "largest 37.5% by rank-sum"
+    assert decided(result) == {
+        "sea": "drop: length >= 16 does not hold: length 15",
+        "echo": f"keep: {said}: 0.0000 from ifd 0.2668, reversed-ifd 0.3475; rank 2 of 4",
+        "poem": f"keep: {said}: 0.2500 from ifd 1.0000, reversed-ifd 0.5999; rank 1 of 4",
+        "sum": "drop: length >= 16 does not hold: length 15",
+        "empty": "drop: no score: ifd empty_response",
+        "tides": f"keep: {said}: -0.1250 from ifd 1.0000, reversed-ifd 1.0000; rank 3 of 4",
+        "twin": "drop: length >= 16 does not hold: length 15",
+        "odd": f"drop: not among the {said}: -0.1250 from ifd 1.0000, reversed-ifd 1.0000; rank 4 of 4",
+    }
+    assert worked == {"score": 8, "score-reversed-ifd": 8}
 
 
 def test_a_baseline_that_needs_no_scores_asks_no_model(tmp_path: Path) -> None:

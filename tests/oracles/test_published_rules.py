@@ -92,7 +92,7 @@ def test_item_11_facility_location_by_blocks_chooses_as_the_naive_greedy(
     monkeypatch.setattr(diversity, "HELD", 10**6 if way == "held" else 0)
     monkeypatch.setattr(diversity, "EXACT", 0 if way == "float32" else 10**6)
     monkeypatch.setattr(diversity, "TILE", 64)
-    monkeypatch.setattr(diversity, "MOST_TOGETHER", 8)
+    monkeypatch.setattr(diversity, "TOGETHER", 8)
     for seed in range(4):
         rows = np.random.default_rng(seed).normal(size=(60, 6))
         found, expected = spread_out(rows, 15), naive(slow_similarity(rows), 15)

@@ -41,6 +41,7 @@ from tunesift.methods.selectit import (  # noqa: E402
     sentence_score,
     token_score,
 )
+from tunesift.models import transformers as transformers_models  # noqa: E402
 from tunesift.models.likelihood import GAP, SpanEncoder  # noqa: E402
 from tunesift.models.sharing import families  # noqa: E402
 
@@ -195,17 +196,49 @@ def test_k_passes_per_record_and_one_per_rating_prompt_and_not_five_k(
 ) -> None:
     step = rate(make_tiny("llama", length=LONG))
     step(RECORDS)  # loads, and finds out whether the model goes on from a beginning
-    for layout, beginnings in (("prompt-first", 3), ("record-first", len(RECORDS))):
-        step = Rate(model=step.model, prompts=step.prompts, ratings=5, cue=CUE, layout=layout)
+    transformers_models._weights(step.model)._beginnings.clear()
+    many = [record(f"{r.id}{n}", f"{n} {r.messages[0].text}", r.response + " in the end" * 12)
+            for n in range(4) for r in RECORDS]  # fmt: skip
+    for expected in (3, 0):  # a prompt is read once, for all batches of this call and of those that follow
         forwards.clear()
-        many = [record(f"{r.id}{n}", f"{n} {r.messages[0].text}", r.response + " in the end" * 12)
-                for n in range(1 if layout == "record-first" else 4) for r in RECORDS]  # fmt: skip
         step(many)
-        rows = sum(rows for rows, _ in forwards)
-        shared = [tokens for rows, tokens in forwards if rows == 1]
-        assert rows == 3 * len(many) + len(shared)
-        assert beginnings <= len(shared) <= len(forwards) / 2, "a beginning is read once per batch"
-        assert max(shared) > 20
+        beginnings = [tokens for rows, tokens in forwards if rows == 1]
+        assert len(beginnings) == expected
+        assert all(tokens > 20 for tokens in beginnings)
+        assert sum(rows for rows, _ in forwards) == 3 * len(many) + expected
+        assert len(forwards) >= 6, "several batches"
+
+
+def test_k_passes_per_record_and_one_per_record_where_the_record_comes_first(
+    make_tiny: MakeTiny, forwards: list[tuple[int, int]]
+) -> None:
+    step = rate(make_tiny("llama", length=LONG), layout="record-first")
+    step(RECORDS)
+    many = [record(f"new {r.id}", r.messages[0].text, r.response + " in the end" * 12) for r in RECORDS]
+    forwards.clear()
+    step(many)
+    beginnings = [tokens for rows, tokens in forwards if rows == 1]
+    assert len(beginnings) == len(many)
+    assert max(beginnings) > 100
+    assert sum(rows for rows, _ in forwards) == 3 * len(many) + len(many)
+
+
+@pytest.mark.parametrize("room", [0, 30, 10_000])
+def test_ratings_do_not_depend_on_what_is_remembered(
+    make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    monkeypatch.setattr(transformers_models, "REMEMBERED", room)
+    folder = make_tiny("llama", length=LONG)
+    step, expected = rate(folder), [slowly(folder, r) for r in RECORDS]
+    for _ in range(3):  # what is remembered must come out of every use as it went in
+        for found, plain in zip(step(RECORDS), expected, strict=True):
+            assert isinstance(found, Ratings)
+            assert [p for prompt in found.chances for p in prompt] == pytest.approx(
+                [p for prompt in plain for p in prompt], abs=1e-5
+            )
+    kept = transformers_models._weights(step.model)._beginnings
+    assert sum(map(len, kept)) <= room
+    assert room < 100 or len(kept) > 3
 
 
 def test_a_model_that_cannot_go_on_from_a_beginning_reads_whole_texts(

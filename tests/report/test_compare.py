@@ -8,12 +8,14 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
 from tunesift import DataError, RecipeError, RunError, recipe_for, run_recipe
 from tunesift.cli import app
+from tunesift.report.compare import _names as names_of
 from tunesift.report.compare import compare, rank_correlation, told_compare
 from tunesift.report.data import CompareData
 from tunesift.report.html import render
@@ -53,13 +55,34 @@ def found(home: Path) -> CompareData:
 
 def test_the_sides_are_what_the_runs_kept(found: CompareData, home: Path) -> None:
     assert [(side.name, side.kept, side.score) for side in found.sides] == [
-        ("ifd.jsonl.run", 10, "ifd"), ("longest.jsonl.run", 20, None), ("random.jsonl.run", 10, None),
+        ("ifd", 10, "ifd"), ("longest", 20, None), ("random", 10, None),
     ]  # fmt: skip
     assert (found.records, found.median_length) == (40, 40.0)
     assert found.sides[1].kept_length == 60.0
     assert found.sides[1].shares == (0.0,) * 5 + (1.0,) * 5
     assert found.bands[0] == "1 to 7"
     assert found.notes == ()
+
+
+def test_a_score_stands_against_length_by_its_median_in_every_band(found: CompareData, home: Path) -> None:
+    scores = {d["id"]: json.loads(d["outcome"])["value"] for d in stage(home / "ifd.jsonl.run" / "stages" / "score")}
+    assert found.sides[0].medians == tuple(
+        pytest.approx(float(np.median([scores[f"r{n}"] for n in range(start, start + 4)]))) for start in range(0, 40, 4)
+    )
+    assert [side.medians for side in found.sides[1:]] == [(), ()]
+
+
+def stage(folder: Path) -> list[dict[str, str]]:
+    return [row for part in sorted(folder.glob("part-*.parquet")) for row in pq.read_table(part).to_pylist()]
+
+
+def test_runs_are_called_as_their_outputs_unless_two_would_be_called_the_same() -> None:
+    def called(*names: str) -> list[str]:
+        return names_of([Path(name) for name in names])
+
+    assert called("a/x.jsonl.run", "a/v1.2.parquet.run", "b/z.jsonl.gz.run", "c/own") == ["x", "v1.2", "z", "own"]
+    assert called("a/x.jsonl.run", "a/x.json.run") == ["x.jsonl.run", "x.json.run"]
+    assert called("a/x.jsonl.run", "b/x.jsonl.run") == ["a/x.jsonl.run", "b/x.jsonl.run"]
 
 
 def test_overlap_is_jaccard_as_it_is_at_equal_budget_and_by_chance(found: CompareData, home: Path) -> None:
@@ -83,7 +106,7 @@ def test_a_larger_selection_with_a_score_is_cut_to_its_best(home: Path, tmp_path
 
 
 def test_differences_hold_both_reasons(found: CompareData, home: Path) -> None:
-    first = next(d for d in found.differences if (d.keeps, d.drops) == ("ifd.jsonl.run", "random.jsonl.run"))
+    first = next(d for d in found.differences if (d.keeps, d.drops) == ("ifd", "random"))
     assert first.count == len(kept(home, "ifd") - kept(home, "random"))
     assert {row.id for row in first.rows} == kept(home, "ifd") - kept(home, "random")
     assert all(row.kept.startswith("largest 25%: IFD") and row.dropped.startswith("not drawn") for row in first.rows)

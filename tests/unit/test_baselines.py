@@ -87,10 +87,10 @@ def kept(selector: Selector, pool: Pool) -> list[str]:
 def test_the_shortest_that_are_not_empty_stay() -> None:
     pool = pool_of([record("a", "four"), record("b", ""), record("c", "six6ix"), record("d", "two")])
     assert {d.record_id: d.reason for d in Shortest(fraction=0.5)(pool)} == {
-        "a": "shortest 50%: characters 4.0000, rank 2 of 3",
+        "a": "shortest 50%: characters 4, rank 2 of 3",
         "b": "no score: empty_response",
-        "c": "not among the shortest 50%: characters 6.0000, rank 3 of 3; the last one kept has 4.0000",
-        "d": "shortest 50%: characters 3.0000, rank 1 of 3",
+        "c": "not among the shortest 50%: characters 6, rank 3 of 3; the last one kept has 4",
+        "d": "shortest 50%: characters 3, rank 1 of 3",
     }
 
 

@@ -85,7 +85,7 @@ def test_a_part_of_a_score_and_the_length_count_as_scores() -> None:
     found = told(selector, pool({"ifd": {"a": 0.1, "b": 0.9, "c": 0.3}}, records))
     assert found == {
         "a": "drop: not among the largest 1 by rank-sum: 0.2500 from ifd/direct 0.2000; rank 2 of 2",
-        "b": "drop: length >= 20 does not hold: length 9.0000",
+        "b": "drop: length >= 20 does not hold: length 9",
         "c": "keep: largest 1 by rank-sum: 0.7500 from ifd/direct 0.6000; rank 1 of 2",
     }
 

@@ -83,6 +83,15 @@ def test_batches_are_consecutive_and_cover_everything(large: Dataset[Record]) ->
     assert [id for p in parts for id in p.ids()] == list(large.ids())
 
 
+def test_ids_of_any_part_are_those_of_its_rows(large: Dataset[Record]) -> None:
+    assert list(large.ids()) == [r.id for r in large] == [f"r{n}" for n in range(LARGE)]
+    for part in (large[BATCH - 1 : BATCH + 1], large[3:3], large[-2:], large[::7], large[::-1][:9], large[1:][BATCH:]):
+        assert list(part.ids()) == [r.id for r in part]
+    assert [r.id for r in large[10:20].where(n % 3 == 0 for n in range(10))] == ["r10", "r13", "r16", "r19"]
+    with pytest.raises(ValueError, match="iterator too short"):
+        large.where([True])
+
+
 def test_only_some_ids_stay_in_order_and_can_be_narrowed_again(large: Dataset[Record]) -> None:
     odd = large.only({f"r{n}" for n in range(1, LARGE, 2)} | {"stranger"})
     assert len(odd) == LARGE // 2

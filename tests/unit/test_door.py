@@ -46,6 +46,7 @@ from tunesift import (
 from tunesift.records import content_digest
 from tunesift.running import journal as storage
 from tunesift.running import local
+from tunesift.running import run as door
 from tunesift.running.progress import Progress
 from tunesift.running.run import FEW_FAILURES
 
@@ -796,6 +797,29 @@ def test_finishing_counts_decisions_and_writes_them_in_order(life: Life) -> None
         {"record_id": d.record_id, "action": d.action, "reason": d.reason, "parents": list(d.parents)}
         for d in decisions
     ]
+
+
+def test_decisions_are_written_a_few_at_a_time_and_compared_with_what_was_written(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "ROWS", 3)
+    data = Dataset.of(records(8))
+    decisions = [Decision(r.id, "keep", f"kept: {n}", (r.id,) * (n % 3)) for n, r in enumerate(data)]
+    with life() as run:
+        run.finish(data, decisions)
+    path = run.folder / "decisions.parquet"
+    assert pq.ParquetFile(path).num_row_groups == 3
+    assert [row["reason"] for row in pq.read_table(path).to_pylist()] == [d.reason for d in decisions]
+
+    read = pq.ParquetFile.read_row_group
+    for wrong in (lambda table: table.slice(1), lambda table: table.take([1, 0, 2][: table.num_rows])):
+        path.unlink(missing_ok=True)
+        monkeypatch.setattr(
+            pq.ParquetFile, "read_row_group", lambda file, number, wrong=wrong: wrong(read(file, number))
+        )
+        with life() as run, pytest.raises(StorageError, match="reads back other than it was written"):
+            run.finish(data, decisions)
+        assert not path.exists()
 
 
 @pytest.mark.parametrize(("decided", "said"), [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -149,6 +150,51 @@ def test_marks_take_images_from_the_column_in_order() -> None:
     assert [m.images for m in messages] == [("1.jpg", "2.jpg"), (), ("3.jpg",), ()]
 
 
+@pytest.mark.parametrize("given", ["1.jpg", ["1.jpg"], {"path": "1.jpg", "bytes": None}, [{"path": "1.jpg"}]])
+@pytest.mark.parametrize(
+    ("format", "fields"),
+    [
+        ("alpaca", {"instruction": "Who is <image>?", "output": "Two."}),
+        ("prompt-completion", {"question": "Who is <image>?", "answer": "Two."}),
+        ("sharegpt", {"conversations": [{"from": "human", "value": "Who is <image>?"}, {"from": "gpt", "value": "Two."}]}),
+        ("messages", {"messages": chat(("user", "Who is <image>?"), ("assistant", "Two."))}),
+        ("preference", {"prompt": "Who is <image>?", "chosen": "Two.", "rejected": "One."}),
+    ],
+)  # fmt: skip
+def test_an_image_column_of_one_is_read_as_one_of_several(format: Format, fields: dict[str, Any], given: Any) -> None:
+    parsed = parse_row({**fields, "image": given}, format)
+    assert [m.images for m in parsed.messages] == [("1.jpg",), ()]
+    assert "image" not in parsed.extra
+    for nothing in (None, "", []):
+        assert [m.images for m in parse_row({**fields, "image": nothing}, format).messages] == [(), ()]
+
+
+PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==")
+"""A PNG file of one point."""
+AS_URI = f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}"
+
+
+@pytest.mark.parametrize("content", [PIXEL, base64.b64encode(PIXEL).decode()], ids=["bytes", "base64"])
+def test_an_image_that_the_row_itself_holds_becomes_a_data_uri(content: bytes | str) -> None:
+    held = {"bytes": content, "path": "only-a-name.png"}
+    row = {"instruction": "<image>?", "output": "A point."}
+    for column in ({"image": held}, {"images": [held]}):
+        assert parse_row({**row, **column}, "alpaca").messages[0].images == (AS_URI,)
+    for part in ({"type": "image", **held}, {"type": "image", "image": held}):
+        turns = [{"role": "user", "content": [part, {"type": "text", "text": "?"}]}, *chat(SAY)]
+        assert parse_row({"messages": turns}, "messages").messages[0].images == (AS_URI,)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(b"\xff\xd8\xff\xe0", "jpeg"), (b"GIF89a", "gif"), (b"BM", "bmp"), (b"II*\0", "tiff"), (b"MM\0*", "tiff"),
+     (b"RIFF....WEBP", "webp")],
+)  # fmt: skip
+def test_the_kind_of_an_image_is_read_off_its_bytes(content: bytes, kind: str) -> None:
+    row = {"instruction": "<image>?", "output": "y", "image": {"bytes": content, "path": "x.png"}}
+    assert parse_row(row, "alpaca").messages[0].images[0].startswith(f"data:image/{kind};base64,")
+
+
 def test_image_parts_keep_their_paths_and_leave_a_mark() -> None:
     parts = [
         {"type": "image_url", "image_url": {"url": "1.png"}},
@@ -211,6 +257,13 @@ FAULTS: list[tuple[Format, dict[str, Any], str, str]] = [
     ("alpaca", {"instruction": "x", "output": "y", "history": {"a": "b"}}, "E202", "history"),
     ("alpaca", {"instruction": "x", "output": "y", "images": "a.png"}, "E205", "images"),
     ("alpaca", {"instruction": "x", "output": "y", "images": ["a.png"]}, "E205", "1 more"),
+    ("alpaca", {"instruction": "x", "output": "y", "image": "a.png"}, "E205", '"image" has 1 more'),
+    ("alpaca", {"instruction": "<image>", "output": "y", "image": "a", "images": ["b"]}, "E205", "keep one of the two"),
+    ("alpaca", {"instruction": "<image>", "output": "y", "image": 7}, "E205", "without a path"),
+    ("alpaca", {"instruction": "<image>", "output": "y", "image": {"path": None}}, "E205", "without a path"),
+    ("alpaca", {"instruction": "<image>", "output": "y", "image": {"bytes": "no!"}}, "E205", "nor base64"),
+    ("alpaca", {"instruction": "<image>", "output": "y", "image": {"bytes": [1]}}, "E205", "neither bytes"),
+    ("alpaca", {"instruction": "<image>", "output": "y", "image": {"bytes": b"<svg>"}}, "E407", "no kind that is read"),
     ("messages", {"messages": []}, "E203", "no messages"),
     ("messages", {"messages": "x"}, "E202", "a text"),
     ("messages", {"messages": ["x"]}, "E202", "messages[0]"),

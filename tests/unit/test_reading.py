@@ -246,3 +246,5 @@ def test_real_sets_are_read_whole(shared: Path) -> None:
         assert source
         found[name] = (source.format, source.rows, len(source.broken))
     assert found == wanted
+    (asked, _) = read_dataset(shared / "vision/qwen_vl/single_images.json")[0].messages
+    assert asked.images == ("demo/images/10095.png",)

@@ -159,10 +159,10 @@ def test_longest_keeps_the_most_characters() -> None:
     data = Dataset.of([record("a", "four"), record("b", "sixsix"), record("c", "世界世界世界"), record("d", "")])
     found = reasons(Longest(fraction=0.5), Pool(data, {}, {}, "", random.Random(0)))
     assert found == {
-        "a": "drop: not among the longest 50%: characters 4.0000, rank 3 of 4; the last one kept has 6.0000",
-        "b": "keep: longest 50%: characters 6.0000, rank 1 of 4",
-        "c": "keep: longest 50%: characters 6.0000, rank 2 of 4",
-        "d": "drop: not among the longest 50%: characters 0.0000, rank 4 of 4; the last one kept has 6.0000",
+        "a": "drop: not among the longest 50%: characters 4, rank 3 of 4; the last one kept has 6",
+        "b": "keep: longest 50%: characters 6, rank 1 of 4",
+        "c": "keep: longest 50%: characters 6, rank 2 of 4",
+        "d": "drop: not among the longest 50%: characters 0, rank 4 of 4; the last one kept has 6",
     }
 
 

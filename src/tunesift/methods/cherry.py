@@ -127,7 +127,8 @@ class PromptLoss(Settings):
     returns: ClassVar[type[Score]] = Score
 
     def __call__(self, chunk: Sequence[Record], /) -> list[Score | Failure]:
-        losses = self.student.loss([Span("", _prompt(record), limit=PROMPT_TOKENS) for record in chunk])
+        texts = [_prompt(record) for record in chunk]  # as one text, with no token before it but the tokenizer's own
+        losses = self.student.loss([Span("", text, "joint", "tokenizer", PROMPT_TOKENS) for text in texts])
         return [loss if isinstance(loss, Failure) else Score(loss.mean) for loss in losses]
 
 

@@ -94,8 +94,14 @@ def folder_identity(name: str, revision: str | None) -> str:
 
 
 def _content(folder: Path) -> str:
-    files = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".model", ".jinja", ".txt"))
+    kinds = (".json", ".safetensors", ".model", ".jinja", ".txt")
+    # A sentence encoder says how it pools in a folder of its own below.
+    files = sorted(p for kind in kinds for p in folder.rglob(f"*{kind}") if not _hidden(p.relative_to(folder)))
     return _content_of(tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files))
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 @cache

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 GAP = " [...] "
 """What stands for text that was left out in the middle."""
-FEW_ROWS = 8
+FEW_ROWS = 2
 """Rows of a batch that are not divided, however unlike their lengths."""
 HEAD_BYTES = 32 * 2**20
 """Bytes of float32 logits that exist at one time."""

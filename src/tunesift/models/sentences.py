@@ -9,13 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from tunesift.errors import MissingExtra, ModelUnavailable
 from tunesift.heartbeat import beat
-from tunesift.models.folders import folder_identity
+from tunesift.models.folders import LOADING, ask_hub, folder_identity, local_folder, nowhere
 from tunesift.settings import INCIDENTAL, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class SentenceModel(Settings):
-    """A sentence encoder such as MiniLM, with its own pooling and truncation; no code from the model is run."""
+    """A sentence encoder such as MiniLM, with its own pooling and truncation; safetensors, no code from the model."""
 
     kind: Literal["sentence-transformers"] = "sentence-transformers"
     name: str
@@ -44,12 +44,21 @@ class SentenceModel(Settings):
 
 @cache
 def _encoder(name: str, revision: str | None, device: str) -> Any:  # Any: sentence-transformers' own class
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise MissingExtra('a sentence encoder needs the "embed" extra: pip install "tunesift[embed]".') from error
-    try:
-        return SentenceTransformer(name, revision=revision, device=None if device == "auto" else device)
-    except (OSError, ValueError) as error:
-        said = str(error).partition("\n")[0]
-        raise ModelUnavailable(f'model "{name}" cannot be loaded as a sentence encoder ({said}).') from None
+    with LOADING:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise MissingExtra('a sentence encoder needs the "embed" extra: pip install "tunesift[embed]".') from error
+        folder = local_folder(name)
+        if folder is None:
+            ask_hub(name)
+        try:
+            return SentenceTransformer(
+                str(folder or name), revision=revision, device=None if device == "auto" else device,
+                trust_remote_code=False, model_kwargs={"use_safetensors": True}, local_files_only=folder is not None,
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            if folder is None:
+                raise nowhere(name) from error
+            said = str(error).partition("\n")[0][:160]
+            raise ModelUnavailable(f'model "{name}" cannot be loaded as a sentence encoder ({said}).') from None

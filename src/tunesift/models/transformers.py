@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 LEAST_ADDRESS_SPACE = 3 * 2**30
 """Bytes of address space below which importing the libraries or running the embedded scorer may abort the process."""
+
+REMEMBERED = 1024
+"""Tokens of beginnings that are remembered from one batch to the next; in a model of 7B half a megabyte each."""
 
 Made = TypeVar("Made")
 
@@ -105,6 +109,7 @@ class _Weights:
         self._head: Callable[..., Any] = model.get_output_embeddings()
         self._whole = not self._splits()
         self._ends = self._end_tokens()
+        self._beginnings: dict[tuple[int, ...], Any] = {}  # Any: transformers' own cache
 
     def losses(self, segments: list[Segment], before: int = 0) -> list[TargetLoss | Failure]:
         """Losses of one batch, whose segments have their first `before` tokens in common; a span that alone exceeds
@@ -165,7 +170,7 @@ class _Weights:
         # The model's own generation_config.json may penalise or cut off tokens; Sampling says all that is wanted.
         self.model.generation_config = GenerationConfig(eos_token_id=self._ends or None, pad_token_id=self.pad, **heat)
         seed = int.from_bytes(content_digest((sampling.seed, tuple(conversation)))[:7], "big")
-        prompt = torch.tensor([said.ids], device=self.device)  # [1, T]
+        prompt = self._row(said.ids)
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(seed)
             out = self.model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=room)
@@ -187,13 +192,28 @@ class _Weights:
         """[B, T, H]; right padding needs no mask, because no causal model looks to the right."""
         ids = self._padded(segments)
         options: dict[str, Any] = {"use_cache": False}
-        if before:  # the tokens in common go through once, as one row, and are remembered for all
-            known = self.body(input_ids=ids[:1, :before], use_cache=True).past_key_values
+        if before:
+            known = self._begun(segments[0].ids[:before])
             known.batch_repeat_interleave(len(segments))
             ids, options = ids[:, before:], {"use_cache": True, "past_key_values": known}
         if self._whole:
             return self.model(input_ids=ids, **options).logits  # type: ignore[no-any-return]  # [B, T, V]
         return self.body(input_ids=ids, **options).last_hidden_state  # type: ignore[no-any-return]
+
+    def _begun(self, ids: tuple[int, ...]) -> Any:  # Any: transformers' own cache
+        """What the model remembers of a beginning, as one row to be changed.
+
+        Short ones are kept, so that a rating prompt is read once and not once per batch.
+        """
+        known = self._beginnings.pop(ids, None)
+        if known is None:
+            known = self.body(input_ids=self._row(ids), use_cache=True).past_key_values
+        if len(ids) <= REMEMBERED:
+            self._beginnings[ids] = known  # the latest last
+            while sum(map(len, self._beginnings)) > REMEMBERED:
+                del self._beginnings[next(iter(self._beginnings))]
+            known = deepcopy(known)
+        return known
 
     @cached_property
     def resumes(self) -> bool:
@@ -211,6 +231,11 @@ class _Weights:
         if not same:
             _LOG.warning("%s: cannot go on from a remembered beginning; texts are read whole", self.model.name_or_path)
         return same
+
+    def _row(self, ids: Sequence[int]) -> torch.Tensor:
+        import torch
+
+        return torch.tensor([ids], device=self.device)  # [1, T]
 
     def _padded(self, segments: list[Segment]) -> torch.Tensor:
         import torch

@@ -39,14 +39,14 @@
   }
 
   function drawRuns() {
-    const heads = [["Run"], ["Kept", "number"], ["Score"], ["Score with length", "number"], ["Median length kept", "number"], ["Settings"]];
+    const heads = [["Run"], ["Kept", "number"], ["Score"], ["Rank correlation with length", "number"], ["Median length kept", "number"], ["Settings"]];
     const rows = report.sides.map((side) => [
       name(side.name),
       cell(`${integer.format(side.kept)} (${percent(side.kept / report.records)})`, "number"),
       cell(side.score ?? "none"), cell(digits(side.length), "number"),
       cell(side.kept_length === null ? "–" : integer.format(side.kept_length), "number"),
       text("td", side.facts.filter(([key]) => ["method", "scorer", "also", "keep", "seed"].includes(key))
-        .filter(([, value]) => value !== "")
+        .filter(([key, value]) => value !== "" && (side.score !== null || !["scorer", "also"].includes(key)))
         .map(([key, value]) => `${key}: ${value}`).join(" · "), "note"),
     ]);
     byId("runs").append(table(heads, rows),
@@ -83,6 +83,14 @@
     byId("length").append(table(heads, report.sides.map((side) => [
       name(side.name), ...side.shares.map((share) => tinted(share, percent(share))),
     ])));
+    const scored = report.sides.filter((side) => side.medians.length);
+    if (!scored.length) return byId("scores").append(empty("No run has a score."));
+    byId("scores").append(table(heads, scored.map((side) => {
+      const found = side.medians.filter((value) => value !== null);
+      const [least, most] = [Math.min(...found), Math.max(...found)];
+      const share = (value) => (value === null || least === most ? 0 : (value - least) / (most - least));
+      return [name(`${side.name}: ${side.score}`), ...side.medians.map((value) => tinted(share(value), digits(value)))];
+    })));
   }
 
   function record(row, keeps, drops) {

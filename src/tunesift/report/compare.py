@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
@@ -20,6 +21,9 @@ SHOWN = 20
 """Records shown of what one run keeps and another does not."""
 BANDS = 10
 """Bands of response length."""
+
+_ENDING = re.compile(r"(\.(jsonl?|csv|tsv|parquet))?(\.(gz|zst))?\.run$")
+"""What a run's folder adds to the name of its output, and the output's own ending."""
 
 Bools = npt.NDArray[np.bool_]
 
@@ -73,9 +77,9 @@ def compare(paths: Sequence[Path]) -> CompareData:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The folders' names, or their whole paths where two have one name."""
-    names = [path.name for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+    """The outputs' names without their endings; the folders' names, or their paths, where two would have one name."""
+    short, names = [_ENDING.sub("", path.name) or path.name for path in paths], [path.name for path in paths]
+    return next((n for n in (short, names) if len(set(n)) == len(n)), [str(path) for path in paths])
 
 
 def _shared(folders: Sequence[RunFolder]) -> list[npt.NDArray[np.int64]]:
@@ -107,13 +111,19 @@ def _bands(lengths: Numbers) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
 def _side(run: _Run, lengths: Numbers, codes: npt.NDArray[np.int64], bands: int) -> Side:
     shares = np.bincount(codes, run.kept, bands) / np.bincount(codes, minlength=bands)
     kept = lengths[run.kept]
-    score, rho = next(reversed(list(run.scores)), None), None
-    if run.main is not None:
-        rho = rank_correlation(run.main, lengths)[0]
+    score, main = next(reversed(list(run.scores)), None), run.main
+    rho = None if main is None else rank_correlation(main, lengths)[0]
+    medians = () if main is None else tuple(_median(main[codes == band]) for band in range(bands))
     return Side(
         name=run.name, facts=facts_of(run.folder), kept=int(run.kept.sum()), score=score, length=rho,
-        kept_length=float(np.median(kept)) if len(kept) else None, shares=tuple(map(float, shares)),
+        kept_length=_median(kept), shares=tuple(map(float, shares)), medians=medians,
     )  # fmt: skip
+
+
+def _median(values: Numbers) -> float | None:
+    """The median of those that are numbers; None where none is."""
+    sound = values[np.isfinite(values)]
+    return float(np.median(sound)) if len(sound) else None
 
 
 def rank_correlation(a: Numbers, b: Numbers) -> tuple[float | None, int]:

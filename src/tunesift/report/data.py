@@ -119,7 +119,7 @@ class Side:
     """One run among those that are compared."""
 
     name: str
-    """Name of its folder."""
+    """Name of its output, or of its folder."""
     facts: tuple[tuple[str, str], ...]
     """Pairs of name and value: method, settings, input."""
     kept: int
@@ -132,6 +132,8 @@ class Side:
     """Median characters of the responses it keeps; None where it keeps nothing."""
     shares: tuple[float, ...]
     """Fraction it keeps of each band of length, from the shortest responses to the longest."""
+    medians: tuple[float | None, ...]
+    """Median of its score in each of these bands; empty without a score."""
 
 
 @dataclass(frozen=True, slots=True)

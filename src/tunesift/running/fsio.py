@@ -11,8 +11,9 @@ import json
 import os
 import signal
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,38 @@ def write_table(path: Path, table: pa.Table) -> None:
         settle(part, path)
 
 
+def write_batches(path: Path, schema: pa.Schema, batches: Callable[[], Iterable[pa.RecordBatch]]) -> None:
+    """Write a Parquet file of any length whole or not at all; its batches are made twice, to compare what was written.
+
+    Only one of them is in memory at a time.
+    """
+    part = temporary(path)
+    with storage_errors(path):
+        make_folder(path.parent)
+        os.close(create(part))
+        with pq.ParquetWriter(part, schema, compression="zstd", write_page_checksum=True) as writer:
+            for batch in batches():
+                writer.write_batch(batch)
+        failpoint("part.tmp_written")
+        if not all(_same(found, batch) for found, batch in zip_longest(_groups(part), batches())):
+            raise _changed(part)
+        failpoint("part.verified")
+        settle(part, path)
+
+
+def _groups(part: Path) -> Iterator[pa.Table]:
+    with pq.ParquetFile(part, page_checksum_verification=True) as file:
+        yield from (file.read_row_group(n) for n in range(file.num_row_groups))
+
+
+def _same(found: pa.Table | None, batch: pa.RecordBatch | None) -> bool:
+    return found is not None and batch is not None and bool(found.equals(pa.Table.from_batches([batch])))
+
+
+def _changed(part: Path) -> StorageError:
+    return StorageError(f"{part}: reads back other than it was written; check the disk.")
+
+
 def write_part(part: Path, table: pa.Table) -> None:
     """Write a table with page checksums under its temporary name, and read it back."""
     with storage_errors(part):
@@ -195,7 +228,7 @@ def write_part(part: Path, table: pa.Table) -> None:
         pq.write_table(table, part, compression="zstd", write_page_checksum=True)
         failpoint("part.tmp_written")
         if not pq.read_table(part, page_checksum_verification=True).equals(table):
-            raise StorageError(f"{part}: reads back other than it was written; check the disk.")
+            raise _changed(part)
     failpoint("part.verified")
 
 

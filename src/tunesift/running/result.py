@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Protocol
 
 from tunesift.datasets import Dataset
+from tunesift.errors import RunError
 from tunesift.records import Decision, Failure, Record, Score
 from tunesift.running.run import Run
 
@@ -50,5 +52,12 @@ class Method(Protocol):
 
 
 def kept(data: Dataset[Record], decisions: Sequence[Decision]) -> Dataset[Record]:
-    """The records that a selection keeps, in order."""
-    return data.only({d.record_id for d in decisions if d.action == "keep"})
+    """The records that a selection keeps, in order; one decision for each, in the order of the data."""
+    return data.where(_keeps(data, decisions))
+
+
+def _keeps(data: Dataset[Record], decisions: Sequence[Decision]) -> Iterator[bool]:
+    for id, decision in zip_longest(data.ids(), decisions):
+        if id is None or decision is None or decision.record_id != id:
+            raise RunError("a selector must decide on every record in the order of the data; this is a fault of it.")
+        yield decision.action == "keep"

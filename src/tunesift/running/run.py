@@ -31,7 +31,7 @@ from tunesift.errors import (
 from tunesift.heartbeat import beat
 from tunesift.records import Decision, Failure, Record
 from tunesift.running.call import Call, Walked
-from tunesift.running.fsio import jot, refuse_link, release, reserve, storage_errors, write_table
+from tunesift.running.fsio import jot, refuse_link, release, reserve, storage_errors, write_batches, write_table
 from tunesift.running.journal import Journal
 from tunesift.running.local import Done, together
 from tunesift.running.locking import lock, now, sign
@@ -226,8 +226,9 @@ class Run:
         with storage_errors(self.folder):
             for path in (self.folder / "progress.json", self.folder / "progress.json.tmp"):
                 path.unlink(missing_ok=True)
-        batches = (_decided(decisions[start : start + ROWS]) for start in range(0, len(decisions), ROWS))
-        write_table(self.folder / "decisions.parquet", pa.Table.from_batches(batches, _DECISIONS))
+        starts = range(0, len(decisions), ROWS)
+        write_batches(self.folder / "decisions.parquet", _DECISIONS,
+                      lambda: (_decided(decisions[start : start + ROWS]) for start in starts))  # fmt: skip
         refuse_link(self.folder / "tables")
         for name, rows in self._tables.items():
             names = dict.fromkeys(column for row in rows for column in row)

@@ -135,8 +135,8 @@ class Combined(Settings):
                 return self._unsound(pool, columns, place, id)
             for c, holds in met:
                 if not holds[place]:
-                    return Decision(id, "drop", f"{c} does not hold: {c.name} {columns[c.name][place]:.4f}")
-            values = ", ".join(f"{name} {columns[name][place]:.4f}" for name in self.weights)
+                    return Decision(id, "drop", f"{c} does not hold: {_said(c.name, columns[c.name][place])}")
+            values = ", ".join(_said(name, columns[name][place]) for name in self.weights)
             if math.isnan(worth[place]):
                 return Decision(id, "drop", f"no product: a score is not above 0; {values}")
             code = groups.codes[place]
@@ -190,6 +190,10 @@ class Combined(Settings):
     def _share(self, kept: Places) -> str:
         each = f" of each {self.group}" if self.group else " of each length band" if self.length_bands else ""
         return f"largest {f'{self.fraction * 100:g}%' if self.fraction else kept[0]}{each} by {self.rule}"
+
+
+def _said(name: str, value: float) -> str:
+    return f"{name} {value:.{0 if name == LENGTH else 4}f}"
 
 
 def bands_of(values: Numbers, bands: int) -> Groups:

@@ -16,8 +16,9 @@ from tunesift.heartbeat import beat
 from tunesift.scoring.deciding import Numbers, Places
 
 Matrix = npt.NDArray[Any]  # Any: float32 or float64
-Block = Callable[[slice, Places], Matrix]
-"""How far some rows are from some columns, [T, B]; 0 for the same text."""
+Rows = slice | Places
+Block = Callable[[Rows, Places], Matrix]
+"""How far some rows, in order, are from some columns, [T, B]; 0 for the same text."""
 
 HELD = 12_000
 """Most rows whose distances are all held, in float32: 0.58 GB; of more, they are computed again when asked for."""
@@ -25,8 +26,8 @@ EXACT = 20_000
 """Most rows whose distances are computed in float64; of more, tiles are in float32 and sums in float64."""
 TILE = 2**21
 """Numbers of one tile."""
-MOST_TOGETHER = 256
-"""Rows weighed together at most; the first few of a step are weighed in smaller company."""
+TOGETHER = 256
+"""Rows weighed together."""
 
 
 def similarity(vectors: Numbers) -> Numbers:
@@ -41,7 +42,7 @@ def facility_location(similar: Numbers, count: int) -> list[tuple[int, float]]:
     Maximises the sum over rows of the largest similarity to a chosen row. Raises `ValueError` unless
     `0 < count < N`.
     """
-    return _greedy(lambda rows, columns: -similar[rows, columns], np.zeros(len(similar)), count)
+    return _greedy(_columns_of(-similar.T), np.zeros(len(similar)), count)
 
 
 def spread_out(vectors: Sequence[Sequence[float]] | Matrix, count: int) -> list[tuple[int, float]]:
@@ -57,29 +58,42 @@ def _held(block: Block, rows: int) -> Block:
     step = max(1, TILE // max(1, rows))
     for start in range(0, rows, step):
         found[start : start + step] = block(slice(start, start + step), np.arange(rows))
-    return lambda rows, columns: found[columns, rows].T
+    return _columns_of(found)
+
+
+def _columns_of(found: Matrix) -> Block:
+    """What is held, a line for each column."""
+    return lambda rows, columns: (found[columns, rows] if isinstance(rows, slice) else found[np.ix_(columns, rows)]).T
 
 
 def _shortfall(points: Matrix) -> Block:
     """1 minus similarity: near 0 for near rows, where a float32 is finer than near 1."""
-    squares = np.einsum("nd,nd->n", points, points)
+    squares, ones = np.einsum("nd,nd->n", points, points)[:, None], np.ones((len(points), 1), points.dtype)
+    left, right = np.hstack([-2 * points, squares, ones]), np.hstack([points, ones, squares])  # [N, D + 2] each
 
-    def block(rows: slice, columns: Places) -> Matrix:
-        found: Matrix = points[rows] @ points[columns].T  # [T, B]
-        found *= -2
-        found += squares[rows, None]
-        found += squares[None, columns]
+    def block(rows: Rows, columns: Places) -> Matrix:
+        found: Matrix = left[rows] @ right[columns].T  # squares of distances, [T, B]
         np.maximum(found, 0, out=found)
         np.sqrt(found, out=found)
         found /= -points.shape[1]
         np.expm1(found, out=found)
-        found *= -1
-        own = columns - (rows.start or 0)
-        inside = np.flatnonzero((own >= 0) & (own < len(found)))
-        found[own[inside], inside] = 0  # a row is at no distance from itself, whatever rounding says
+        np.negative(found, out=found)
+        at, inside = _own(rows, columns, len(points))
+        found[at, inside] = 0  # a row is at no distance from itself, whatever rounding says
         return found
 
     return block
+
+
+def _own(rows: Rows, columns: Places, count: int) -> tuple[Places, Places]:
+    """Where each of the columns that is one of the rows stands among these, and which columns those are."""
+    if isinstance(rows, slice):
+        start, stop, _ = rows.indices(count)
+        inside = np.flatnonzero((columns >= start) & (columns < stop))
+        return columns[inside] - start, inside
+    at = np.searchsorted(rows, columns)
+    inside = np.flatnonzero(rows[np.minimum(at, len(rows) - 1)] == columns)
+    return at[inside], inside
 
 
 def _greedy(block: Block, lack: Numbers, count: int) -> list[tuple[int, float]]:
@@ -89,40 +103,72 @@ def _greedy(block: Block, lack: Numbers, count: int) -> list[tuple[int, float]]:
     """
     if not 0 < count < len(lack):
         raise ValueError(f"{count} is not a number of rows above 0 and below {len(lack)}")
-    bounds = _gains(block, np.arange(len(lack)), lack)
-    weighed = np.ones(len(lack), bool)
-    chosen: list[tuple[int, float]] = []
-    while True:
-        together = 8
-        while not weighed[row := int(np.argmax(bounds))]:
-            best = np.argpartition(bounds, -min(together, len(bounds)))[-together:]
-            stale = best[~weighed[best]]
-            bounds[stale] = _gains(block, stale, lack)
-            weighed[stale] = True
-            together = min(2 * together, MOST_TOGETHER)
-        chosen.append((row, float(bounds[row])))
-        if len(chosen) == count:
-            return chosen
-        lack = np.minimum(lack, block(slice(None), np.array([row]))[:, 0])
-        bounds[row] = -np.inf
-        weighed[:] = False
-        weighed[[row for row, _ in chosen]] = True
+    everybody = slice(None)
+    gains = _gains(block, np.arange(len(lack)), everybody, (np.full(len(lack), -np.inf), lack))
+    row = int(np.argmax(gains))
+    chosen = [(row, float(gains[row]))]
+    lazy = _Lazy(block, np.minimum(lack, block(everybody, np.array([row]))[:, 0]), row)
+    while len(chosen) < count:
+        chosen.append(lazy.choose())
+    return chosen
 
 
-def _gains(block: Block, columns: Places, lack: Numbers) -> Numbers:
-    """What each of these rows would add, [B]."""
-    gains = np.zeros(len(columns))
-    for first in range(0, len(columns), MOST_TOGETHER):
-        part = slice(first, first + MOST_TOGETHER)
+class _Lazy:
+    """What each row would add: groups of rows with like gains are brought up to date when they may hold the best.
+
+    A group that was weighed some steps ago loses only by the rows that are better served since; late on, these are few.
+    """
+
+    def __init__(self, block: Block, lack: Numbers, first: int) -> None:
+        self._block, self._lack = block, lack
+        columns = np.arange(len(lack))
+        gains = _gains(block, columns, slice(None), (np.full(len(lack), -np.inf), lack))
+        gains[first] = -np.inf
+        order = np.argsort(-gains, kind="stable")
+        groups = [slice(start, start + TOGETHER) for start in range(0, len(order), TOGETHER)]
+        self._columns, self._gains = [order[g] for g in groups], [gains[order[g]] for g in groups]
+        self._bounds = np.array([gains.max() for gains in self._gains])
+        self._weighed = np.zeros(len(groups), np.int64)  # how many steps had been done then
+        self._past: list[tuple[Places, Numbers]] = []  # by step: rows that want less after it, and what they wanted
+
+    def choose(self) -> tuple[int, float]:
+        """The row that adds the most, and how much; rows that are nearer to it than to those before want less now."""
+        while self._weighed[group := int(np.argmax(self._bounds))] < len(self._past):
+            self._weigh(group)
+        place = int(np.argmax(self._gains[group]))
+        row, gain = int(self._columns[group][place]), float(self._gains[group][place])
+        nearer = np.minimum(self._lack, self._block(slice(None), np.array([row]))[:, 0])
+        rows = np.flatnonzero(nearer < self._lack)
+        self._past.append((rows, self._lack[rows]))
+        self._lack = nearer
+        self._gains[group][place] = -np.inf
+        return row, gain
+
+    def _weigh(self, group: int) -> None:
+        before, changed = self._lack.copy(), np.zeros(len(self._lack), bool)
+        for rows, wanted in self._past[: self._weighed[group] - 1 if self._weighed[group] else None : -1]:
+            before[rows], changed[rows] = wanted, True
+        rows = np.flatnonzero(changed)
+        self._gains[group] -= _gains(self._block, self._columns[group], rows, (self._lack[rows], before[rows]))
+        self._bounds[group] = self._gains[group].max()
+        self._weighed[group] = len(self._past)
+
+
+def _gains(block: Block, columns: Places, rows: Rows, lacks: tuple[Numbers, Numbers]) -> Numbers:
+    """What rows get from each column between a smaller and a larger lack, summed, [B]."""
+    least, most = lacks
+    sums = np.zeros(len(columns))
+    for first in range(0, len(columns), TOGETHER):
+        part = slice(first, first + TOGETHER)
         tile = max(1, TILE // len(columns[part]))
-        for start in range(0, len(lack), tile):
-            rows = slice(start, start + tile)
-            found = block(rows, columns[part])  # [T, B]
-            np.subtract(lack[rows, None].astype(found.dtype), found, out=found)
-            np.maximum(found, 0, out=found)
-            gains[part] += found.sum(axis=0, dtype=np.float64)
+        for start in range(0, len(most), tile):
+            some = slice(start, start + tile)
+            found = block(some if isinstance(rows, slice) else rows[some], columns[part])  # [T, B]
+            low, high = least[some, None].astype(found.dtype), most[some, None].astype(found.dtype)
+            np.clip(found, low, high, out=found)
+            sums[part] += high.sum(dtype=np.float64) - found.sum(axis=0, dtype=np.float64)
         beat()
-    return gains
+    return sums
 
 
 def k_centre(vectors: Sequence[Sequence[float]] | Matrix, count: int) -> list[tuple[int, float]]:

@@ -235,7 +235,7 @@ class Longest(Settings):
 
     def __call__(self, pool: Pool) -> Sequence[Decision]:
         """The responses with the most characters; ties go to the earlier record."""
-        return _by_length(pool, self.fraction, self.count, _Order("longest", 1))
+        return _by_length(pool, self.fraction, self.count, _Order("longest", 1, digits=0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +253,7 @@ class Shortest(Settings):
 
     def __call__(self, pool: Pool) -> Sequence[Decision]:
         """The responses with the fewest characters, at least one; ties go to the earlier record."""
-        return _by_length(pool, self.fraction, self.count, _Order("shortest", -1))
+        return _by_length(pool, self.fraction, self.count, _Order("shortest", -1, digits=0))
 
 
 NEEDS_NO_SCORES = (Random, Longest, Shortest)
@@ -276,6 +276,8 @@ class _Order:
     at_most: float | None = None
     cherry: bool = False
     """Whether the budget and the ties are those of the authors of Cherry."""
+    digits: int = 4
+    """Digits after the point that reasons show of a value."""
 
     def within(self, values: Numbers) -> Numbers:
         """The values from the end that is kept upwards; not a number outside the bounds."""
@@ -299,10 +301,10 @@ def _ranked(pool: Pool, values: Numbers, share: tuple[float | None, int | None],
     most = int(ranks.max(initial=0))
     kept = min(most, budget(fraction, count, most if order.cherry else len(pool.data)))
     said = f"{order.word} {fraction * 100:g}%" if count is None and fraction is not None else f"{order.word} {kept}"
-    last = f"; the last one kept has {values[ranks == kept][0]:.4f}" if kept else ""
+    last = f"; the last one kept has {values[ranks == kept][0]:.{order.digits}f}" if kept else ""
 
     def verdict(place: int, id: str) -> Decision:
-        rank = f"{pool.label} {values[place]:.4f}, rank {ranks[place]} of {most}"
+        rank = f"{pool.label} {values[place]:.{order.digits}f}, rank {ranks[place]} of {most}"
         if ranks[place] <= kept:
             return Decision(id, "keep", f"{said}: {rank}")
         return Decision(id, "drop", f"not among the {said}: {rank}{last}")
