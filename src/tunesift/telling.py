@@ -55,13 +55,14 @@ def told_plan(recipe: Recipe, as_json: bool) -> str:
         f"{recipe.input}: {found.records:,} records, {found.broken:,} unreadable rows, about {found.tokens:,} tokens"
     ]
     lines += [
-        f"  stage {s.stage}: {s.items:,} items, "
+        f"  stage {s.stage}: {'at most ' if s.spare else ''}{s.items:,} items, "
         + (f"{s.forwards} {_passes(s)} each, by {s.model}" if s.forwards else "no model")
         for s in found.stages
     ]
     if found.calls:
         cost = f"at most {found.money:.4f}" if found.money is not None else "not known: give --prices"
-        lines.append(f"  endpoints: at most {found.calls:,} calls and {found.billed:,} tokens; cost: {cost}")
+        usual = f"{found.expected:,} calls where every reply can be used, " if found.expected + 1 < found.calls else ""
+        lines.append(f"  endpoints: {usual}at most {found.calls:,} calls and {found.billed:,} tokens; cost: {cost}")
         lines.append(f"  time: about {found.waits:,} s for each second that an answer takes, where nothing limits it")
     else:
         lines.append(f"  time: {_told_time(found)}; calls: 0; cost: 0")

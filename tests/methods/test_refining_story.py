@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,10 +25,13 @@ from faultserver.client import FaultServer
 from harness.kill import sealed
 from harness.teacher import SHOWN
 from tunesift import (
+    Asking,
     Completion,
+    DataError,
     Dataset,
     Local,
     Message,
+    RecipeError,
     Record,
     Reflection,
     Run,
@@ -35,6 +39,7 @@ from tunesift import (
     ScriptedModel,
     SelectiveReflection,
     Span,
+    Summary,
     TargetLoss,
     run_recipe,
 )
@@ -154,13 +159,17 @@ class Words(ScriptedModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Expert(ScriptedModel):
-    """Proposes what a human expert made of each record; knows it by its instruction and its response."""
+    """Proposes what a human expert made of each record; knows it by its instruction and its response.
+
+    A word is a token.
+    """
 
     revisions: dict[str, list[str]] = field(default_factory=dict)
     """New instruction and new response, by what is shown of the old pair."""
 
     def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
-        return [Completion(self._said(c[-1].text), "stop", 1) for c in conversations]
+        texts = [self._said(c[-1].text) for c in conversations]
+        return [Completion(text, "stop", len(text.split())) for text in texts]
 
     def _said(self, asked: str) -> str:
         CALLS.append(asked)
@@ -208,6 +217,15 @@ def test_expert_revisions_come_through_reflection_as_they_were_made(
     again = {d.record_id: d.reason for d in result.decisions if not d.reason.endswith("; 2 calls")}
     assert len(again) <= 2, again  # what an expert wrote and a check refuses is asked for again
     assert len(CALLS) == 2 * len(records) + sum(int(reason.split()[-2]) - 2 for reason in again.values())  # card, Cost
+    once = [r for r in records if r.id not in again]
+    told = {r.id: revisions[key(r.prompt[-1].text, r.response)] for r in once}
+    # new pair with its marks, then the better answer with its own (here the same answer): card, Cost
+    expected = {id: len(x.split()) + 2 * len(y.split()) + 3 * 2 + 3 for id, (x, y) in told.items()}
+    spent: Counter[str] = Counter()
+    for stage in ("reflect-instruction", "reflect-response"):
+        for row in pq.read_table(tmp_path / "stages" / stage).to_pylist():
+            spent[row["id"].partition("~")[0]] += json.loads(row["outcome"])["tokens"]
+    assert {id: spent[id] for id in expected} == expected
     refused = {d.record_id for d in result.decisions if "refusal" in d.reason or "language" in d.reason}
     for old, new, decision in zip(records, result.data, result.decisions, strict=True):
         if old.id in refused:
@@ -257,7 +275,7 @@ def command(home: Path, server: FaultServer, student: Path) -> list[str]:
     return [
         sys.executable, "-m", "tunesift.cli", "selective-reflection", str(home.parent / "in.jsonl"), "-o",
         str(home / "out.jsonl"), f"folder={home / 'run'}", f"teacher.url={server.url}", "teacher.model=tiny",
-        "teacher.concurrency=4", f"student.name={student}", "execution.chunk=4", "valid_only=false", "-q",
+        "teacher.concurrency=4", f"student.name={student}", "execution.chunk=4", "otherwise=original", "-q",
     ]  # fmt: skip
 
 
@@ -298,18 +316,30 @@ def test_a_run_over_http_that_is_killed_five_times_is_the_run_that_was_not(
     plain = len(server.rows())
     assert plain == 80  # two calls of the teacher for each record
 
-    server.script({"do": [{"delay": 0.02}]})
+    faults = [
+        {"match": {"rate": share, "seed": 3, "nth_attempt": 1}, "do": [do]}
+        for share, do in (
+            (0.05, {"status": 500}),
+            (0.1, {"rst": True}),
+            (0.15, {"body": "html"}),
+            (0.2, {"cut_at": 40}),
+        )
+    ]
+    server.script(*faults, {"do": [{"delay": 0.02}]})
     draw = random.Random(11)
     kills = sum(killed(command(broken, server, student), broken, draw.randint(10, 50)) for _ in range(5))
     assert kills == 5
     subprocess.run(command(broken, server, student), check=True, capture_output=True, timeout=300)
 
     assert (broken / "out.jsonl").read_bytes() == (whole / "out.jsonl").read_bytes()
-    assert (broken / "out.jsonl").read_text().count("\n") > 0
+    assert (broken / "out.jsonl").read_text().count("\n") == 40
+    assert {"ifd-chosen", "instruction"} <= {p.name for p in (broken / "run" / "stages").iterdir()}
     assert sealed(broken) == sealed(whole)
     decided = [pq.read_table(home / "run" / "decisions.parquet") for home in (whole, broken)]
     assert decided[0].equals(decided[1])
-    repeated = len(server.rows()) - plain
+    spoiled = sum(line.get("do") != {"delay": 0.02} for line in server.rows())
+    repeated = len(server.rows()) - plain - spoiled
+    assert spoiled > 0
     assert 0 <= repeated <= 5 * 4  # at most what was in flight at each kill
 
 
@@ -368,3 +398,125 @@ def test_every_replaced_row_keeps_its_parent_its_numbers_and_the_raw_replies(tmp
     # an Alpaca row gets its fields back: the new instruction stands for the old one and its input
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert all(set(line) == {"instruction", "input", "output"} for line in lines)
+
+
+# --- rows that must not be touched, and input that cannot be refined -------------------------------------------------
+
+TAUGHT = {
+    "[Better Answer] your answer": "[Better Answer] A better answer to all of it. [End]",
+    "[New Instruction] your instruction": "[New Instruction] What else is there? [End] [New Answer] More of it. [End]",
+}
+
+
+def refined(place: Path, rows: list[dict[str, Any]], **method: Any) -> Summary:
+    (place / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    teacher = {"kind": "scripted", "replies": TAUGHT}
+    recipe = {"input": str(place / "in.jsonl"), "output": str(place / "out.jsonl"),
+              "method": {"kind": "reflection", "teacher": teacher, **method}}  # fmt: skip
+    return run_recipe(check(recipe))
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize("turns", ["leave", "last"])
+def test_conversations_with_tools_are_left_alone(tmp_path: Path, turns: str) -> None:
+    rows: list[dict[str, Any]] = [
+        {"messages": [{"role": "user", "content": "Look."}, {"role": "assistant", "content": "So.", "tool_calls": [CALL]}]},
+        {"messages": [{"role": "user", "content": "Look."}, {"role": "assistant", "content": "", "tool_calls": [CALL]},
+                      {"role": "tool", "content": "7", "tool_call_id": "c1"}, {"role": "assistant", "content": "Seven."}]},
+    ]  # fmt: skip
+    summary = refined(tmp_path, rows, asking={"multi_turn": turns})
+    assert summary.reasons == {"kept: left alone (uses tools)": 2}
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "in.jsonl").read_bytes()
+
+
+def test_function_calls_of_sharegpt_are_left_alone(tmp_path: Path) -> None:
+    rows = [{"conversations": [{"from": "human", "value": "Look."}, {"from": "function_call", "value": "{}"}]}]
+    assert refined(tmp_path, rows).reasons == {"kept: left alone (uses tools)": 1}
+
+
+def test_a_rejected_answer_never_stands_under_a_new_instruction(tmp_path: Path) -> None:
+    rows = [{"prompt": "What is it?", "chosen": "A sea.", "rejected": "The sum is 7."}]
+    with pytest.raises(RecipeError, match="use the method reflection with halves=response"):
+        refined(tmp_path, rows)
+    assert not (tmp_path / "out.jsonl").exists()
+    refined(tmp_path, rows, halves="response")
+    (line,) = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert line == {"prompt": "What is it?", "chosen": "A better answer to all of it.", "rejected": "The sum is 7."}
+
+
+def test_ids_that_derived_ones_would_be_taken_for_are_refused_before_any_call(tmp_path: Path) -> None:
+    rows = [{"id": id, "instruction": f"Name {id}.", "output": f"{id}."} for id in ("a", "a~instruction", "b~x~")]
+    with pytest.raises(DataError, match='ids "a" and "a~instruction": what is made of the first'):
+        refined(tmp_path, rows)
+    summary = refined(tmp_path, [rows[0], rows[2]])
+    assert summary.counts["replaced"] == 2
+    assert [json.loads(line)["id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == ["a", "b~x~"]
+
+
+def test_fields_that_hold_the_old_response_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    said = "It is the longest river of the continent."
+    refined(tmp_path, [{"instruction": "Name it.", "input": "", "output": said, "text": f"Q: Name it. A: {said}"}])
+    assert 'the field "text" of 1 records still holds the old response' in caplog.text
+
+
+def test_an_endpoint_that_refuses_some_rows_costs_only_these(server: FaultServer, tmp_path: Path) -> None:
+    rivers(tmp_path / "in.jsonl", 12)
+    server.script({"match": {"row": [2, 5]}, "do": [{"status": 400, "body": "text:no"}]})
+    recipe = {"input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "out.jsonl"),
+              "method": {"kind": "reflection", "teacher": {"kind": "http", "url": server.url, "model": "tiny"}}}  # fmt: skip
+    summary = run_recipe(check(recipe))
+    assert (summary.counts["kept"], summary.counts["replaced"]) == (2, 10)
+    rows = pq.read_table(summary.folder / "decisions.parquet").to_pylist()
+    kept = [r["reason"] for r in rows if r["action"] == "keep"]
+    assert all(reason.startswith("nothing rewritten: instruction failed (refused): ") for reason in kept)
+    halves = pq.read_table(summary.folder / "tables" / "halves.parquet").to_pylist()
+    assert {(row["half"], row["status"], row["records"]) for row in halves} == {
+        ("instruction", "ok", 10), ("response", "ok", 10), ("instruction", "failed (refused)", 2),
+        ("response", "failed (refused)", 2),
+    }  # fmt: skip
+
+
+def test_rows_that_cannot_be_read_are_set_aside_and_the_rest_is_refined(tmp_path: Path) -> None:
+    good = json.dumps({"instruction": "Name it.", "input": "", "output": "The sea."}).encode()
+    empty = json.dumps({"instruction": "  ", "input": "", "output": "The sea."}).encode()
+    (tmp_path / "in.jsonl").write_bytes(b"\n".join([good, b'{"instruction": "\xff\xfe", "output": "x"}', empty, b""]))
+    recipe = {"input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "out.jsonl"),
+              "method": {"kind": "selective-reflection", "teacher": {"kind": "scripted", "replies": TAUGHT},
+                         "student": {"kind": "scripted"}, "otherwise": "original"}}  # fmt: skip
+    summary = run_recipe(check(recipe))
+    assert summary.counts["quarantined"] == 2
+    assert summary.counts["in"] == 3 == sum(n for name, n in summary.counts.items() if name != "in")
+
+
+def test_settings_that_make_no_sense_are_refused_before_anything_is_asked() -> None:
+    teacher = ScriptedModel()
+    for wrong in ({"question": "Guess {response} in {lang}"}, {"question": "Guess it."}, {"fraction": 0.0},
+                  {"fraction": 0.5, "otherwise": "original"}):  # fmt: skip
+        with pytest.raises(RecipeError):
+            SelectiveReflection(teacher=teacher, **wrong)  # type: ignore[arg-type]
+    for wrong in ({"retries": -1}, {"max_tokens": 0}, {"longest": 0}, {"temperature": -1.0}):
+        with pytest.raises(RecipeError):
+            Asking(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_recipe_of_the_package_runs_by_its_name(tmp_path: Path) -> None:
+    rivers(tmp_path / "in.jsonl", 5)
+    words = [sys.executable, "-m", "tunesift.cli", "run", "reflection", f"input={tmp_path / 'in.jsonl'}",
+             f"output={tmp_path / 'out.jsonl'}", f"teacher={json.dumps({'kind': 'scripted', 'replies': TAUGHT})}", "--json"]  # fmt: skip
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["counts"]["replaced"] == 5
+    without = subprocess.run([*words[:5], words[5]], capture_output=True, text=True, timeout=120)
+    assert (without.returncode, without.stderr.strip()) == (
+        64, "output: is not given; write tunesift run reflection input=FILE output=FILE.",
+    )  # fmt: skip
+
+
+def test_a_plan_says_what_is_usual_and_what_is_the_most(tmp_path: Path) -> None:
+    rivers(tmp_path / "in.jsonl", 10)
+    words = [sys.executable, "-m", "tunesift.cli", "plan", "reflection", str(tmp_path / "in.jsonl"), "teacher.model=x"]
+    said = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "20 calls where every reply can be used, at most 66 calls" in said
+    assert "stage reflect-response-again-2: at most 10 items, 1 call each" in said

@@ -66,8 +66,12 @@ ANSWERS = {
         (said("<think>[Better Answer] no [End]</think>[Better Answer] yes [End]"), Rewritten("yes")),
     "another mark inside the body":
         (said("[Better Answer] First.\n[New Instruction] Second. [End]"), Failure("unreadable", "marker_inside")),
-    "an answer that was cut after its end":
-        (said("[Better Answer] Whole. [End] By the wa", "length"), Rewritten("Whole.")),
+    "cut in an answer that holds an end of its own":
+        (said("[Better Answer] In ABNF, [End] closes a rule. Then mo", "length"), Failure("too-long", "truncated")),
+    "cut just after its end":
+        (said("[Better Answer] Whole. [End]\n", "length"), Rewritten("Whole.")),
+    "a line that looks like a mark, under a mark in brackets":
+        (said("[Better Answer] Here is a list.\n\nBetter answer: a dog [End]"), Failure("unreadable", "marker_inside")),
 }  # fmt: skip
 
 PAIRED = {
@@ -140,6 +144,28 @@ def test_a_change_of_language_is_refused(old: str, new: str) -> None:
     found = checked(Rewritten(new), record("r", "Name it.", old))
     assert isinstance(found, Failure)
     assert found.message.startswith("language: ")
+
+
+SHORT = [
+    ("今天天气很好。", "The weather is fine today."),
+    ("水的化学式是 H2O。", "It is H2O."),
+    ("東京です。", "It is Tokyo."),
+    ("Paris is the capital of France.", "巴黎是法国的首都。"),
+    ("Paris.", "Париж, столица Франции."),
+    ("서울입니다.", "It is Seoul."),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), SHORT)
+def test_a_change_of_script_is_seen_in_short_answers_too(old: str, new: str) -> None:
+    assert isinstance(checked(Rewritten(new), record("r", "?", old)), Failure)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("水", "水是液体。"), ("H2O", "水"), ("东京", "東京です。"), ("α + β", "Add them.")]
+)
+def test_a_few_letters_tell_no_script(old: str, new: str) -> None:
+    assert checked(Rewritten(new), record("r", "?", old)) == Rewritten(new)
 
 
 def test_the_same_language_code_and_short_texts_pass() -> None:
@@ -283,7 +309,8 @@ def test_a_teacher_that_never_answers_leaves_the_file_as_it_was_byte_for_byte(tm
     result = done(Reflection(teacher=Teacher(never=True)), tmp_path / "page")
     assert {d.action for d in result.decisions} == {"keep"}
     assert {d.reason for d in result.decisions} == {
-        "nothing rewritten: instruction failed (unanswered), response failed (unanswered); 2 calls"
+        "nothing rewritten: instruction failed (unanswered): nobody there, response failed (unanswered): nobody there; "
+        "2 calls"
     }
     recipe = {"input": str(source), "output": str(tmp_path / "out.jsonl"), "max_failures": 1.0,
               "method": {"kind": "reflection", "teacher": {"kind": "scripted"}}}  # fmt: skip

@@ -16,9 +16,10 @@ from typing import ClassVar, Literal
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
+from tunesift.formats import USES_TOOLS
 from tunesift.methods.clear_evidence import same
 from tunesift.methods.clear_steps import Agreement, Evidence, Reflect
-from tunesift.methods.reflection_steps import lengths
+from tunesift.methods.reflection_steps import check_refinable, lengths, warn_of_stale
 from tunesift.models import ChatModel
 from tunesift.models.base import Completion, Sampling
 from tunesift.prompts import fenced, fill
@@ -153,8 +154,9 @@ class Correct(Settings):
 
     def __call__(self, data: Dataset[Record], decisions: Sequence[Decision], sure: Sureness, run: Run) -> Result:
         """Round after round: propose, compare, be sure; what is not corrected stays as the filter decided."""
+        check_refinable(data, instructions=False)
         scope = {d.record_id for d in decisions if self.scope == "all" or d.action == "drop"}
-        now = data.only({r.id for r in data if r.id in scope and r.response.strip()})
+        now = data.only({r.id for r in data if r.id in scope and r.response.strip() and USES_TOOLS not in r.extra})
         made: dict[str, tuple[Record, str]] = {}
         why: dict[str, str] = {}
         for number, tuned in enumerate(self.tuned, start=1):
@@ -171,21 +173,26 @@ class Correct(Settings):
         settled = [_settled(d, made, why) for d in decisions]
         output = run.dataset(OUTPUT, _output(data, settled, made))
         run.table("lengths", lengths(data, output))
+        warn_of_stale(data, output)
         return Result(output, settled)
 
     def plan(self, records: int, sure: Sureness) -> list[Planned]:
         """One proposal, two comparisons, two reflections and k samples per record and round, at most."""
         judge = getattr(sure.student, "name", sure.student.kind)
         around = len(JUDGE.encode()) + self.max_tokens
+
+        def asked(stage: str, items: int) -> Planned:
+            return Planned(stage, items, 1, judge, around=around, answer=sure.max_tokens, spare=True)
+
         stages = []
         for number, tuned in enumerate(self.tuned, start=1):
-            asked = {"around": around, "answer": sure.max_tokens}
+            whose = getattr(tuned, "name", tuned.kind)
             stages += [
-                Planned(f"propose-{number}", records, 1, getattr(tuned, "name", tuned.kind), answer=self.max_tokens),
-                Planned(f"compare-{number}", 2 * records, 1, judge, **asked),
-                Planned(f"verdict-{number}-reflect-1", records, 1, judge, **asked),
-                Planned(f"verdict-{number}-reflect-2", records, 1, judge, **asked),
-                Planned(f"verdict-{number}-sample", sure.samples * records, 1, judge, **asked),
+                Planned(f"propose-{number}", records, 1, whose, answer=self.max_tokens, spare=True),
+                asked(f"compare-{number}", 2 * records),
+                asked(f"verdict-{number}-reflect-1", records),
+                asked(f"verdict-{number}-reflect-2", records),
+                asked(f"verdict-{number}-sample", sure.samples * records),
             ]
         return stages
 

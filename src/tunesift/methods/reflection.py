@@ -35,11 +35,13 @@ from tunesift.methods.reflection_steps import (
     Asking,
     Reflect,
     Taught,
+    check_refinable,
     counted,
     lengths,
     planned_teaching,
     steps,
     taught,
+    warn_of_stale,
 )
 from tunesift.models import ChatModel
 from tunesift.records import Decision, Record
@@ -96,6 +98,7 @@ class Reflection(Settings):
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """First the instruction, then the answer of the pair that came of it."""
+        check_refinable(data, instructions=self.halves != "response")
         alone = {r.id: reason for r in data if (reason := self.asking.left_alone(r))}
         now = data.only({id for id in data.ids() if id not in alone})
         first = second = None
@@ -110,6 +113,7 @@ class Reflection(Settings):
         output = run.dataset(OUTPUT, (r if r.id in alone else _rewritten(r, halves) for r in data))
         run.table("halves", counted(statuses))
         run.table("lengths", lengths(data, output))
+        warn_of_stale(data, output)
         return Result(output, decisions)
 
     def plan(self, records: int) -> list[Planned]:

@@ -24,14 +24,14 @@ _NUMBER = re.compile(r"(?:\A|\n)[^\w\n]{0,4}\d{1,3}[.)][ \t*]{0,4}\Z")
 _PLACEHOLDERS = frozenset({"", "your answer", "your instruction", "n/a", "none"})
 _NOT = (
     r"(?:can(?:no|')t|can not|unable|not able|not capable|won't|will not|must decline|have to decline"
-    r"|(?:do not|don't) have (?:access|the ability))"
+    r"|not possible for me to|(?:do not|don't) have (?:access|the ability))"
 )
 _REFUSAL = re.compile(
     r"\W{0,8}(?:(?:(?:i'm|i am|we're|we are) (?:very |so |truly |really )?(?:sorry|afraid|unable|not able)"
     r"|sorry|unfortunately|i apologi[sz]e)\b[^.!?\n]{0,60}\b" + _NOT +
     r"|i (?:can(?:no|')t|can not|won't|will not|am unable to|'m unable to|must decline to) "
     r"(?:help|assist|comply|answer|provide|fulfil|fulfill|do that|continue|create|generate|write|complete|engage)\b"
-    r"|(?:i'm|i am) (?:unable|not able) to\b"
+    r"|(?:i'm|i am) (?:unable|not able) to\b|(?:i|we) must decline\b|it(?:'s| is) not possible for me to\b"
     r"|as an? (?:ai|artificial intelligence|(?:large )?language model)\b[^.!?\n]{0,80}\b" + _NOT + r")",
     re.I,
 )  # fmt: skip
@@ -66,9 +66,9 @@ def read_pair(said: Completion) -> Rewritten | Failure:
     text = answer_of(said.text)
     if isinstance(text, Failure):
         return text
-    answers = list(_MARKS[ANSWER].finditer(text))
+    answers = _found(ANSWER, text)
     before = text[: answers[-1].start()] if answers else ""
-    instructions = list(_MARKS[INSTRUCTION].finditer(before))
+    instructions = _found(INSTRUCTION, before)
     if not instructions:
         return Failure("unreadable", "no_marker")
     found = _closed(text[answers[-1].end() :], said)
@@ -83,7 +83,7 @@ def read_answer(said: Completion) -> Rewritten | Failure:
     text = answer_of(said.text)
     if isinstance(text, Failure):
         return text
-    marks = list(_MARKS[BETTER].finditer(text))
+    marks = _found(BETTER, text)
     if not marks:
         return Failure("unreadable", "no_marker")
     found = _closed(text[marks[-1].end() :], said)
@@ -114,10 +114,18 @@ def refuses(text: str) -> bool:
     return _REFUSAL.match(text[:400].replace("’", "'")) is not None
 
 
+def _found(name: str, text: str) -> list[re.Match[str]]:
+    """Where a mark stands; where it stands in brackets, only those."""
+    found = list(_MARKS[name].finditer(text))
+    return [m for m in found if "[" in m[0]] or found
+
+
 def _closed(body: str, said: Completion) -> Rewritten | Failure:
-    answer, closed = _cut(body)
-    if not closed and said.stop == "length":
+    body = body.strip()
+    ends = list(_END.finditer(body))
+    if said.stop == "length" and not (ends and body.endswith(ends[-1][0])):
         return Failure("too-long", "truncated")
+    answer, closed = _cut(body)
     return Rewritten(answer, closed=closed)
 
 

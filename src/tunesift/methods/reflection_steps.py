@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,8 @@ from statistics import median
 from typing import ClassVar, Literal
 
 from tunesift.datasets import Dataset
-from tunesift.errors import RecipeError
+from tunesift.errors import DataError, RecipeError, shown
+from tunesift.formats import USES_TOOLS
 from tunesift.methods.reflection_reading import UNCHANGED, Rewritten, checked, holds_mark
 from tunesift.models import ChatModel
 from tunesift.models.base import Completion, Sampling
@@ -21,8 +23,11 @@ from tunesift.running.step import Outcomes
 from tunesift.settings import Settings
 from tunesift.writing import source_of
 
+_LOG = logging.getLogger(__name__)
+
 Reader = Callable[[Completion], Rewritten | Failure]
-_CALL_FAILED = ("unanswered", "crashed", "not-finite")
+LONG_ENOUGH = 20
+"""Characters of a response from which its text in another field is no accident."""
 CUT = "\n[…]"
 """Stands for the rest of an answer that the teacher was not shown."""
 
@@ -54,6 +59,8 @@ class Asking(Settings):
         """Why a record is not refined; empty where it is."""
         if any(m.images for m in record.messages):
             return "an image"
+        if USES_TOOLS in record.extra:
+            return "uses tools"
         if record.messages[-1].role != "assistant" or len(record.messages) < 2 or record.prompt[-1].role != "user":
             return "no response"
         if any(map(holds_mark, (record.prompt[-1].text, record.response))):
@@ -96,36 +103,42 @@ class Taught:
     read: Reader
     refused: Mapping[str, Failure]
     """Why the last reply about a record cannot be used."""
+    longest: int
+    """Characters of an answer that the teacher was shown."""
 
     def __call__(self, record: Record) -> Rewritten | Failure:
         """What the teacher proposes for a record that it was asked about."""
-        said = next(told[record.id] for told in reversed(self.tries) if record.id in told)
-        if isinstance(said, Failure):
-            return said
-        return self.refused.get(record.id) or self.read(said)
+        said = self._said(record)
+        return said if isinstance(said, Failure) else self.refused.get(record.id) or self.read(said)
 
     def calls(self, record: Record) -> int:
         """How often the teacher was asked about a record."""
         return sum(record.id in told for told in self.tries)
 
     def status(self, record: Record) -> str:
-        """What came of it in a word: ok, ok_no_end, no_marker, truncated, failed (unanswered)."""
-        found = self(record)
+        """What came of it in a word: ok, ok_no_end, no_marker, truncated, failed (unanswered); more after a colon."""
+        found, said = self(record), self._said(record)
+        if isinstance(said, Failure):
+            return f"failed ({said.kind}): {said.message}"
+        shown_in_part = ", shown in part" if len(record.response) > self.longest else ""
         if isinstance(found, Rewritten):
-            return "ok" if found.closed else "ok_no_end"
-        return f"failed ({found.kind})" if found.kind in _CALL_FAILED else found.message
+            return f"{'ok' if found.closed else 'ok_no_end'}{shown_in_part}"
+        return found.message
 
     def after(self, record: Record) -> Record:
         """The rewritten record, or the same where the teacher's reply cannot be used."""
         found = self(record)
         return record if isinstance(found, Failure) else rewritten(record, found)
 
+    def _said(self, record: Record) -> Completion | Failure:
+        return next(told[record.id] for told in reversed(self.tries) if record.id in told)
+
 
 def taught(run: Run, stage: str, steps: Sequence[Reflect], data: Dataset[Record], read: Reader) -> Taught:
     """Ask about every record, and again about those whose reply cannot be used, as often as there are steps.
 
-    A call that failed is not repeated: the model itself tried as often as it makes sense. Nor is one whose reply leaves
-    the record as it is.
+    A first call that failed is not repeated: the model itself tried as often as it makes sense. Nor is one whose reply
+    leaves the record as it is.
     """
     tries: list[Outcomes[Completion]] = []
     refused: dict[str, Failure] = {}
@@ -143,7 +156,7 @@ def taught(run: Run, stage: str, steps: Sequence[Reflect], data: Dataset[Record]
             if isinstance(found, Failure):
                 refused[record.id] = found
         data = data.only({id for id, reason in refused.items() if reason != UNCHANGED})
-    return Taught(tries, read, refused)
+    return Taught(tries, read, refused, steps[0].longest)
 
 
 def steps(teacher: ChatModel, persona: str, template: str, asking: Asking) -> list[Reflect]:
@@ -164,7 +177,41 @@ def planned_teaching(stage: str, step: Reflect, records: int, retries: int, long
     name = getattr(step.teacher, "name", step.teacher.kind)
     around = len(step.persona.encode()) + len(step.template.encode()) + longer
     stages = [stage, *(f"{stage}-again-{n}" for n in range(1, retries + 1))]
-    return [Planned(s, records, 1, name, around=around, answer=step.sampling.max_tokens) for s in stages]
+    return [
+        Planned(s, records, 1, name, around=around, answer=step.sampling.max_tokens, spare=s != stage) for s in stages
+    ]
+
+
+def check_refinable(data: Dataset[Record], instructions: bool) -> None:
+    """Refuse, before anybody is asked, data whose rewritten records could not be told apart, or would not fit.
+
+    `instructions` says that instructions are rewritten: a preference pair's rejected answer would stand under another.
+    """
+    for id in data.ids():
+        begin = id
+        while "~" in begin:
+            begin = begin.rpartition("~")[0]
+            if data.place(begin) is not None:
+                raise DataError(f'ids "{shown(begin)}" and "{shown(id)}": what is made of the first would be taken for '
+                                'the second; write ids without "~".')  # fmt: skip
+    if instructions and data.source is not None and data.source.format == "preference":
+        raise RecipeError("the input holds preference pairs: their rejected answers would stand under new "
+                          "instructions; use the method reflection with halves=response.")  # fmt: skip
+
+
+def warn_of_stale(data: Dataset[Record], output: Dataset[Record]) -> None:
+    """Warn of fields that we do not read and that still hold a replaced response, such as a ready-made `text`."""
+    found: Counter[str] = Counter()
+    for new in output:
+        if data.place(new.id) is not None:
+            continue
+        old = source_of(new.id, data).response.strip()
+        texts = [(name, value) for name, value in new.extra.items() if isinstance(value, str)]
+        found.update(name for name, value in texts if len(old) >= LONG_ENOUGH and old in value)
+    for name, count in found.items():
+        _LOG.warning(
+            'the field "%s" of %d records still holds the old response; do not train on it', shown(name), count
+        )
 
 
 def rewritten(record: Record, new: Rewritten) -> Record:

@@ -28,8 +28,9 @@ We differ from the authors' code
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -37,7 +38,18 @@ from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
 from tunesift.methods.reflection import BETTER_ANSWER, CRITIC, EDITOR, NEW_INSTRUCTION
 from tunesift.methods.reflection_reading import read_answer, read_pair
-from tunesift.methods.reflection_steps import Asking, Reflect, Taught, counted, lengths, planned_teaching, steps, taught
+from tunesift.methods.reflection_steps import (
+    Asking,
+    Reflect,
+    Taught,
+    check_refinable,
+    counted,
+    lengths,
+    planned_teaching,
+    steps,
+    taught,
+    warn_of_stale,
+)
 from tunesift.methods.selective_steps import (
     InstructionLoss,
     Numbers,
@@ -46,6 +58,8 @@ from tunesift.methods.selective_steps import (
     Weighed,
     alone_of,
     guess_of,
+    told,
+    trials,
     value_of,
 )
 from tunesift.models import ChatModel, LikelihoodModel
@@ -57,8 +71,6 @@ from tunesift.running.run import OUTPUT, Run
 from tunesift.scoring.ifd import IFD
 from tunesift.settings import Settings
 
-FRAGILE = 1e-3
-"""Margin below which another batch, number type or machine might decide otherwise (card, Defaults)."""
 HALVES = ("instruction", "response")
 NO_RESPONSE = "no response"
 
@@ -104,11 +116,14 @@ class SelectiveReflection(Settings):
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
             raise RecipeError(f"fraction: {self.fraction:g} is not above 0 and at most 1; write 0.1 for 10 percent.")
-        if self.question.count("{response}") != 1:
-            raise RecipeError("question: has no place {response}, or several; write it once.")
+        if re.findall(r"\{\w+\}", self.question) != ["{response}"]:
+            raise RecipeError("question: must have the place {response} once, and no other in braces.")
+        if self.fraction < 1 and self.otherwise == "original":
+            raise RecipeError("fraction: keeps a part, and otherwise=original all; leave one of them out.")
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Propose, compare, propose again, compare again, filter."""
+        check_refinable(data, instructions=True)
         left = {r.id: reason for r in data if (reason := self._left_alone(r))}
         asked = data.only({id for id in data.ids() if id not in left})
 
@@ -138,8 +153,9 @@ class SelectiveReflection(Settings):
         output = run.dataset(OUTPUT, (out for d in decisions if (out := _output(d, data, chosen, weighed))))
         statuses = Counter(pair for said in replies.values() for pair in zip(HALVES, said, strict=True))
         run.table("halves", counted(statuses))
-        run.table("trials", _trials(weighed.values()))
+        run.table("trials", trials(weighed.values()))
         run.table("lengths", lengths(data, output))
+        warn_of_stale(data, output)
         return Result(output, decisions)
 
     def plan(self, records: int) -> list[Planned]:
@@ -205,17 +221,18 @@ class SelectiveReflection(Settings):
         decisions = []
         for id in data.ids():
             if id in left:
-                decisions.append(Decision(id, drop if left[id] == NO_RESPONSE else "keep", f"left alone ({left[id]})"))
+                dropped = left[id] == NO_RESPONSE or self.fraction < 1  # it has no IFD to be among the largest with
+                decisions.append(Decision(id, drop if dropped else "keep", f"left alone ({left[id]})"))
             elif id in refused:
                 decisions.append(Decision(id, drop, refused[id]))
             else:
-                decisions.append(Decision(id, "replace", _told(weighed[id], replies[id][0]), (id,)))
+                decisions.append(Decision(id, "replace", told(weighed[id], replies[id][0]), (id,)))
         return decisions
 
     def _refused(self, weighed: Weighed, second: str) -> str:
         """Why what became of a record is not in the output; empty where it is."""
         if "A" not in weighed.branch:
-            if second not in ("ok", "ok_no_end"):
+            if not second.startswith("ok"):
                 return f"response not replaced ({second.partition(':')[0]}): {weighed.branch}, {second}"
             if weighed.guess.margin is None:
                 return "response not replaced (no score): the student could not be asked for the instruction"
@@ -262,19 +279,6 @@ def _weighed(id: str, winner: str, better: bool, measured: _Measured) -> Weighed
     return Weighed(id, branch, winner, _ifds(id, measured.ifd), guess_of(measured.guess, winner), final, alone)
 
 
-def _told(weighed: Weighed, first: str) -> str:
-    """The numbers that decided, in a sentence."""
-    instruction = f"instruction {first}"
-    if weighed.ifd.margin is not None:
-        instruction = f"IFD {weighed.ifd.old:.4f}, with the new instruction {weighed.ifd.new:.4f}"
-    chosen = f", chosen {weighed.final_ifd:.4f}" if weighed.final_ifd is not None else ""
-    old, new = (weighed.reversed_ifd(n) for n in (weighed.guess.old, weighed.guess.new))
-    reverse = f"r-IFD {old:.4f} to {new:.4f}" if old is not None and new is not None else (
-        f"loss of the instruction {weighed.guess.old:.4f} to {weighed.guess.new:.4f}")  # fmt: skip
-    which = "instruction and response" if weighed.branch == "QA" else "response"
-    return f"rewritten ({which}): {instruction}{chosen}; {reverse}"
-
-
 def _output(
     decision: Decision, data: Dataset[Record], chosen: Dataset[Record], weighed: Mapping[str, Weighed]
 ) -> Record | None:
@@ -283,16 +287,3 @@ def _output(
     if decision.action == "keep":
         return data.by_id(decision.record_id)
     return chosen.by_id(f"{weighed[decision.record_id].winner}~response")
-
-
-def _trials(weighed: Iterable[Weighed]) -> list[dict[str, object]]:
-    """How often the new one won, and how often so narrowly that another machine might decide otherwise."""
-    rows: list[dict[str, object]] = []
-    for name, larger, trials in (
-        ("instruction, by IFD", True, [w.ifd for w in weighed]),
-        ("response, by r-IFD", False, [w.guess for w in weighed]),
-    ):
-        margins = [t.margin for t in trials if t.margin is not None]
-        rows.append({"trial": name, "compared": len(margins), "new_won": sum(t.won(larger) for t in trials),
-                     "fragile": sum(m < FRAGILE for m in margins)})  # fmt: skip
-    return rows

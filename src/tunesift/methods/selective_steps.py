@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -15,6 +15,8 @@ from tunesift.scoring.ifd import ONE
 from tunesift.settings import Settings
 
 _PLACE = "{response}"
+FRAGILE = 1e-3
+"""Margin below which another batch, number type or machine might decide otherwise (card, Defaults)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +150,29 @@ def alone_of(seen: Mapping[str, Seen], alone: Mapping[str, Seen], id: str) -> fl
     """Loss of an instruction alone; None where other tokens were seen than after the response."""
     given, found = seen.get(id), alone.get(id)
     return found.nats if given is not None and found is not None and given.tokens == found.tokens else None
+
+
+def told(weighed: Weighed, first: str) -> str:
+    """The numbers that decided, in a sentence."""
+    instruction = f"instruction {first}"
+    if weighed.ifd.margin is not None:
+        instruction = f"IFD {weighed.ifd.old:.4f}, with the new instruction {weighed.ifd.new:.4f}"
+    chosen = f", chosen {weighed.final_ifd:.4f}" if weighed.final_ifd is not None else ""
+    old, new = (weighed.reversed_ifd(n) for n in (weighed.guess.old, weighed.guess.new))
+    reverse = f"r-IFD {old:.4f} to {new:.4f}" if old is not None and new is not None else (
+        f"loss of the instruction {weighed.guess.old:.4f} to {weighed.guess.new:.4f}")  # fmt: skip
+    which = "instruction and response" if weighed.branch == "QA" else "response"
+    return f"rewritten ({which}): {instruction}{chosen}; {reverse}"
+
+
+def trials(weighed: Iterable[Weighed]) -> list[dict[str, object]]:
+    """How often the new one won, and how often so narrowly that another machine might decide otherwise."""
+    rows: list[dict[str, object]] = []
+    for name, larger, held in (
+        ("instruction, by IFD", True, [w.ifd for w in weighed]),
+        ("response, by r-IFD", False, [w.guess for w in weighed]),
+    ):
+        margins = [t.margin for t in held if t.margin is not None]
+        rows.append({"trial": name, "compared": len(margins), "new_won": sum(t.won(larger) for t in held),
+                     "fragile": sum(m < FRAGILE for m in margins)})  # fmt: skip
+    return rows

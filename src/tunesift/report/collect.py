@@ -17,6 +17,8 @@ from tunesift.report.folder import Numbers, RunFolder, run_folder
 
 SHOWN = 4000
 """Records on the page; of more, those at both ends and around the cut, and evenly spaced others."""
+MAX_FACT = 300
+"""Characters of one setting in the head of the page."""
 MAX_TEXT = 4000
 """Characters of one message on the page."""
 BINS = 40
@@ -69,8 +71,12 @@ def _facts(run: Mapping[str, Any], note: Mapping[str, Any]) -> tuple[tuple[str, 
         ("output", run["recipe"]["output"]),
     ]
     facts += [("noted in the input", f"{count:,} {kind}") for kind, count in note["notes"].items()]
-    facts += [(name, _told(value)) for name, value in method.items() if name != "kind"]
+    facts += [(name, _shortened(_told(value))) for name, value in method.items() if name != "kind"]
     return (*facts, ("seed", str(run["recipe"]["seed"])), ("version", str(run["versions"].get("tunesift", ""))))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_FACT else f"{text[:MAX_FACT]}…"
 
 
 def _told(value: object) -> str:

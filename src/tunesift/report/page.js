@@ -125,7 +125,7 @@
     return el("div", { class: "words", dir: "auto" }, ...runs.map(([changed, words]) => changed ? el(tag, {}, words) : words));
   }
 
-  const pieces = (words) => words.match(/\s+|[\p{L}\p{N}\p{M}_]+|./gsu) ?? [];
+  const pieces = (words) => words.match(/\s+|(?:(?!\p{Script=Han}|\p{Script=Hiragana})[\p{L}\p{N}\p{M}_])+|./gsu) ?? [];
 
   // Runs of both texts, each with whether it is in that text only: a longest common subsequence of words.
   function changes(old, now) {
