@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from conftest import MakeTiny
+from faultserver.bodies import number
 from faultserver.client import FaultServer
 from harness.kill import sealed
 from harness.teacher import SHOWN
@@ -337,9 +338,9 @@ def test_a_run_over_http_that_is_killed_five_times_is_the_run_that_was_not(
     assert sealed(broken) == sealed(whole)
     decided = [pq.read_table(home / "run" / "decisions.parquet") for home in (whole, broken)]
     assert decided[0].equals(decided[1])
-    spoiled = sum(line.get("do") != {"delay": 0.02} for line in server.rows())
+    spoiled = sum(number(3, n, 1) < 0.2 for n in range(40))  # each row's first attempt, by the script's own draw
     repeated = len(server.rows()) - plain - spoiled
-    assert spoiled > 0
+    assert spoiled > 3
     assert 0 <= repeated <= 5 * 4  # at most what was in flight at each kill
 
 
