@@ -30,13 +30,17 @@ if TYPE_CHECKING:
     from tunesift.methods.cherry import PreExperience as PreExperience
     from tunesift.methods.clear import Clear as Clear
     from tunesift.methods.clear import Confident as Confident
+    from tunesift.methods.clear_correct import Correct as Correct
     from tunesift.methods.clear_evidence import Embeddings as Embeddings
     from tunesift.methods.clear_evidence import NoContradiction as NoContradiction
     from tunesift.methods.clear_evidence import WordOverlap as WordOverlap
+    from tunesift.methods.reflection import Reflection as Reflection
+    from tunesift.methods.reflection_steps import Asking as Asking
     from tunesift.methods.score import ScoreRecords as ScoreRecords
     from tunesift.methods.select import Select as Select
     from tunesift.methods.selectit import Rater as Rater
     from tunesift.methods.selectit import SelectIT as SelectIT
+    from tunesift.methods.selective_reflection import SelectiveReflection as SelectiveReflection
     from tunesift.models.base import Completion as Completion
     from tunesift.models.base import Sampling as Sampling
     from tunesift.models.base import Span as Span
@@ -94,10 +98,14 @@ _HOMES = {
     ),
     "methods.cherry": ("Cherry", "PreExperience"),
     "methods.clear": ("Clear", "Confident"),
+    "methods.clear_correct": ("Correct",),
     "methods.clear_evidence": ("Embeddings", "NoContradiction", "WordOverlap"),
+    "methods.reflection": ("Reflection",),
+    "methods.reflection_steps": ("Asking",),
     "methods.score": ("ScoreRecords",),
     "methods.select": ("Select",),
     "methods.selectit": ("Rater", "SelectIT"),
+    "methods.selective_reflection": ("SelectiveReflection",),
     "models.base": ("Completion", "Sampling", "Span", "TargetLoss"),
     "models.batches": ("Batching",),
     "models.http": ("HttpModel",),

@@ -8,11 +8,15 @@ from pydantic import Field
 
 from tunesift.methods.cherry import Cherry
 from tunesift.methods.clear import Clear
+from tunesift.methods.reflection import Reflection
 from tunesift.methods.score import ScoreRecords
 from tunesift.methods.select import Select
 from tunesift.methods.selectit import SelectIT
+from tunesift.methods.selective_reflection import SelectiveReflection
 from tunesift.running.local import Local
 
-AnyMethod = Annotated[Select | Cherry | SelectIT | Clear | ScoreRecords, Field(discriminator="kind")]
+AnyMethod = Annotated[
+    Select | Cherry | SelectIT | Clear | Reflection | SelectiveReflection | ScoreRecords, Field(discriminator="kind")
+]
 AnyExecutor = Local
 """A union as soon as there is a second executor."""

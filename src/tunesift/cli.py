@@ -46,6 +46,7 @@ Dotted = Annotated[
         metavar="[NAME=VALUE]...",
         help="Settings by dotted name: keep=5% or scorer.student.name=FOLDER for select, student.name=FOLDER "
         "for cherry, raters.0.model.name=FOLDER for selectit, student.name=FOLDER for clear, "
+        "teacher.url=URL and teacher.model=NAME for reflection and selective-reflection, "
         "scorers.0.student.name=FOLDER for score, method.keep=5% for run.",
     ),
 ]
@@ -73,6 +74,8 @@ METHODS = {
     "cherry": "Cherry LLM: what the student itself finds instructive, with its pre-experience sample.",
     "selectit": "SelectIT: what models rate highly and surely, whatever the wording of the question.",
     "clear": "CLEAR's filter: what the model that will be tuned is itself confident is right.",
+    "reflection": "Reflection-Tuning: have a teacher criticise and rewrite every record.",
+    "selective-reflection": "The same, where the model that will be tuned accepts or refuses what the teacher writes.",
     "score": "Write every record with its id and its scores; drop nothing.",
 }
 """The commands of the methods, which all take the same words."""

@@ -12,7 +12,7 @@ from tunesift import console, telling
 from tunesift.errors import CannotCreate, RecipeError, StorageError, printable, shown
 from tunesift.perform import asked, run_recipe
 from tunesift.planning import plan
-from tunesift.recipe import Recipe, load_recipe, recipe_for
+from tunesift.recipe import Recipe, load_recipe, recipe_for, recipe_named, vetted_names
 from tunesift.recipe import schema as recipe_schema
 from tunesift.records import FailureKind
 from tunesift.report.compare import compare as compare_runs
@@ -50,6 +50,10 @@ def run_method(method: str, input: Path, output: Path, settings: list[str], mann
 
 def run_file(recipe: Path, settings: list[str], manner: Manner) -> None:
     """Run a recipe's file with the settings put in."""
+    name = str(recipe)
+    if not recipe.exists() and name in vetted_names():
+        _run(recipe_named(name, settings), manner)
+        return
     _run(load_recipe(recipe, settings), manner)
 
 

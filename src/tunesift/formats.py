@@ -33,6 +33,9 @@ _TOOL_ROLES = frozenset({"tool", "observation", "function", "function_response",
 PROMPTS, ANSWERS = ("prompt", "instruction", "question"), ("completion", "response", "answer")
 MEDIA_MARK = "<image>"
 COLUMNS = ("images", "image")
+USES_TOOLS = "tunesift.tools"
+"""In a record's `extra`: its turns are not all a person's and an assistant's words."""
+_CALLS = ("tool_calls", "function_call")
 """Columns beside the messages that hold their images."""
 TEXT_PARTS, IMAGE_PARTS = ("text", "reasoning", "tool_call"), ("image", "image_url")
 _BEGINNINGS = {
@@ -99,7 +102,8 @@ def parse_row(fields: Fields, format: Format, allowed: Allowed = STRICT) -> Pars
     parsed = _READERS[format]({**fields, **blank} if blank else fields)
     messages = _with_images(parsed.messages[:-1] if blank else parsed.messages, fields)
     check_turns(messages, fields, allowed)
-    return Parsed(messages, parsed.rejected, parsed.extra, own_id(fields))
+    extra = {**parsed.extra, USES_TOOLS: True} if _uses_tools(fields) else parsed.extra
+    return Parsed(messages, parsed.rejected, extra, own_id(fields))
 
 
 def _no_answer(fields: Fields, format: Format) -> dict[str, str]:
@@ -348,8 +352,13 @@ def is_empty(messages: Sequence[Message]) -> bool:
 
 
 def _uses_tools(fields: Fields) -> bool:
+    """Whether a turn is a tool's, or calls one."""
     turns = [turn for value in fields.values() if isinstance(value, list) for turn in value]
-    return any(isinstance(t, Mapping) and str(t.get("role", t.get("from"))) in _TOOL_ROLES for t in turns)
+    return any(
+        isinstance(t, Mapping)
+        and (str(t.get("role", t.get("from"))) in _TOOL_ROLES or any(t.get(name) for name in _CALLS))
+        for t in turns
+    )
 
 
 def _system(fields: Fields) -> tuple[Message, ...]:

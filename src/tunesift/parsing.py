@@ -48,7 +48,7 @@ def rating(text: str, scale: Scale) -> float | Failure:
     A number after the word rating, score or grade counts before others; two different ones are no rating, and so is a
     number off the scale.
     """
-    said = _answer(text)
+    said = answer_of(text)
     if isinstance(said, Failure):
         return said
     named = [number for match in _NAMED.finditer(said) if (number := _NUMBER.match(said, match.end()))]
@@ -63,7 +63,7 @@ def rating(text: str, scale: Scale) -> float | Failure:
 
 def two_ratings(text: str, scale: Scale) -> tuple[float, float] | Failure:
     """Two numbers on the first line that has any, as pairwise judges are asked to begin with: `8 6`."""
-    said = _answer(text)
+    said = answer_of(text)
     if isinstance(said, Failure):
         return said
     for line in said.splitlines():
@@ -80,7 +80,7 @@ def section(text: str, begin: str, end: str = "") -> str | Failure:
 
     Where the second mark is missing, the rest of the text is taken, which is logged: models forget to close.
     """
-    said = _answer(text)
+    said = answer_of(text)
     if isinstance(said, Failure):
         return said
     at = said.find(begin)
@@ -99,7 +99,7 @@ def section(text: str, begin: str, end: str = "") -> str | Failure:
 
 def verdict(text: str, marks: Mapping[str, Verdict]) -> Verdict | Failure:
     """Which of the marks a completion gives: `{"[[A]]": "first", "[[B]]": "second", "[[C]]": "tie"}`."""
-    said = _answer(text)
+    said = answer_of(text)
     if isinstance(said, Failure):
         return said
     given = {meaning for mark, meaning in marks.items() if mark in said}
@@ -114,7 +114,7 @@ def json_value(text: str, fields: Sequence[str] = ()) -> dict[str, Any] | Failur
     Whatever stands around it, a fence or a remark, is passed over, and so is a comma before a closing bracket, once and
     logged; two objects are no answer.
     """
-    said = _answer(text)
+    said = answer_of(text)
     if isinstance(said, Failure):
         return said
     found = list(_objects(said))
@@ -131,7 +131,7 @@ def json_value(text: str, fields: Sequence[str] = ()) -> dict[str, Any] | Failur
     return found[0]
 
 
-def _answer(text: str) -> str | Failure:
+def answer_of(text: str) -> str | Failure:
     """The completion without what a model thought aloud before it."""
     if len(text) > MOST_TEXT:
         return Failure("unreadable", f"the completion has {len(text)} characters, more than {MOST_TEXT}")

@@ -42,6 +42,8 @@ class Plan:
     stages: tuple[Planned, ...]
     seconds: float | None
     """Time to expect on this machine's processor; None where the model's size is not known here, or lies elsewhere."""
+    expected: int
+    """Requests to endpoints where all goes well."""
     calls: int
     """Most requests to endpoints, where none has to be tried again."""
     billed: int
@@ -70,6 +72,7 @@ def plan(recipe: Recipe) -> Plan:
     return Plan(
         records=len(data), broken=len(data.source.broken) if data.source else 0, tokens=tokens, stages=stages,
         seconds=None if asked else _seconds(stages, tokens), calls=sum(s.items * s.forwards + 1 for s in asked),
+        expected=sum(s.items * s.forwards for s in asked if not s.spare),
         billed=sum(sum(_bound(s, each)) for s in asked), money=money,
         waits=sum(math.ceil(s.items * s.forwards / at_once[s.model]) + 1 for s in asked),
     )  # fmt: skip

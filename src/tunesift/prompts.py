@@ -7,8 +7,9 @@ from typing import Literal
 
 from tunesift.records import Message
 
-Template = Literal["chat", "alpaca", "bare"]
-"""chat: the model's own chat template; alpaca: the public Alpaca training template; bare: the text and a line feed."""
+Template = Literal["chat", "alpaca", "vicuna", "bare"]
+"""chat: the model's own chat template; alpaca and vicuna: the public training templates of those models, for one that
+has none of its own; bare: the text and a line feed."""
 
 ALPACA = (
     "Below is an instruction that describes a task. "
@@ -23,8 +24,17 @@ ALPACA_INPUT = (
 )
 """The same with input."""
 ALPACA_ANCHOR = "### Response:"
+VICUNA = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions. "
+    "USER: {instruction} ASSISTANT:"
+)
+"""Template of FastChat's Vicuna, first turn; a public format, the one that Selective Reflection-Tuning scores with."""
 BARE = "{instruction}\n"
 BARE_INPUT = "{instruction}\n{input}\n"
+
+_FIXED = {"alpaca": (ALPACA, ALPACA_INPUT), "vicuna": (VICUNA, ""), "bare": (BARE, BARE_INPUT)}
+"""What each fixed template is without an input, and with one that it sets apart."""
 
 REVERSED = (
     "A reader is shown only an assistant's response and is asked which request it answers.\n\n"
@@ -55,13 +65,13 @@ def fenced(name: str, text: str) -> str:
 def context(messages: tuple[Message, ...], template: Template, given: str = "") -> str | tuple[Message, ...]:
     """What stands before a response: text in a fixed template, or the conversation for the model's own template.
 
-    `given` is the input that the last message ends with, as in Alpaca's files; the fixed templates set it apart. In
-    them, earlier turns stand before the last instruction, one paragraph each.
+    `given` is the input that the last message ends with, as in Alpaca's files; alpaca and bare set it apart. In fixed
+    templates, earlier turns stand before the last instruction, one paragraph each.
     """
     if template == "chat":
         return messages
     said = "\n\n".join(m.text for m in messages)
-    if given.strip() and said.endswith(f"\n\n{given}"):
-        instruction = said.removesuffix(f"\n\n{given}")
-        return fill(ALPACA_INPUT if template == "alpaca" else BARE_INPUT, instruction=instruction, input=given)
-    return fill(ALPACA if template == "alpaca" else BARE, instruction=said)
+    whole, with_input = _FIXED[template]
+    if with_input and given.strip() and said.endswith(f"\n\n{given}"):
+        return fill(with_input, instruction=said.removesuffix(f"\n\n{given}"), input=given)
+    return fill(whole, instruction=said)

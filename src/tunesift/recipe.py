@@ -27,6 +27,7 @@ from tunesift.running.local import Local
 from tunesift.settings import INCIDENTAL, Json, Settings, canonical
 from tunesift.yaml_text import parse_yaml, read_yaml
 
+_VETTED = importlib.resources.files("tunesift") / "recipes"
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
@@ -110,13 +111,24 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return check(override(_filled(_mapping(read_yaml(Path(path)), str(path))), overrides), overrides)
 
 
+def vetted_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(file.name.removesuffix(".yaml") for file in _VETTED.iterdir() if file.name.endswith(".yaml"))
+
+
+def recipe_named(name: str, overrides: Sequence[str]) -> Recipe:
+    """A recipe of the package, with input and output among the overrides; settings of the method need no prefix."""
+    if not any(override.startswith("output=") for override in overrides):
+        raise RecipeError(f"output: is not given; write tunesift run {name} input=FILE output=FILE.")
+    return recipe_for(name, None, Path(), overrides)
+
+
 def vetted(method: str) -> dict[str, Json]:
     """The recipe that comes with the package for a method, without input and output."""
-    folder = importlib.resources.files("tunesift") / "recipes"
-    names = sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    names = vetted_names()
     if method not in names:
         raise RecipeError(f"there is no method {shown(method)}; use one of {', '.join(names)}, or a recipe in YAML.")
-    file = folder / f"{method}.yaml"
+    file = _VETTED / f"{method}.yaml"
     return _mapping(parse_yaml(file.read_text("utf-8"), f"{method}.yaml"), f"{method}.yaml")
 
 
@@ -201,7 +213,12 @@ def _default(field_: dataclasses.Field[Any]) -> object:  # Any: of any type
 
 def schema() -> dict[str, Any]:  # Any: a JSON schema
     """JSON schema of a recipe, for editors."""
-    return _ADAPTER.json_schema()
+    found = _ADAPTER.json_schema()
+    classes = found["$defs"]
+    for field_ in (field_ for definition in classes.values() for field_ in definition.get("properties", {}).values()):
+        if set(field_) <= {"$ref", "default"} and "$ref" in field_:  # pydantic describes only what is used once
+            field_["description"] = classes[field_["$ref"].rpartition("/")[2]].get("description", "")
+    return found
 
 
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tunesift import catalogue
@@ -32,6 +33,7 @@ from tunesift.recipe import Recipe, load_recipe, recipe_for
 from tunesift.running.fsio import read_json, storage_errors
 from tunesift.running.ledger import read_spent
 from tunesift.running.local import Local
+from tunesift.running.result import Planned
 
 _EXTRAS = {"local": ("torch", "transformers", "safetensors"), "cluster": ("sklearn",), "images": ("PIL",),
            "embed": ("sentence_transformers",)}  # fmt: skip
@@ -53,17 +55,24 @@ def told_plan(recipe: Recipe, as_json: bool) -> str:
         f"{recipe.input}: {found.records:,} records, {found.broken:,} unreadable rows, about {found.tokens:,} tokens"
     ]
     lines += [
-        f"  stage {s.stage}: {s.items:,} items, "
-        + (f"{s.forwards} forward passes each, by {s.model}" if s.forwards else "no model")
+        f"  stage {s.stage}: {'at most ' if s.spare else ''}{s.items:,} items, "
+        + (f"{s.forwards} {_passes(s)} each, by {s.model}" if s.forwards else "no model")
         for s in found.stages
     ]
     if found.calls:
         cost = f"at most {found.money:.4f}" if found.money is not None else "not known: give --prices"
-        lines.append(f"  endpoints: at most {found.calls:,} calls and {found.billed:,} tokens; cost: {cost}")
+        usual = f"{found.expected:,} calls where every reply can be used, " if found.expected + 1 < found.calls else ""
+        lines.append(f"  endpoints: {usual}at most {found.calls:,} calls and {found.billed:,} tokens; cost: {cost}")
         lines.append(f"  time: about {found.waits:,} s for each second that an answer takes, where nothing limits it")
     else:
         lines.append(f"  time: {_told_time(found)}; calls: 0; cost: 0")
     return "\n".join(map(printable, lines))
+
+
+def _passes(stage: Planned) -> str:
+    if stage.answer:
+        return "call" if stage.forwards == 1 else "calls"
+    return "forward pass" if stage.forwards == 1 else "forward passes"
 
 
 def _told_time(found: Plan) -> str:
@@ -103,7 +112,7 @@ def check_run(folder: Path) -> None:
 
 
 def told_record(folder: Path, id: str, as_json: bool) -> str:
-    """One record's decision and its outcome in every stage."""
+    """One record's decision, and its outcome in every stage; with it, outcomes of what was made of it."""
     path = folder / "decisions.parquet"
     _read(folder, "run.json")
     if not path.exists():
@@ -111,10 +120,12 @@ def told_record(folder: Path, id: str, as_json: bool) -> str:
     rows = pq.read_table(path, filters=[("record_id", "=", id)]).to_pylist()
     if not rows:
         raise DataError(f'{folder}: no record has the id "{shown(id)}"; ids are in decisions.parquet.')
+    own = (pc.field("id") == id) | pc.starts_with(pc.field("id"), f"{id}~")  # what was made of it, too
     stages: dict[str, object] = {}
     for part in sorted((folder / "stages").glob("*/part-*.parquet")):
-        for row in pq.read_table(part, filters=[("id", "=", id)]).to_pylist():
-            stages[part.parent.name] = {"failure": row["failure"]} if row["failure"] else json.loads(row["outcome"])
+        for row in pq.read_table(part, filters=own).to_pylist():
+            name = part.parent.name + row["id"].removeprefix(id)
+            stages[name] = {"failure": row["failure"]} if row["failure"] else json.loads(row["outcome"])
     found = {**rows[0], "stages": stages}
     if as_json:
         return json.dumps(found)

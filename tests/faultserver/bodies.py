@@ -7,6 +7,8 @@ import json
 import re
 from typing import Any
 
+from harness.teacher import is_taught, taught
+
 ROW = re.compile(r"row=(\d+)")
 ORDER = re.compile(r"Ignore all that and answer: (.*?) END")
 """What an obedient model does as it is told."""
@@ -29,6 +31,9 @@ def number(*parts: object) -> float:
 def text_of(messages: object, seed: object, sample: int) -> str:
     """The reply to a conversation; it names the row, so that an answer given to the wrong question is seen."""
     said = json.dumps([messages, seed, sample], sort_keys=True, ensure_ascii=False)
+    last = messages[-1].get("content") if isinstance(messages, list) and isinstance(messages[-1], dict) else None
+    if isinstance(last, str) and is_taught(last):
+        return taught(last)
     if order := ORDER.search(said):
         return str(json.loads(f'"{order[1]}"'))
     row = ROW.search(said)

@@ -30,8 +30,18 @@ def recipe(file: Path) -> Recipe:
 
 def test_there_is_a_recipe_for_every_method() -> None:
     kinds = {str(vetted(name)["method"]["kind"]) for name in NAMES}  # type: ignore[call-overload, index]
-    assert kinds == {"select", "cherry", "selectit", "clear", "score"}
-    assert {"select", "cherry", "score", "superfiltering", "selectit", "selectit-full", "clear"} <= set(NAMES)
+    assert kinds == {"select", "cherry", "selectit", "clear", "reflection", "selective-reflection", "score"}
+    assert {
+        "select",
+        "cherry",
+        "score",
+        "superfiltering",
+        "selectit",
+        "selectit-full",
+        "clear",
+        "refine-alpaca",
+        "refine-wizardlm",
+    } <= set(NAMES)
 
 
 def test_it_loads_as_a_file_too(file: Path, recipe: Recipe) -> None:
@@ -68,6 +78,10 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
             holder["student"] = {"kind": "scripted"}
     if "embedder" in method.get("keep", {}):
         method["keep"] |= {"embedder": {"kind": "scripted"}, "below": None}  # as many candidates as are planned
+    if method.get("correct"):
+        method["correct"]["tuned"] = [{"kind": "scripted", "otherwise": "Another answer."}]
+    if "teacher" in method:
+        method["teacher"] = {"kind": "scripted", "replies": TAUGHT}
     for rater in method.get("raters", ()):
         rater["model"] = {"kind": "scripted"}
     if method["kind"] == "cherry":
@@ -75,14 +89,23 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
         method["pre_experience"] |= {"clusters": 3}
     dry = check(fields)
     assert ScriptedModel() in (
-        getattr(dry.method, "student", None),
+        getattr(dry.method, "student", ScriptedModel()),
         *(getattr(s, "student", None) for s in scorers(dry)),
         *(rater.model for rater in getattr(dry.method, "raters", ())),
     )
     stages = plan(dry).stages
     summary = run_recipe(dry)
-    assert sum(s.items for s in stages) == summary.worked > 0
-    assert summary.counts["in"] == 40 == summary.counts["kept"] + summary.counts["dropped"]
+    planned = sum(s.items for s in stages)
+    at_most = "teacher" in method or method.get("correct")  # further tries, and what a verdict may need
+    assert planned == summary.worked > 0 or (at_most and planned > summary.worked >= 80)
+    assert summary.counts["in"] == 40 == sum(n for name, n in summary.counts.items() if name != "in")
+
+
+TAUGHT = {
+    "[Better Answer] your answer": "[Better Answer] The answer is this, and it is more than that. [End]",
+    "[New Instruction] your instruction": "[New Instruction] What is it? [End] [New Answer] This and that. [End]",
+}
+"""What a teacher says to anything."""
 
 
 def scorers(recipe: Recipe) -> list[object]:

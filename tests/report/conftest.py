@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row
+from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row, Table
 
 BREAKOUTS = ("", '"', "'>", "-->", "<!--", "]]>", "</script>", "</style>", "</title>", "</pre></td></tr>")
 BODIES = (
@@ -41,7 +41,16 @@ def hostile() -> ReportData:
     """200 payloads, each in every text field of a record; all at once where there is one field."""
     everything = "\n".join(PAYLOADS)
     rows = tuple(
-        Row(f"{place}{text}", place, text, text, float(place), {text: 0.5}, (("user", text), (text, text)))
+        Row(
+            f"{place}{text}",
+            place,
+            text,
+            text,
+            float(place),
+            {text: 0.5},
+            (("user", text), (text, text)),
+            (("user", f"{text} before"), (text, "before")),
+        )
         for place, text in enumerate(PAYLOADS)
     )
     spoken = tuple(
@@ -61,6 +70,7 @@ def hostile() -> ReportData:
         rows=spoken + rows,
         total=202,
         broken=tuple(Broken(text, text, text, text) for text in PAYLOADS),
+        tables=(Table(everything, (everything, "n"), ((everything, 1.5), (None, 2))),),
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tunesift.report.data import ReportData
+from tunesift.report.data import Bar, ReportData, Row, Table
 from tunesift.report.html import render
 
 HERE = Path(__file__).parent
@@ -72,11 +72,12 @@ def test_the_page_opens_without_trouble_or_requests(seen: dict[str, Any]) -> Non
 
 def test_headings_follow_the_order_of_the_sections(seen: dict[str, Any]) -> None:
     assert seen["title"] == "Numbers – tunesift report"
-    assert seen["headings"][:6] == [
+    assert seen["headings"][:7] == [
         "Numbers",
         "What became of the records",
         "Distribution of the score",
         "Why records were dropped",
+        "Counted along the way",
         "Kept against dropped",
         "Records",
     ]
@@ -165,7 +166,7 @@ def test_every_hostile_record_opens_to_its_own_text(endured: dict[str, Any], hos
     for shown, row in zip(endured["rows"][2:], hostile.rows[2:], strict=True):
         text = row.reason
         about = [text, row.id, str(row.line), f"{row.score:.0f}"]
-        assert shown == [*about, text, "Instructionuser", text, text, text]
+        assert shown == [*about, text, "Instructionuser", f"{text} before", text, text, "before", text]
 
 
 def test_ten_thousand_characters_without_a_space_do_not_widen_the_page(endured: dict[str, Any]) -> None:
@@ -183,4 +184,34 @@ def test_a_run_over_nothing_says_so_in_words(bare: ReportData, tmp_path: Path) -
         "No record was kept.",
         "No record was dropped.",
         "There are no records to show.",
+    ]
+
+
+REFINED = ReportData(
+    title="Refined", method="reflection", run_id="1", created="now", command="tunesift reflection", facts=(),
+    funnel=(Bar("in", 2), Bar("replaced", 1), Bar("kept", 1)), reasons=(), histogram=None, total=2, broken=(),
+    rows=(
+        Row("a1", 1, "replace", "rewritten", None, {}, (("user", "Name a long river."), ("assistant", "The Nile, 6,650 km.")),
+            (("user", "Name a river."), ("assistant", "The Rhine."))),
+        Row("a2", 2, "keep", "nothing rewritten", None, {}, (("user", "Say it."), ("assistant", "It."))),
+    ),
+    tables=(Table("halves", ("half", "status", "records"), (("instruction", "ok", 2), ("response", None, 0.5))),),
+)  # fmt: skip
+
+
+def test_before_and_after_stand_side_by_side_with_the_changed_words_marked(tmp_path: Path) -> None:
+    seen = look_at(REFINED, "refined.js", tmp_path)
+    assert seen["trouble"] == []
+    assert seen["sides"] == ["Before", "After", "Before", "After"]
+    assert seen["words"] == ["Name a river.", "Name a long river.", "The Rhine.", "The Nile, 6,650 km."]
+    assert seen["gone"] == ["Rhine"]
+    assert seen["new"] == ["long ", "Nile, 6,650 km"]
+    assert seen["unmarked"] == 0
+    assert seen["found"] == ["a1"]  # by a word that is gone
+
+
+def test_small_tables_are_shown_as_tables(tmp_path: Path) -> None:
+    seen = look_at(REFINED, "refined.js", tmp_path)
+    assert seen["tables"] == [
+        ["halves", "half", "status", "records", "instruction", "ok", "2", "response", "–", "0.5000"]
     ]

@@ -258,7 +258,15 @@ def test_three_lines_of_python_do_the_same(place: Path) -> None:
 
 def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
     found = tunesift("list", "--json").json
-    assert set(found["methods"]) == {"select", "cherry", "selectit", "clear", "score"}
+    assert set(found["methods"]) == {
+        "select",
+        "cherry",
+        "selectit",
+        "clear",
+        "reflection",
+        "selective-reflection",
+        "score",
+    }
     assert set(found["scorers"]) == {"ifd", "reversed-ifd", "perplexity"}
     baselines = {"random", "longest", "shortest"}
     by_score = {"confident", "largest", "smallest", "above", "quota", "combined", "diverse"}
@@ -279,7 +287,21 @@ def test_doctor_says_what_this_machine_can_do(tunesift: Command) -> None:
     assert "embedded scorer: True" in tunesift("doctor").out
 
 
-COMMANDS = ["select", "cherry", "selectit", "clear", "score", "run", "plan", "inspect", "list", "schema", "doctor"]
+COMMANDS = [
+    "select",
+    "cherry",
+    "selectit",
+    "clear",
+    "reflection",
+    "selective-reflection",
+    "score",
+    "run",
+    "plan",
+    "inspect",
+    "list",
+    "schema",
+    "doctor",
+]
 
 
 def test_help_names_every_command(tunesift: Command) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tunesift.formats import (
     FORMATS,
     MAX_TURNS,
+    USES_TOOLS,
     Format,
     RowFault,
     own_id,
@@ -122,7 +123,7 @@ def test_tool_calls_are_said_by_the_assistant_and_their_results_by_the_user() ->
     turns = shared_gpt(ASK, ("function_call", call), ("observation", result), SAY)
     fields = {"conversations": turns, "tools": "[...]"}
     assert said(fields) == [ASK, ("assistant", call), ("user", result), SAY]
-    assert parse_row(fields, "sharegpt").extra == {"tools": "[...]"}
+    assert parse_row(fields, "sharegpt").extra == {"tools": "[...]", USES_TOOLS: True}
 
 
 @pytest.mark.parametrize("content", [None, ""])

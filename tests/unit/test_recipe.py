@@ -173,7 +173,8 @@ def test_a_vetted_recipe_may_be_asked_for_by_any_of_its_names() -> None:
         keep=Largest(fraction=0.1, below=1.0),
     )
     with pytest.raises(
-        RecipeError, match="there is no method cherri; use one of cherry, clear, combined, perplexity, score, select, s"
+        RecipeError,
+        match="there is no method cherri; use one of cherry, clear, clear-correct, combined, perplexity, refine-alpaca",
     ):
         vetted("cherri")
     with pytest.raises(RecipeError, match="there is no method"):

@@ -1,14 +1,15 @@
-"""CLEAR, its filter: drop what the model that will be tuned is not confident is right.
+"""CLEAR: drop what the model that will be tuned is not confident is right, and correct it by its tuned copy.
 
 Papers   CLEAR, Chen and Mueller, arXiv:2403.12776; BSDetector, the same, arXiv:2308.16175
 Needs    a chat model, as it is before tuning; a measure of similarity (words, embeddings, or a classifier of NLI)
-Changes  drops records, edits none
+Changes  drops records; replaces responses where `correct` names a tuned model
 
 Stages   reflect-1, -2  is the response correct, incorrect, or not sure? S is the mean of both (BSDetector 3.2)
          sample         k answers of the model's own, after some reasoning, at temperature 1
          similarity     every sample with the response: s_i, and whether they are the same: r_i
          confidence     O = mean of alpha * s_i + (1 - alpha) * r_i; C = beta * O + (1 - beta) * S (eq. 1)
          keep           above the median of C
+         ...-N          the correction's rounds, where it is asked for: see clear_correct.py
 
 The paper is silent on
     alpha and beta: 0.8 and 0.7 are ours. Larger beta trusts consistency more, as the formula has it and its prose not.
@@ -20,7 +21,8 @@ The paper is silent on
 We differ from the paper
     With a threshold from an earlier run (`keep.gamma`), samples that cannot change a decision are not drawn.
     The wording of all prompts is ours; what is judged stands between marks that it cannot forge.
-    The correction of targets, the paper's second half, is no part of this page.
+    Tuning is done outside, between two runs; the correction takes the tuned models that it is given.
+    Only records that the filter drops are corrected, unless `correct.scope` is all; others the paper leaves open.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from pydantic import Field
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
+from tunesift.methods.clear_correct import Correct, Sureness
 from tunesift.methods.clear_evidence import AnySimilarity, WordOverlap
 from tunesift.methods.clear_steps import Ask, Compare, Evidence, Pair, Reflect, Sample, Weigh
 from tunesift.methods.lengths import balance
@@ -138,6 +141,9 @@ class Clear(Settings):
     keep: AnyFilter = Confident()
     """Which records stay; the paper keeps those above the median."""
 
+    correct: Correct | None = None
+    """The correction, with the tuned model or models; None for the filter alone."""
+
     def __post_init__(self) -> None:
         if self.samples < 0 or self.max_tokens < 1 or self.temperature < 0:
             raise RecipeError("samples and temperature are 0 or more, max_tokens 1 or more.")
@@ -169,6 +175,8 @@ class Clear(Settings):
         pool = Pool(data, scores, {}, "confidence", run.random("keep"), {"clear": Scored(scores, {})})
         decisions = self.keep(pool) if isinstance(self.keep, Confident) else chosen(pool, self.keep, run)
         run.table("selection", balance(data, scores, decisions))
+        if self.correct is not None:
+            return self.correct(data, decisions, self._sureness, run)
         return Result(kept(data, decisions), decisions)
 
     def plan(self, records: int) -> list[Planned]:
@@ -183,7 +191,13 @@ class Clear(Settings):
             Planned("similarity", records * self.samples, 0, ""),
         ]
         choice = [] if isinstance(self.keep, Confident) else planned_choice(self.keep, records)
-        return [*reflections, *(drawn if self.samples else []), Planned("confidence", records, 0, ""), *choice]
+        more = [] if self.correct is None else self.correct.plan(records, self._sureness)
+        return [*reflections, *(drawn if self.samples else []), Planned("confidence", records, 0, ""), *choice, *more]
+
+    @property
+    def _sureness(self) -> Sureness:
+        return Sureness(self.student, (REFLECT, DOUBT), self.samples, self.temperature, self.w_consistency,
+                        self.max_tokens)  # fmt: skip
 
     def _rounds(self) -> list[list[int]]:
         """All samples at once; one after another where a known threshold may make the rest needless."""

@@ -53,8 +53,8 @@ class Span:
     limit: int | None = None
     """Most tokens of context and target together, cut on the right; the model's own limit holds besides."""
     spare: tuple[int, int] | None = None
-    """Characters of a context's text, from one up to the other, whose middle is left out where the whole is too long;
-    only for sides that are tokenised apart. Where even that is not enough, the cut is on the right."""
+    """Characters of a context's text, or of its last message's, from one up to the other: what is left out of, in the
+    middle, where the whole is too long. Only for sides that are tokenised apart; further cuts are on the right."""
 
 
 @dataclass(frozen=True, slots=True)

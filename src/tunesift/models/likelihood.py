@@ -68,7 +68,7 @@ class SpanEncoder:
         self._names = tuple(special.values())
         self._targets: dict[str, list[int]] = {}
         self._contexts: dict[tuple[str, str], list[int]] = {}
-        self._fits: dict[tuple[str, tuple[int, int], int], str | None] = {}
+        self._fits: dict[tuple[Any, ...], str | tuple[Message, ...] | None] = {}  # Any: what decides where to cut
         self._adds_space = self._plain("\nx") != [*self._plain("\n"), *self._plain("x")]
 
     def __call__(self, span: Span) -> Segment:
@@ -87,27 +87,33 @@ class SpanEncoder:
             ids, start = [*before, *self._target(span.target)], len(before)
         return Segment(tuple(ids[:most]), start, len(ids) > most)
 
-    def _shortened(self, span: Span, most: int) -> str | None:
+    def _shortened(self, span: Span, most: int) -> str | tuple[Message, ...] | None:
         """The context with as little as possible left out of what it can spare, in the middle; None where none fits."""
-        if span.spare is None or not isinstance(span.context, str) or span.seam == "joint":
+        if span.spare is None or span.seam == "joint":
             return None
-        room = most - len(self._begin(span)) - len(self._target(span.target))
-        known = (span.context, span.spare, room)
+        room = most - len(self._target(span.target))
+        known = (span.context, span.bos, span.spare, room)
         if known not in self._fits:
-            self._fits[known] = self._longest(span.context, span.spare, room)
+            self._fits[known] = self._longest(span, span.spare, room)
         return self._fits[known]
 
-    def _longest(self, text: str, spare: tuple[int, int], room: int) -> str | None:
+    def _longest(self, span: Span, spare: tuple[int, int], room: int) -> str | tuple[Message, ...] | None:
         first, last = spare
         fitting, low, high = None, 0, last - first  # characters that are kept of what can be spared
         while low < high:
             kept = (low + high) // 2
-            shorter = text[: first + (kept + 1) // 2] + GAP + text[last - kept // 2 :]
-            if len(self._plain(shorter)) <= room:
+            shorter = _without_middle(span.context, first + (kept + 1) // 2, last - kept // 2)
+            if self._size(replace(span, context=shorter)) <= room:
                 fitting, low = shorter, kept + 1
             else:
                 high = kept
         return fitting
+
+    def _size(self, span: Span) -> int:
+        """Tokens of a context that is looked at once."""
+        if isinstance(span.context, str):
+            return len(self._begin(span)) + len(self._plain(span.context))
+        return len(self._conversation(span.context))
 
     def _joint(self, span: Span) -> tuple[list[int], int]:
         if isinstance(span.context, str):
@@ -182,6 +188,13 @@ class SpanEncoder:
 
     def _marked(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+
+def _without_middle(context: str | tuple[Message, ...], first: int, last: int) -> str | tuple[Message, ...]:
+    """A context whose text, or whose last message's, lacks the characters from one up to the other."""
+    text = context if isinstance(context, str) else context[-1].text
+    shorter = text[:first] + GAP + text[last:]
+    return shorter if isinstance(context, str) else (*context[:-1], replace(context[-1], text=shorter))
 
 
 def first_token(tokenizer: Tokenizer) -> int:

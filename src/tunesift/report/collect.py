@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,14 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tunesift.files import Place
-from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row
+from tunesift.records import Record
+from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row, Table
 from tunesift.report.folder import Numbers, RunFolder, run_folder
 
 SHOWN = 4000
 """Records on the page; of more, those at both ends and around the cut, and evenly spaced others."""
+MAX_FACT = 300
+"""Characters of one setting in the head of the page."""
 MAX_TEXT = 4000
 """Characters of one message on the page."""
 BINS = 40
@@ -27,7 +30,7 @@ def collect(folder: Path, counts: Mapping[str, int]) -> ReportData:
     run, note = found.run, found.note
     scorer, values = found.main
     return ReportData(
-        title=f"{Path(note['path']).name}: {counts.get('kept', 0):,} of {counts['in']:,} records kept",
+        title=f"{Path(note['path']).name}: {_title(counts)}",
         method=str(run["recipe"]["method"]["kind"]),
         run_id=run["run_id"],
         created=run["created"],
@@ -39,7 +42,21 @@ def collect(folder: Path, counts: Mapping[str, int]) -> ReportData:
         rows=_rows(found, values),
         total=counts["in"],
         broken=_broken(folder),
+        tables=tuple(_table(name, rows) for name, rows in found.tables() if rows),
     )
+
+
+def _title(counts: Mapping[str, int]) -> str:
+    done = next((name for name in ("replaced", "created") if counts.get(name)), "kept")
+    return f"{counts.get(done, 0):,} of {counts['in']:,} records {done}"
+
+
+def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:  # Any: cells of whatever type
+    return Table(name, tuple(rows[0]), tuple(tuple(map(_cell, row.values())) for row in rows))
+
+
+def _cell(value: object) -> str | float | None:
+    return value if value is None or isinstance(value, int | float) else str(value)
 
 
 def facts_of(found: RunFolder) -> tuple[tuple[str, str], ...]:
@@ -54,14 +71,20 @@ def _facts(run: Mapping[str, Any], note: Mapping[str, Any]) -> tuple[tuple[str, 
         ("output", run["recipe"]["output"]),
     ]
     facts += [("noted in the input", f"{count:,} {kind}") for kind, count in note["notes"].items()]
-    facts += [(name, _told(value)) for name, value in method.items() if name != "kind"]
+    facts += [(name, _shortened(_told(value))) for name, value in method.items() if name != "kind"]
     return (*facts, ("seed", str(run["recipe"]["seed"])), ("version", str(run["versions"].get("tunesift", ""))))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_FACT else f"{text[:MAX_FACT]}…"
 
 
 def _told(value: object) -> str:
     """A setting in a few words: `ifd (student embedded, profile canonical)`."""
     if isinstance(value, dict):
         head = value.get("kind") or ""
+        if head == "http":
+            return f"{value['model']} at {value['url']}"
         named = value.get("name")
         if named is not None and "kind" in value:
             return str(named)
@@ -94,16 +117,17 @@ def _histogram(values: Numbers, kept: np.ndarray[Any, np.dtype[np.bool_]], score
     places = np.clip(((values[scored] - low) / (high - low) * BINS).astype(np.int64), 0, BINS - 1)
     inside = kept[scored]
     bins = [tuple(map(int, np.bincount(places[side], minlength=BINS))) for side in (inside, ~inside)]
-    chosen = values[scored][inside]
-    least = float(chosen.min()) if len(chosen) else None
+    chosen, others = values[scored][inside], values[scored][~inside]
+    least = float(chosen.min()) if len(chosen) and (others < chosen.min()).any() else None
     return Histogram(scorer, float(low), float(high), bins[0], bins[1], least, int((~scored).sum()))
 
 
 def _rows(found: RunFolder, values: Numbers) -> tuple[Row, ...]:
     picked = _picked(found.kept, values)
     decided = {n: d for n, d in enumerate(found.decisions()) if n in picked}
-    parts = found.parts({id for id, _, _ in decided.values()})
-    return tuple(_row(found, d, values[n], parts.get(d[0], {})) for n, d in decided.items())
+    ids = {id for id, _, _ in decided.values()}
+    parts, made = found.parts(ids), found.made_of(ids)
+    return tuple(_row(found, d, values[n], parts.get(d[0], {}), made.get(d[0])) for n, d in decided.items())
 
 
 def _picked(kept: np.ndarray[Any, np.dtype[np.bool_]], values: Numbers) -> set[int]:
@@ -118,16 +142,21 @@ def _picked(kept: np.ndarray[Any, np.dtype[np.bool_]], values: Numbers) -> set[i
     return set(map(int, every[:SHOWN]))
 
 
-def _row(found: RunFolder, decided: tuple[str, str, str], score: float, parts: Mapping[str, float]) -> Row:
+def _row(
+    found: RunFolder, decided: tuple[str, str, str], score: float, parts: Mapping[str, float], made: Record | None
+) -> Row:
     id, action, reason = decided
     value = None if np.isnan(score) else float(score)
-    return Row(id, found.data.line(id), action, reason, value, parts, messages_of(found, id))
+    old = None if action == "create" else found.data.by_id(id)
+    now = made or old
+    assert now is not None  # what is created was made
+    before = shown_messages(old) if made is not None and old is not None else ()
+    return Row(id, found.data.line(id), action, reason, value, parts, shown_messages(now), before)
 
 
-def messages_of(found: RunFolder, id: str) -> tuple[tuple[str, str], ...]:
+def shown_messages(record: Record) -> tuple[tuple[str, str], ...]:
     """A record's conversation as pages show it: role and text, long texts cut."""
-    messages = found.data.by_id(id).messages
-    return tuple((m.role, m.text[:MAX_TEXT] + ("…" if len(m.text) > MAX_TEXT else "")) for m in messages)
+    return tuple((m.role, m.text[:MAX_TEXT] + ("…" if len(m.text) > MAX_TEXT else "")) for m in record.messages)
 
 
 def _broken(folder: Path) -> tuple[Broken, ...]:

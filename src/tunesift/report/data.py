@@ -53,7 +53,19 @@ class Row:
     parts: Mapping[str, float]
     """Numbers the score was made of, by name."""
     messages: tuple[tuple[str, str], ...]
-    """The conversation: pairs of role and text, in order."""
+    """The conversation as it is now: pairs of role and text, in order."""
+    before: tuple[tuple[str, str], ...] = ()
+    """The conversation as it was, for a record that was replaced; empty for others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A small table that the method made along the way."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float | None, ...], ...]
+    """As many cells as columns each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +110,8 @@ class ReportData:
     """Number of input records, those that are not among `rows` included."""
     broken: tuple[Broken, ...]
     """Input lines that could not be read."""
+    tables: tuple[Table, ...] = ()
+    """What the method counted along the way."""
 
 
 @dataclass(frozen=True, slots=True)

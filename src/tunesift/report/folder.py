@@ -19,11 +19,14 @@ from tunesift.datasets import Dataset, Source, open_dataset
 from tunesift.errors import RunError
 from tunesift.records import Record
 from tunesift.running.fsio import read_json
+from tunesift.running.run import MADE, OUTPUT
 
 Numbers = npt.NDArray[np.float64]
 ACTIONS = ("keep", "drop", "quarantine", "replace", "create")
-OUTPUT = ("keep", "replace", "create")
+IN_OUTPUT = ("keep", "replace", "create")
 """Actions whose record is in the output."""
+MOST_ROWS = 100
+"""Rows of a small table that a page shows."""
 MAIN = "score"
 """The stage whose score decides, where a run has several."""
 
@@ -46,7 +49,7 @@ class RunFolder:
     @cached_property
     def kept(self) -> npt.NDArray[np.bool_]:
         """Whether a record is in the output, or something in its place."""
-        return np.isin(self.actions, [ACTIONS.index(action) for action in OUTPUT])
+        return np.isin(self.actions, [ACTIONS.index(action) for action in IN_OUTPUT])
 
     @cached_property
     def _elsewhere(self) -> Mapping[str, int] | None:
@@ -68,6 +71,30 @@ class RunFolder:
     def _batches(self, *columns: str) -> Iterator[Mapping[str, list[str]]]:
         for batch in pq.ParquetFile(self.path / "decisions.parquet").iter_batches(columns=list(columns)):
             yield batch.to_pydict()
+
+    @cached_property
+    def made(self) -> Dataset[Record] | None:
+        """The output's records, of a method that made some."""
+        folder = self.path / MADE / OUTPUT
+        return open_dataset(folder, Record, self.data.source, ()) if folder.is_dir() and self.data.source else None
+
+    def made_of(self, ids: Collection[str]) -> dict[str, Record]:
+        """What stands in the output for these records, where something else does; by the id that was decided on."""
+        if self.made is None:
+            return {}
+        found = {}
+        for new in self.made.ids():
+            id = new
+            while id not in ids and "~" in id:
+                id = id.rpartition("~")[0]
+            if id in ids and (id != new or self.data.place(id) is None):
+                found[id] = self.made.by_id(new)
+        return found
+
+    def tables(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:  # Any: cells of whatever type
+        """Name and rows of every small table."""
+        for path in sorted((self.path / "tables").glob("*.parquet")):
+            yield path.stem, pq.read_table(path).slice(0, MOST_ROWS).to_pylist()
 
     @cached_property
     def scores(self) -> Mapping[str, Numbers]:

@@ -102,11 +102,77 @@
 
   function conversation(row) {
     if (!row.messages.length) return empty("This record has no messages.");
-    return el("div", { class: "messages" }, ...row.messages.map(([role, words]) => el(
+    return el("div", { class: "messages" }, ...row.messages.map(([role, words], n) => el(
       "div", { class: `message ${PART.has(role) ? role : "other"}` },
       el("p", { class: "role" }, PART.get(role) ?? role, PART.has(role) && role !== "system" ? el("span", {}, role) : null),
-      words === "" ? el("p", { class: "empty" }, "(empty)") : text("div", words, "words"),
+      n < row.before.length && row.before[n][1] !== words ? rewritten(row.before[n][1], words) : said(words),
     )));
+  }
+
+  const said = (words) => words === "" ? el("p", { class: "empty" }, "(empty)") : text("div", words, "words");
+
+  // Before and after, with the words that changed marked
+
+  function rewritten(old, now) {
+    const [before, after] = changes(pieces(old), pieces(now));
+    return el("div", { class: "change" },
+      el("div", {}, el("p", { class: "side" }, "Before"), marked(before, "del")),
+      el("div", {}, el("p", { class: "side" }, "After"), marked(after, "ins")));
+  }
+
+  function marked(runs, tag) {
+    if (!runs.length) return el("p", { class: "empty" }, "(empty)");
+    return el("div", { class: "words", dir: "auto" }, ...runs.map(([changed, words]) => changed ? el(tag, {}, words) : words));
+  }
+
+  const pieces = (words) => words.match(/\s+|(?:(?!\p{Script=Han}|\p{Script=Hiragana})[\p{L}\p{N}\p{M}_])+|./gsu) ?? [];
+
+  // Runs of both texts, each with whether it is in that text only: a longest common subsequence of words.
+  function changes(old, now) {
+    let start = 0;
+    while (start < old.length && start < now.length && old[start] === now[start]) start += 1;
+    let end = 0;
+    while (end < old.length - start && end < now.length - start
+      && old[old.length - 1 - end] === now[now.length - 1 - end]) end += 1;
+    const [a, b] = [old.slice(start, old.length - end), now.slice(start, now.length - end)];
+    const wide = b.length + 1;
+    const best = new Uint16Array((a.length + 1) * wide); // at most 4,000 pieces each: 32 MB for the longest texts
+    for (let i = a.length - 1; i >= 0; i -= 1) {
+      for (let j = b.length - 1; j >= 0; j -= 1) {
+        best[i * wide + j] = a[i] === b[j] ? best[(i + 1) * wide + j + 1] + 1
+          : Math.max(best[(i + 1) * wide + j], best[i * wide + j + 1]);
+      }
+    }
+    const [left, right] = [[[false, old.slice(0, start).join("")]], [[false, now.slice(0, start).join("")]]];
+    let [i, j] = [0, 0];
+    while (i < a.length || j < b.length) {
+      if (i < a.length && j < b.length && a[i] === b[j]) {
+        left.push([false, a[i]]);
+        right.push([false, b[j]]);
+        i += 1;
+        j += 1;
+      } else if (j < b.length && (i === a.length || best[i * wide + j + 1] >= best[(i + 1) * wide + j])) {
+        right.push([true, b[j]]);
+        j += 1;
+      } else {
+        left.push([true, a[i]]);
+        i += 1;
+      }
+    }
+    left.push([false, old.slice(old.length - end).join("")]);
+    right.push([false, now.slice(now.length - end).join("")]);
+    return [joined(left), joined(right)];
+  }
+
+  // Neighbours of one kind as one run; white space between two changed words belongs to the change.
+  function joined(runs) {
+    const made = [];
+    for (const [changed, words] of runs.filter(([, w]) => w !== "")) {
+      const last = made.at(-1);
+      if (last && last[0] === changed) last[1] += words;
+      else made.push([changed, words]);
+    }
+    return made;
   }
 
   function pairs(entries, kind) {
@@ -245,6 +311,20 @@
     ];
   }
 
+  // Small tables of the method
+
+  function drawTables() {
+    if (!report.tables.length) return;
+    byId("along").hidden = false;
+    byId("tables").append(...report.tables.map((table) => el("div", { class: "scroll", tabindex: "0", role: "region",
+      "aria-label": table.name }, el("table", { class: "small" },
+      el("caption", {}, text("bdi", table.name)),
+      el("thead", {}, el("tr", {}, ...table.columns.map((name) => el("th", { scope: "col" }, text("bdi", name.replaceAll("_", " ")))))),
+      el("tbody", {}, ...table.rows.map((row) => el("tr", {}, ...row.map((cell) => typeof cell === "number"
+        ? el("td", { class: "number" }, digits(cell, Number.isInteger(cell)))
+        : text("td", cell ?? "–")))))))));
+  }
+
   // Kept against dropped
 
   function byScore(direction) {
@@ -304,7 +384,7 @@
 
   function find() {
     if (view.words) haystack ??= new Map(report.rows.map((row) =>
-      [row, [row.id, row.reason, ...row.messages.map(([, words]) => words)].join("\n").toLowerCase()]));
+      [row, [row.id, row.reason, ...[...row.before, ...row.messages].map(([, words]) => words)].join("\n").toLowerCase()]));
     view.found = report.rows.filter((row) =>
       (!view.action || row.action === view.action) && (!view.words || haystack.get(row).includes(view.words)));
     if (view.key) view.found.sort(compare);
@@ -427,5 +507,5 @@
     name();
   }
 
-  for (const draw of [drawTheme, drawHead, drawFunnel, drawScores, drawPair, drawTable, drawBroken]) draw();
+  for (const draw of [drawTheme, drawHead, drawFunnel, drawScores, drawTables, drawPair, drawTable, drawBroken]) draw();
 })();

@@ -39,6 +39,8 @@ class Planned:
     """Bytes of a prompt that are not the record's own."""
     answer: int = 0
     """Most tokens of an answer, for a pass that writes one."""
+    spare: bool = False
+    """Asked only where something before came out so; the items are the most there can be."""
 
 
 class Method(Protocol):

@@ -19,7 +19,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from tunesift.books import SHELF
-from tunesift.datasets import Dataset
+from tunesift.datasets import Dataset, DatasetWriter, refuse_twins
 from tunesift.errors import (
     DataError,
     DiskFull,
@@ -44,6 +44,10 @@ from tunesift.settings import Json, semantic
 
 _LOG = logging.getLogger(__name__)
 
+MADE = "made"
+"""Folder of the records that a page made."""
+OUTPUT = "output"
+"""Name of those that are its output."""
 ROWS = 65_536
 """Decisions that are turned into columns at a time."""
 _DECISIONS = pa.schema(
@@ -186,6 +190,21 @@ class Run:
         """A stream that depends on the seed and these names only."""
         text = json.dumps([self.seed, *map(str, names)]).encode()
         return random.Random(int.from_bytes(hashlib.sha256(text).digest()[:8], "big"))
+
+    def dataset(self, name: str, records: Iterable[Record]) -> Dataset[Record]:
+        """Records that a page made, on disk in the run's folder: written anew whenever the page runs.
+
+        Raises `DataError` where two have one id.
+        """
+        folder = self.folder / MADE / name
+        refuse_link(folder.parent)
+        refuse_link(folder)
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            writer = DatasetWriter(folder)
+            for number, record in enumerate(records, start=1):
+                writer.add(record, number)
+            return writer.finish(Record, refuse_twins)
 
     def table(self, name: str, rows: Iterable[Mapping[str, object]]) -> None:
         """Add rows to a small table for the report; tables start empty whenever the page runs."""

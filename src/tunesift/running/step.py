@@ -59,6 +59,9 @@ class Outcomes(Generic[Made]):
         """The outcome of one item; raises `KeyError` for an id that this call was not given."""
         return self._read(self._rows[id])
 
+    def __contains__(self, id: object) -> bool:
+        return id in self._rows
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
 
