@@ -44,6 +44,7 @@ from tunesift import (
     TargetLoss,
     run_recipe,
 )
+from tunesift.planning import plan
 from tunesift.recipe import check
 from tunesift.report.collect import collect
 from tunesift.running.result import Result
@@ -360,6 +361,10 @@ def test_calls_and_tokens_are_what_the_server_billed_and_what_the_card_says(
     assert spent.calls == bill["calls"] == 2 * 24 + 1  # and one small call before the first
     assert (spent.exact_prompt, spent.exact_completion) == (bill["prompt_tokens"], bill["completion_tokens"])
     assert spent.unknown_tokens == 0
+    bound = plan(check(recipe))  # R31: what a plan says is never passed
+    assert bound.expected == 2 * 24
+    assert spent.calls <= bound.calls
+    assert spent.exact_prompt + spent.exact_completion <= bound.billed
 
 
 # --- lineage ---------------------------------------------------------------------------------------------------------
