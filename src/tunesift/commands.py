@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -83,16 +84,30 @@ def verify(run: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps([asdict(finding) for finding in found]))
     if found:
-        raise StorageError(*(finding.said for finding in found), f"{run}: tunesift repair keeps what is sound of it.")
+        raise StorageError(*(finding.said for finding in found), _advice(run, found))
     if not as_json:
         print(f"{printable(str(run))}: every byte is as it was written")
 
 
+def _advice(run: Path, found: Sequence[mending.Finding]) -> str:
+    left = sum(finding.cure == "none" for finding in found)
+    if left == len(found):
+        return f"{run}: tunesift repair cannot mend this; do as is said above, or delete the run folder to begin anew."
+    more = f", but cannot mend {left} of these" if left else ""
+    return f"{run}: tunesift repair keeps what is sound of it{more}."
+
+
 def repair(run: Path, as_json: bool) -> None:
-    """Print what was done to a damaged folder."""
+    """Print what was done to a damaged folder; raises `StorageError` where something cannot be repaired."""
     telling.check_run(run)
-    said = mending.repair(run) or [f"{run}: nothing is damaged."]
-    print(json.dumps(said) if as_json else "\n".join(map(printable, said)))
+    done = mending.repair(run)
+    said = list(done.said) or ([] if done.left else [f"{run}: nothing is damaged."])
+    if as_json:
+        print(json.dumps(said))
+    elif said:
+        print("\n".join(map(printable, said)))
+    if done.left:
+        raise StorageError(*(finding.said for finding in done.left), f"{run}: this cannot be repaired here.")
 
 
 def list_everything(as_json: bool) -> None:

@@ -130,7 +130,7 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
     place = recipe.run_folder, recipe.execution
     with Run(*place, recipe.seed, recipe.max_failures, manner.progress, manner.stop) as run:
         began = time.monotonic()
-        manifest = open_folder(recipe, input_digest(recipe.input) if recipe.input else None)
+        manifest = open_folder(recipe, input_digest(recipe.input) if recipe.input else None, run.journal)
         run.retry(manner.retry_failed)
         if (done := _finished(recipe, manifest["run_id"])) is not None:
             return done
