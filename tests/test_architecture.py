@@ -30,7 +30,7 @@ ROWS = {
     4: ("evaluation",),
     5: ("methods",),
     6: ("recipe", "catalogue", "perform", "manifest", "intake", "planning", "report"),
-    7: ("cli", "commands", "console", "telling"),
+    7: ("__main__", "cli", "commands", "console", "telling"),
 }  # fmt: skip
 ROW = {name: row for row, names in ROWS.items() for name in names}
 OPEN_ROWS = (1, 6, 7)

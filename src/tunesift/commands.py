@@ -131,7 +131,10 @@ def _run(recipe: Recipe, manner: Manner) -> None:
     stop = Stop()
     stop.listen()
     progress, kinds = console.progress_for(manner.told != "words"), manner.kinds()
-    summary = run_recipe(recipe, progress=progress, stop=stop, retry_failed=kinds, yes=manner.yes)
+    try:
+        summary = run_recipe(recipe, progress=progress, stop=stop, retry_failed=kinds, yes=manner.yes)
+    finally:
+        stop.deafen()
     if manner.told == "json":
         print(json.dumps(console.as_fields(summary)))
     elif manner.told == "words":

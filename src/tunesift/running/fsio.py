@@ -25,6 +25,9 @@ from tunesift.settings import Json
 RESERVE_BYTES = 64 * 2**20
 """Bytes held back for the answers in flight when the disk is full."""
 
+LEFT = ".left"
+"""A file that says of a run's folder: its last process left of its own will, with work in flight."""
+
 NO_ROOM_BYTES = 2**16
 """Free bytes below which a disk that fails is taken for a full one."""
 

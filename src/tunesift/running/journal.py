@@ -31,7 +31,7 @@ from tunesift.running.database import (
     transaction,
     working,
 )
-from tunesift.running.fsio import failpoint, make_folder, refuse_link, storage_errors, write_json
+from tunesift.running.fsio import LEFT, failpoint, make_folder, refuse_link, storage_errors, write_json
 from tunesift.running.parts import CHANGED, Entry, Label, Sealed, content_sha256, find, load, part_path, seal
 from tunesift.settings import Json, differences
 
@@ -64,13 +64,20 @@ class Journal:
             self._opened = opening.pop_all()
 
     def _count_crashes(self) -> None:
-        """What was begun and never answered was in flight when a life of this run ended without a word."""
+        """What was begun and never answered was in flight when a life of this run ended without a word.
+
+        A life that was told to leave at once left a note, and killed nobody.
+        """
+        left = self._folder / LEFT
         if not self._begun():
+            left.unlink(missing_ok=True)
             return
         with transaction(self.db):
-            self.db.execute("INSERT INTO crash SELECT stage, row, 1 FROM intent WHERE true "
-                            "ON CONFLICT DO UPDATE SET lives = lives + 1")  # fmt: skip
+            if not left.exists():
+                self.db.execute("INSERT INTO crash SELECT stage, row, 1 FROM intent WHERE true "
+                                "ON CONFLICT DO UPDATE SET lives = lives + 1")  # fmt: skip
             self.db.execute("DELETE FROM intent")
+        left.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the database in good order: what is still begun was given up, and did not end the process."""

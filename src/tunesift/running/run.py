@@ -103,6 +103,7 @@ class Run:
             self._hold = lock(self.folder)
             opening.callback(self._hold.release)
             sign(self.folder)
+            self.stop.folder = self.folder
             reserve(self.folder)
             opening.callback(release, self.folder)
             self._journal = Journal(self.folder)
