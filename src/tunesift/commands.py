@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tunesift import console, telling
-from tunesift.errors import CannotCreate, RecipeError, StorageError, printable, shown
-from tunesift.perform import asked, run_recipe
+from tunesift.errors import CannotCreate, ManyQuarantined, RecipeError, StorageError, printable, shown
+from tunesift.perform import Summary, asked, run_recipe
 from tunesift.planning import plan
+from tunesift.reading import FEW_BROKEN
 from tunesift.recipe import Recipe, load_recipe, recipe_for
 from tunesift.recipe import schema as recipe_schema
 from tunesift.records import FailureKind
@@ -139,6 +140,15 @@ def _run(recipe: Recipe, manner: Manner) -> None:
         print(json.dumps(console.as_fields(summary)))
     elif manner.told == "words":
         print(console.told(summary))
+    _check_quarantined(summary, recipe.max_bad)
+
+
+def _check_quarantined(summary: Summary, most: float) -> None:
+    """Raise `ManyQuarantined` where more rows were set aside than may be; nine may always be."""
+    count, rows = summary.counts["quarantined"], summary.counts["in"]
+    if count > FEW_BROKEN and count > most * rows:
+        said = f"{count:,} of {rows:,} rows are quarantined, more than max_bad={most:g}"
+        raise ManyQuarantined(f"{summary.output}: is written, and {said}; look at the report, or raise max_bad.")
 
 
 def _ask(recipe: Recipe) -> None:

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import orjson
 
@@ -25,6 +24,7 @@ from tunesift.running.fsio import make_private, read_json
 from tunesift.running.locking import is_written
 from tunesift.running.mounts import shared_kind
 from tunesift.running.parts import Entry, Sealed, find
+from tunesift.scratch import Scratch
 from tunesift.settings import Json
 
 FORMAT = 3
@@ -96,7 +96,9 @@ def looking(path: Path) -> Iterator[sqlite3.Connection]:
     with ExitStack() as meanwhile:
         where = f"{path.absolute().as_uri()}?immutable=1"
         if has_content(log):  # SQLite reads it only beside files of its own making
-            copied = Path(meanwhile.enter_context(TemporaryDirectory(prefix="tunesift-look-")))
+            scratch = Scratch()
+            meanwhile.callback(scratch.remove)
+            copied = scratch.path
             for name in (path, log):
                 shutil.copyfile(name, copied / name.name)
             where = (copied / path.name).as_uri()
