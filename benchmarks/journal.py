@@ -158,7 +158,7 @@ def measure(rows: int) -> dict[str, object]:
 
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--rows", type=int, nargs="*", default=[1_000_000, 10_000_000])
+    words.add_argument("--rows", type=int, nargs="*", default=[1_000_000, 10_000_000], help="other sizes' figures stay")
     words.add_argument("--smoke", action="store_true", help="20,000 rows, and nothing is written down")
     words.add_argument("--life", type=Path, help=argparse.SUPPRESS)
     words.add_argument("--die-at", type=int, default=0, help=argparse.SUPPRESS)
@@ -169,7 +169,10 @@ def main() -> None:
         return
     found = [measure(rows) for rows in ([20_000] if said.smoke else said.rows)]
     machine = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "python": platform.python_version()}
-    result = {**machine, "chunk": CHUNK, "runs": found}
+    earlier = json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else []
+    others = [run for run in earlier if run["rows"] not in {measured["rows"] for measured in found}]
+    runs = sorted([*([] if said.smoke else others), *found], key=lambda run: run["rows"])
+    result = {**machine, "chunk": CHUNK, "runs": runs}
     print(json.dumps(result, indent=1))
     if not said.smoke:
         RESULTS.parent.mkdir(exist_ok=True)
