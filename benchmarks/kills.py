@@ -21,16 +21,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 from harness.endpoint import serving  # noqa: E402  the harness belongs to the tests
+from harness.http_runs import answering, check_books, http_command, make_asked  # noqa: E402
 from harness.kill import LOG, NOTHING, Lives, survive  # noqa: E402
-from harness.runs import (  # noqa: E402
-    answering,
-    ask_command,
-    check_books,
-    http_command,
-    make_asked,
-    make_records,
-    select_command,
-)
+from harness.runs import ask_command, make_records, select_command  # noqa: E402
 
 
 def told(lives: Lives, allowed: int) -> dict[str, object]:

@@ -126,7 +126,7 @@ def run_recipe(
         raise
     except TunesiftError as error:
         if isinstance(error, DiskFull) and recipe.input:
-            _say_how_much(error, recipe.run_folder, room_needed(recipe.input))
+            _say_how_much(error, recipe.run_folder, recipe.input)
         if new and not has_work(recipe.run_folder):
             rmtree(recipe.run_folder, ignore_errors=True)
         raise
@@ -206,9 +206,13 @@ def _check_room(recipe: Recipe) -> None:
                            "make room, or say --yes to try.")  # fmt: skip
 
 
-def _say_how_much(error: DiskFull, folder: Path, need: int) -> None:
-    """Put into the sentence how much room the run may still need, by the same rough bound."""
-    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def _say_how_much(error: DiskFull, folder: Path, input: Path) -> None:
+    """Put into the sentence how much room the run may still need, by the same rough bound, where that can be found."""
+    try:
+        need = room_needed(input)
+        there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    except (OSError, DataError):
+        return
     room = f"{ROOM_SAID}, of which the run may need {told_bytes(max(need - there, 0) + RESERVE_BYTES)},"
     error.args = tuple(str(said).replace(ROOM_SAID, room) for said in error.args)
 

@@ -11,17 +11,9 @@ from pathlib import Path
 import pytest
 
 from harness.endpoint import serving
+from harness.http_runs import answering, check_books, http_command, make_asked
 from harness.kill import LOG, Lives, live, survive
-from harness.runs import (
-    answering,
-    ask_command,
-    check_books,
-    http_command,
-    make_asked,
-    make_records,
-    page_command,
-    select_command,
-)
+from harness.runs import ask_command, make_records, page_command, select_command
 
 KILLS = int(os.environ.get("TUNESIFT_KILLS", "60"))
 
