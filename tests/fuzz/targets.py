@@ -177,6 +177,7 @@ SEEDS: dict[str, list[bytes]] = {
         _parquet({"prompt": ["a"] * 50, "completion": ["b"] * 50, "x": [{"y": [1]}] * 50}),
         _parquet({"messages": [[_USER, _ASSISTANT]]}),
         b"PAR1PAR1",
+        _parquet({"prompt": ["a"], "completion": ["b"]}).replace(b"completion", b"compl\xdftion"),
     ],
     "reply": [
         json.dumps({"id": "x", "model": "m", "choices": _CHOICES, "usage": {"prompt_tokens": 1}}).encode(),
