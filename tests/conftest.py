@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ pytest_plugins = ["faultserver.fixtures"]
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
+WITNESS = str(ROOT / "tests" / "harness" / "witness")
 
 
 MOST_SAID, MOST_QUOTED = 400, 80
@@ -33,19 +35,34 @@ def noted(error: TunesiftError, *sentences: object) -> None:
 TunesiftError.__init__ = noted  # type: ignore[method-assign]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def made_in_children(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file into which every Python that a test starts writes the errors of ours that are made in it."""
+    path = tmp_path_factory.mktemp("errors") / "made"
+    path.touch()
+    os.environ["TUNESIFT_ERRORS_MADE"] = str(path)
+    before = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p != WITNESS]
+    os.environ["PYTHONPATH"] = os.pathsep.join([WITNESS, *before])
+    return path
+
+
 @pytest.fixture(autouse=True)
-def every_error_is_a_sentence() -> Iterator[None]:
-    """Whatever a test was about: each error of ours that was made in it reads as the contract says (R45, S21)."""
+def every_error_is_a_sentence(made_in_children: Path) -> Iterator[None]:
+    """Whatever a test was about: each error of ours that was made in it, or in a process that it started, reads as the
+    contract says (R45, S21)."""
     made.clear()
+    os.truncate(made_in_children, 0)
     yield
-    wrong = [f"{type(e).__name__} {fault}: {str(e)!r}" for e in made if (fault := fault_of(e))]
+    said = [(type(e).__name__, str(e), len(e.args)) for e in made]
+    said += [tuple(json.loads(line)) for line in made_in_children.read_text().splitlines()]
     made.clear()
+    wrong = [f"{name} {fault}: {text!r}" for name, text, sentences in said if (fault := fault_of(text, sentences))]
     assert not wrong, "\n".join(wrong)
 
 
-def fault_of(error: TunesiftError) -> str:
+def fault_of(error: str, sentences: int) -> str:
     """What is wrong with an error as text; empty where nothing is."""
-    for said in str(error).split("\n"):
+    for said in error.split("\n"):
         quoted = max(map(len, re.findall(r'"([^"]*)"', said)), default=0)
         faults = {
             "is not printable": not said.isprintable(),
@@ -56,7 +73,7 @@ def fault_of(error: TunesiftError) -> str:
         }
         if fault := next((fault for fault, there in faults.items() if there), ""):
             return fault
-    return "is not one line for each sentence" if str(error).count("\n") != len(error.args) - 1 else ""
+    return "is not one line for each sentence" if error.count("\n") != sentences - 1 else ""
 
 
 @pytest.fixture(scope="session")

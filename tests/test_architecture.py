@@ -24,13 +24,13 @@ ROWS = {
     0: ("errors",),
     1: ("settings", "heartbeat", "books", "records", "datasets", "files", "json_text", "formats", "reading", "rewriting",
         "writing", "prompts", "parsing", "parquet", "tables", "inputs", "images", "notes",
-        "yaml_text", "budget", "language"),
+        "yaml_text", "budget", "language", "scratch"),
     2: ("models", "running"),
     3: ("scoring", "tuning"),
     4: ("evaluation",),
     5: ("methods",),
     6: ("recipe", "catalogue", "perform", "manifest", "intake", "planning", "report"),
-    7: ("cli", "commands", "console", "telling"),
+    7: ("__main__", "cli", "commands", "console", "telling"),
 }  # fmt: skip
 ROW = {name: row for row, names in ROWS.items() for name in names}
 OPEN_ROWS = (1, 6, 7)

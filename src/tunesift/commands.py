@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from tunesift import console, telling
-from tunesift.errors import CannotCreate, RecipeError, StorageError, printable, shown
-from tunesift.perform import asked, run_recipe
+from tunesift.errors import CannotCreate, ManyQuarantined, RecipeError, StorageError, printable, shown
+from tunesift.perform import Summary, asked, run_recipe
 from tunesift.planning import plan
+from tunesift.reading import FEW_BROKEN
 from tunesift.recipe import Recipe, load_recipe, recipe_for, recipe_named, vetted_names
 from tunesift.recipe import schema as recipe_schema
 from tunesift.records import FailureKind
@@ -87,16 +89,30 @@ def verify(run: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps([asdict(finding) for finding in found]))
     if found:
-        raise StorageError(*(finding.said for finding in found), f"{run}: tunesift repair keeps what is sound of it.")
+        raise StorageError(*(finding.said for finding in found), _advice(run, found))
     if not as_json:
         print(f"{printable(str(run))}: every byte is as it was written")
 
 
+def _advice(run: Path, found: Sequence[mending.Finding]) -> str:
+    left = sum(finding.cure == "none" for finding in found)
+    if left == len(found):
+        return f"{run}: tunesift repair cannot mend this; do as is said above, or delete the run folder to begin anew."
+    more = f", but cannot mend {left} of these" if left else ""
+    return f"{run}: tunesift repair keeps what is sound of it{more}."
+
+
 def repair(run: Path, as_json: bool) -> None:
-    """Print what was done to a damaged folder."""
+    """Print what was done to a damaged folder; raises `StorageError` where something cannot be repaired."""
     telling.check_run(run)
-    said = mending.repair(run) or [f"{run}: nothing is damaged."]
-    print(json.dumps(said) if as_json else "\n".join(map(printable, said)))
+    done = mending.repair(run)
+    said = list(done.said) or ([] if done.left else [f"{run}: nothing is damaged."])
+    if as_json:
+        print(json.dumps(said))
+    elif said:
+        print("\n".join(map(printable, said)))
+    if done.left:
+        raise StorageError(*(finding.said for finding in done.left), f"{run}: this cannot be repaired here.")
 
 
 def list_everything(as_json: bool) -> None:
@@ -120,11 +136,23 @@ def _run(recipe: Recipe, manner: Manner) -> None:
     stop = Stop()
     stop.listen()
     progress, kinds = console.progress_for(manner.told != "words"), manner.kinds()
-    summary = run_recipe(recipe, progress=progress, stop=stop, retry_failed=kinds, yes=manner.yes)
+    try:
+        summary = run_recipe(recipe, progress=progress, stop=stop, retry_failed=kinds, yes=manner.yes)
+    finally:
+        stop.deafen()
     if manner.told == "json":
         print(json.dumps(console.as_fields(summary)))
     elif manner.told == "words":
         print(console.told(summary))
+    _check_quarantined(summary, recipe.max_bad)
+
+
+def _check_quarantined(summary: Summary, most: float) -> None:
+    """Raise `ManyQuarantined` where more rows were set aside than may be; nine may always be."""
+    count, rows = summary.counts["quarantined"], summary.counts["in"]
+    if count > FEW_BROKEN and count > most * rows:
+        said = f"{count:,} of {rows:,} rows are quarantined, more than max_bad={most:g}"
+        raise ManyQuarantined(f"{summary.output}: is written, and {said}; look at the report, or raise max_bad.")
 
 
 def _ask(recipe: Recipe) -> None:

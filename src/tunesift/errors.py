@@ -12,6 +12,7 @@
     │  ├─ RunLocked                    another process writes this folder
     │  ├─ ResumeError                  this folder holds another run
     │  ├─ TooManyFailures
+    │  ├─ ManyQuarantined              the run is complete, and more rows than may be are set aside
     │  ├─ CannotCreate                 an output or a folder cannot be made
     │  ├─ StorageError                 reading or writing the run folder failed
     │  │  └─ DiskFull                  no room left; what was in flight is kept
@@ -28,6 +29,10 @@ MOST_SAID = 400
 """Characters of one message."""
 MOST_SHOWN = 80
 """Characters of data that one message quotes."""
+
+
+ROOM_SAID = "make room on the disk"
+"""What a full disk asks for; a run that knows how much says it here."""
 
 
 class TunesiftError(Exception):
@@ -105,6 +110,12 @@ class TooManyFailures(RunError):
     exit_code = 5
 
 
+class ManyQuarantined(RunError):
+    """The run is complete and its output written, and more rows were set aside than `max_bad` allows."""
+
+    exit_code = 3
+
+
 class CannotCreate(RunError):
     """An output exists already, or a folder cannot be written."""
 
@@ -146,6 +157,13 @@ def shown(text: str) -> str:
     """Data as a message may quote it: escaped, and at most 80 characters of it."""
     said = printable(text[: MOST_SHOWN + 1])
     return said if len(said) <= MOST_SHOWN else f"{said[: MOST_SHOWN - 3]}..."
+
+
+def told_bytes(count: float) -> str:
+    """A size in words, such as 1.3 GB, 62 MB or 5 kB."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def told(text: str) -> str:

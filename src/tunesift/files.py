@@ -175,6 +175,8 @@ def read_rows(
 
 
 _TABLE_HINTS = {
+    "E105": "save it with line feeds, or put quotes around the cell",
+    "E301": "save the file as UTF-8",
     "E113": "close the quote, and write a quote inside a cell twice",
     "E114": "save it so, or name it .tsv if a tab separates them",
     "E207": "rename one",

@@ -8,7 +8,6 @@ import platform
 import secrets
 import sqlite3
 import time
-from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,22 @@ from typing import Any
 from tunesift.errors import ResumeError, shown
 from tunesift.inputs import path_as_text, path_of_text
 from tunesift.recipe import Recipe, as_json, command
+from tunesift.running.database import FORMAT, open_state
 from tunesift.running.fsio import failpoint, read_json, write_json
 from tunesift.settings import Json, differences, semantic
 
-FORMAT = 2
-"""Version of the run folder."""
 _LIBRARIES = ("tunesift", "numpy", "pyarrow", "pydantic", "torch", "transformers")
 
 
-def open_folder(recipe: Recipe, sha256: str | None) -> dict[str, Any]:  # Any: run.json
+def open_folder(recipe: Recipe, sha256: str | None, journal: str) -> dict[str, Any]:  # Any: run.json
     """The folder's run.json, written if it is new; raises `ResumeError` where it holds another run."""
     path, input = recipe.run_folder / "run.json", recipe.input or Path()
     new: dict[str, Json] = {"settings": semantic(recipe), "input": {"path": path_as_text(input), "sha256": sha256}}
     if not path.exists():
         id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
         run = {"format": FORMAT, "run_id": id, "created": time.strftime("%Y-%m-%d %H:%M:%S"), "versions": _versions(),
-               "command": command(recipe), "recipe": as_json(recipe), **new}  # fmt: skip
+               "command": command(recipe), "recipe": as_json(recipe), "journal": journal,
+               **new}  # fmt: skip
         write_json(path, run)
         failpoint("run.created")
         return run
@@ -60,16 +59,11 @@ def is_ours(recipe: Recipe) -> bool:
 def has_work(folder: Path) -> bool:
     """Whether anything was done in this folder that a new start would do again."""
     try:
-        with closing(open_state(folder)) as db:
+        with open_state(folder / "state.db") as db:
             (found,) = db.execute("SELECT EXISTS (SELECT 1 FROM part) OR EXISTS (SELECT 1 FROM result)").fetchone()
             return bool(found)
     except sqlite3.Error:
         return (folder / "state.db").exists()
-
-
-def open_state(folder: Path) -> sqlite3.Connection:
-    """The database of a run's folder, for reading only."""
-    return sqlite3.connect(f"{(folder / 'state.db').absolute().as_uri()}?mode=ro", uri=True)
 
 
 def _told(value: Json) -> str:

@@ -60,7 +60,7 @@ def _opened(path: Path) -> Iterator[Any]:  # Any: a path, or a file of Arrow's
         try:
             odd = any("\udc80" <= c <= "\udcff" for c in str(path))
             yield pa.PythonFile(closing.enter_context(path.open("rb"))) if odd else path
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: a column whose name is no UTF-8
             reason = shown(str(error).partition("\n")[0])
             code = "E111" if "checksum" in str(error).lower() else "E110"
             raise DataError(f"{code} {path}: is not a sound Parquet file ({reason}); write it again.") from error

@@ -17,14 +17,17 @@ from typing import Any
 from tunesift.books import SHELF
 from tunesift.datasets import Dataset
 from tunesift.errors import (
+    ROOM_SAID,
     CannotCreate,
     DataError,
+    DiskFull,
     RecipeError,
     RunError,
     RunLocked,
     Stopped,
     TunesiftError,
     shown,
+    told_bytes,
 )
 from tunesift.files import container_of
 from tunesift.inputs import check_apart, input_digest, path_as_text, room_needed
@@ -38,6 +41,7 @@ from tunesift.records import FailureKind, Record, Score
 from tunesift.report.collect import collect
 from tunesift.report.html import render
 from tunesift.running.fsio import (
+    RESERVE_BYTES,
     digest,
     failpoint,
     read_json,
@@ -121,7 +125,9 @@ def run_recipe(
         return _run(recipe, _Manner(progress or Progress(), stop or Stop(), retry_failed, yes))
     except RunLocked:
         raise
-    except TunesiftError:
+    except TunesiftError as error:
+        if isinstance(error, DiskFull) and recipe.input:
+            _say_how_much(error, recipe.run_folder, recipe.input)
         if new and not has_work(recipe.run_folder):
             rmtree(recipe.run_folder, ignore_errors=True)
         raise
@@ -131,7 +137,7 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
     place = recipe.run_folder, recipe.execution
     with Run(*place, recipe.seed, recipe.max_failures, manner.progress, manner.stop) as run:
         began = time.monotonic()
-        manifest = open_folder(recipe, input_digest(recipe.input) if recipe.input else None)
+        manifest = open_folder(recipe, input_digest(recipe.input) if recipe.input else None, run.journal)
         run.retry(manner.retry_failed)
         if (done := _finished(recipe, manifest["run_id"])) is not None:
             return done
@@ -197,8 +203,19 @@ def _check_room(recipe: Recipe) -> None:
         return
     need, free = room_needed(recipe.input), disk_usage(recipe.run_folder).free
     if need > free:
-        raise CannotCreate(f"{recipe.run_folder}: may need {need / 1e9:.1f} GB, and the disk has {free / 1e9:.1f} GB; "
+        raise CannotCreate(f"{recipe.run_folder}: may need {told_bytes(need)}, and the disk has {told_bytes(free)}; "
                            "make room, or say --yes to try.")  # fmt: skip
+
+
+def _say_how_much(error: DiskFull, folder: Path, input: Path) -> None:
+    """Put into the sentence how much room the run may still need, by the same rough bound, where that can be found."""
+    try:
+        need = room_needed(input)
+        there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    except (OSError, DataError):
+        return
+    room = f"{ROOM_SAID}, of which the run may need {told_bytes(max(need - there, 0) + RESERVE_BYTES)},"
+    error.args = tuple(str(said).replace(ROOM_SAID, room) for said in error.args)
 
 
 def _finished(recipe: Recipe, run_id: str) -> Summary | None:

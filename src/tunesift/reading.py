@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import tempfile
 import weakref
 from array import array
 from bisect import bisect_left
@@ -12,7 +11,6 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import rmtree
 from typing import Generic, Literal
 
 import orjson
@@ -38,14 +36,15 @@ from tunesift.inputs import home_of, input_digest, input_files, names_of
 from tunesift.json_text import folded
 from tunesift.notes import EMPTY, TURNS, Notes
 from tunesift.records import Preference, Record
+from tunesift.scratch import Scratch
 
 DuplicateIds = Literal["refuse", "first", "suffix"]
 Lenience = Literal["refuse", "accept"]
 
 _TRIED = 100
 """Rows looked at to recognise a format."""
-_MANY = 10
-"""Broken rows from which on their share counts, so that a small file may have one."""
+FEW_BROKEN = 9
+"""Broken rows that never stop a run, so that a small file may have one."""
 _WATCHED = 1000
 """Rows at the start of a file in which the share of broken ones is watched."""
 _ID_TYPES: dict[type, str] = {str: "texts", int: "whole numbers", float: "fractions", bool: "true or false"}
@@ -93,17 +92,19 @@ def read_preferences(path: str | Path, *, limit: int | None = None) -> Dataset[P
 def read(path: Path, kind: type[Row], reading: Reading, into: Path | None = None) -> Dataset[Row]:
     """Read an input into memory-mapped Arrow in the folder `into`, or in a temporary one that goes with the dataset."""
     digest = input_digest(path)
-    folder = Path(tempfile.mkdtemp(prefix="tunesift-")) if into is None else into
+    scratch = Scratch() if into is None else None
     try:
+        folder = into if scratch is None else scratch.path
+        assert folder is not None  # there is one or the other
         data = _Reader(path, kind, reading, DatasetWriter(folder)).read(digest)
         if input_digest(path) != digest:
             raise DataError(f"E118 {path}: the file changed while it was read; start again when it is complete.")
     except BaseException:
-        if into is None:
-            rmtree(folder, ignore_errors=True)
+        if scratch is not None:
+            scratch.remove()
         raise
-    if into is None:
-        weakref.finalize(data._store, rmtree, folder, True)
+    if scratch is not None:
+        weakref.finalize(data._store, scratch.remove)
     return data
 
 
@@ -235,7 +236,7 @@ class _Reader(Generic[Row]):
     def _check_share(self, whole: bool = False) -> None:
         """Stop where too many rows are broken: of the first thousand, or of the whole file if it has fewer."""
         counted = self.rows if whole else _WATCHED if self.rows < _TRIED else max(self.rows, _TRIED)
-        many = len(self.broken) >= _MANY and len(self.broken) > self.reading.max_bad * counted
+        many = len(self.broken) > FEW_BROKEN and len(self.broken) > self.reading.max_bad * counted
         if many and self.rows <= _WATCHED:
             first = self.broken[0][1]
             raise DataError(f"E199 {self.path}: {len(self.broken)} of the first {self.rows} rows are broken; first, "

@@ -55,6 +55,10 @@ def table_rows(stream: Stream, delimiter: str, notes: Counter[str]) -> Iterator[
         if not "".join(cells).strip() and (names is None or len(cells) < len(names)):
             notes[BLANK] += 1
         elif names is None:
+            if fault := _not_text(b"".join(lines.held), byte):
+                raise TableFault(
+                    fault.code, f"in the names of its columns {fault.message.partition(';')[0]}", line, byte
+                )
             names = _names(cells, delimiter)
         else:
             raw = b"".join(lines.held)
@@ -72,6 +76,8 @@ def _records(lines: _Lines, delimiter: str) -> Iterator[tuple[int, int, list[str
         except csv.Error as error:
             what = "a quote is opened and never closed" if "end of data" in str(error) else str(error)
             what = "a cell is too large; its quote may never be closed" if "field limit" in what else what
+            if "new-line" in what:
+                raise TableFault("E105", "a bare carriage return stands outside of quotes", line, byte) from None
             raise TableFault("E113", what, line, byte) from None
         if cells is None:
             return
@@ -111,11 +117,17 @@ def _names(cells: list[str], delimiter: str) -> list[str]:
     return cells
 
 
-def _row(names: list[str], cells: list[str], raw: bytes, byte: int) -> dict[str, str] | JsonFault:
+def _not_text(raw: bytes, byte: int) -> JsonFault | None:
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError as error:
         return JsonFault("E301", f"byte {byte + error.start} is not valid UTF-8; save the file as UTF-8")
+    return None
+
+
+def _row(names: list[str], cells: list[str], raw: bytes, byte: int) -> dict[str, str] | JsonFault:
+    if fault := _not_text(raw, byte):
+        return fault
     if len(cells) != len(names):
         return JsonFault("E201", f"the row has {len(cells)} cells, and the first row names {len(names)} columns")
     return dict(zip(names, cells, strict=True))

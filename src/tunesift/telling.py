@@ -10,7 +10,6 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +21,6 @@ import pyarrow.parquet as pq
 from tunesift import catalogue
 from tunesift.console import told_spent
 from tunesift.errors import DataError, RunError, printable, shown
-from tunesift.manifest import open_state
 from tunesift.methods.clear import AnyFilter
 from tunesift.methods.clear_evidence import AnySimilarity
 from tunesift.methods.select import AnyScorer
@@ -30,6 +28,7 @@ from tunesift.models import ChatModel
 from tunesift.models.folders import EMBEDDED, local_folder
 from tunesift.planning import Plan, matrix_rate, plan
 from tunesift.recipe import Recipe, load_recipe, recipe_for
+from tunesift.running.database import open_state
 from tunesift.running.fsio import read_json, storage_errors
 from tunesift.running.ledger import read_spent
 from tunesift.running.local import Local
@@ -193,7 +192,7 @@ def _stage_rows(folder: Path) -> dict[str, int]:
     """Items done by stage, of a run that may be under way."""
     query = "SELECT stage, rows FROM part UNION ALL SELECT stage, 1 FROM result"
     counts: Counter[str] = Counter()
-    with storage_errors(folder), closing(open_state(folder)) as db:
+    with storage_errors(folder), open_state(folder / "state.db") as db:
         for stage, rows in db.execute(query):
             counts[stage] += rows
     return dict(counts)

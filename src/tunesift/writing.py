@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunesift.datasets import Dataset, Source
-from tunesift.errors import CannotCreate, DataError, DiskFull, StorageError, shown
+from tunesift.errors import ROOM_SAID, CannotCreate, DataError, DiskFull, StorageError, shown
 from tunesift.files import container_of, packing
 from tunesift.formats import RowFault
 from tunesift.inputs import input_digest, input_files
@@ -119,7 +119,7 @@ def _create_errors(path: Path) -> Iterator[None]:
         why = error.strerror or str(error).partition("\n")[0]
         why = "a file stands where its folder should" if isinstance(error, FileExistsError) else why
         if error.errno in _NO_ROOM:
-            raise DiskFull(f"{path}: {why}; make room on the disk and start again.") from error
+            raise DiskFull(f"{path}: {why}; {ROOM_SAID} and start again.") from error
         if error.errno == errno.EIO:
             raise StorageError(f"{path}: {why}; check the disk and start again.") from error
         raise CannotCreate(f"{path}: cannot be written ({why}); choose a folder you may write to.") from error

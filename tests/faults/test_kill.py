@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.endpoint import serving
+from harness.http_runs import answering, check_books, http_command, make_asked
 from harness.kill import LOG, Lives, live, survive
 from harness.runs import ask_command, make_records, page_command, select_command
 
@@ -39,6 +40,26 @@ def survive_select(place: Path, kills: int) -> None:
 def survive_endpoint(place: Path, kills: int) -> None:
     with serving(place / LOG) as port:
         check(survive(place, ask_command(port), lambda home: make_records(home, 300), kills), 8)
+
+
+def survive_http(place: Path, kills: int) -> None:
+    with answering(place) as server:
+        check(survive(place, http_command, lambda home: make_asked(home, 60, server.url), kills), 8)
+        check_books(place, server)
+
+
+def test_three_kills_of_a_recipe_whose_model_is_behind_an_endpoint_pay_for_at_most_eight_calls_again(
+    tmp_path: Path,
+) -> None:
+    """The real client, its ledger and its recipe, from the command line."""
+    survive_http(tmp_path, 3)
+
+
+@pytest.mark.slow
+def test_many_kills_of_a_recipe_whose_model_is_behind_an_endpoint_pay_for_at_most_eight_calls_again(
+    tmp_path: Path,
+) -> None:
+    survive_http(tmp_path, KILLS)
 
 
 def test_five_kills_lose_duplicate_and_change_nothing(tmp_path: Path) -> None:

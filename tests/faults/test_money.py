@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from faultserver.client import FaultServer
@@ -116,6 +117,38 @@ def test_a_run_that_is_killed_over_and_over_brackets_the_bill(home: Path, server
     assert exact(found) <= bill <= exact(found) + found.unknown_tokens
     asked = [line["row"] for line in server.rows()]
     assert len(asked) - len(set(asked)) <= 8 * kills
+
+
+def set_aside(home: Path) -> dict[str, str]:
+    """The records that came to nothing, and why."""
+    rows = pq.read_table(home / "out.json.run" / "decisions.parquet").to_pylist()
+    return {row["record_id"]: row["reason"] for row in rows if row["action"] == "quarantine"}
+
+
+def test_failed_calls_are_final_until_they_are_tried_again_and_then_only_they_are_paid(
+    home: Path, server: FaultServer
+) -> None:
+    """From the command line, with an endpoint that refuses four of forty rows, and then no more."""
+    ill = [3, 7, 11, 30]
+    server.script({"match": {"row": ill}, "do": [{"status": 422}]})
+    first = json.loads(tunesift(home, "run", "--json").stdout)
+    assert first["counts"] == {"in": 40, "kept": 20, "dropped": 16, "quarantined": 4}
+    assert sorted(set_aside(home)) == sorted(f"r{n}" for n in ill)
+    server.script()
+    assert json.loads(tunesift(home, "run", "--json").stdout)["worked"] == 0, "a failure is final for its run"
+    assert json.loads(tunesift(home, "run", "--json", "--retry-failed=crashed").stdout)["worked"] == 0
+    assert server.rows() == []
+    again = json.loads(tunesift(home, "run", "--json", "--retry-failed", check=None).stdout or "{}")
+    if not again:  # the output stands there already, and is another's now
+        raise AssertionError(tunesift(home, "run", "--json", "--retry-failed", check=None).stderr)
+    assert (again["worked"], again["counts"]) == (4, {"in": 40, "kept": 20, "dropped": 20, "quarantined": 0})
+    assert sorted({line["row"] for line in server.rows()}) == ill
+    assert set_aside(home) == {}
+    whole = (home / "out.json").read_bytes()
+    for path in (home / "out.json", *sorted((home / "out.json.run").rglob("*"), reverse=True)):
+        path.rmdir() if path.is_dir() else path.unlink()
+    tunesift(home, "run", "--json")
+    assert (home / "out.json").read_bytes() == whole, "it is not what a run without failures makes"
 
 
 def test_a_cap_on_money_without_a_price_is_refused_before_anything_is_sent(home: Path, server: FaultServer) -> None:

@@ -1,6 +1,6 @@
 """What is fuzzed, and what may come out of it: nothing, or one of our errors.
 
-python tests/fuzz/targets.py lines [-max_total_time=60] [CORPUS]     (needs atheris; also: chat, recipe)
+python tests/fuzz/targets.py lines [-max_total_time=60] [CORPUS]     (needs atheris; also: chat, recipe, table, parquet, reply, judge)
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,9 +17,16 @@ if __name__ == "__main__":
     import atheris
 
     with atheris.instrument_imports(include=["tunesift"]):
-        from tunesift import DataError, RecipeError, load_recipe, read_dataset
+        from tunesift import DataError, Failure, RecipeError, load_recipe, parsing, read_dataset
+        from tunesift.models import replies
+        from tunesift.models.faults import Fault
 else:
-    from tunesift import DataError, RecipeError, load_recipe, read_dataset
+    from tunesift import DataError, Failure, RecipeError, load_recipe, parsing, read_dataset
+    from tunesift.models import replies
+    from tunesift.models.faults import Fault
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 FOLDER = Path(tempfile.gettempdir()) / f"tunesift-fuzz-{os.getpid()}"
 
@@ -44,8 +52,46 @@ def recipe(content: bytes) -> str:
     return "loaded"
 
 
-def _read(content: bytes) -> str:
-    path = _file("a.jsonl", content)
+def table(content: bytes) -> str:
+    """A table of cells, whatever its bytes."""
+    return _read(content, "a.csv")
+
+
+def parquet(content: bytes) -> str:
+    """A Parquet file, whatever its bytes."""
+    return _read(content, "a.parquet")
+
+
+def reply(content: bytes) -> str:
+    """An endpoint's answer, plain and as events: read, or a fault of a known class with a code."""
+    came = set()
+    for read in (replies.parsed, replies.streamed):
+        try:
+            found = replies.completions(read(content), 2, 3)
+        except Fault as fault:
+            came.add("refused" if fault.code.startswith("E") else f"refused without a code: {fault}")
+        else:
+            assert all(isinstance(completion.text, str) for completion in found)
+            came.add("read")
+    assert came <= {"read", "refused"}, came
+    return " and ".join(sorted(came))
+
+
+def judge(content: bytes) -> str:
+    """A judge's completion: a number on the scale, a text, a verdict, an object, or a failure; never anything else."""
+    text, scale = content.decode("utf-8", "replace"), parsing.Scale(1, 10)
+    number, pair = parsing.rating(text, scale), parsing.two_ratings(text, scale)
+    assert isinstance(number, Failure) or 1 <= number <= 10
+    assert isinstance(pair, Failure) or all(1 <= each <= 10 for each in pair)
+    assert isinstance(parsing.section(text, "[A]", "[B]"), str | Failure)
+    marks = {"[[A]]": "first", "[[B]]": "second", "[[C]]": "tie"}
+    assert isinstance(found := parsing.verdict(text, marks), Failure) or found in marks.values()
+    assert isinstance(parsing.json_value(text, ("score",)), dict | Failure)
+    return "unreadable" if isinstance(number, Failure) else "rated"
+
+
+def _read(content: bytes, name: str = "a.jsonl") -> str:
+    path = _file(name, content)
     try:
         data = read_dataset(path)
     except DataError as error:
@@ -71,7 +117,36 @@ def _file(name: str, content: bytes) -> Path:
     return path
 
 
-TARGETS: dict[str, Callable[[bytes], str]] = {"lines": lines, "chat": chat, "recipe": recipe}
+TARGETS: dict[str, Callable[[bytes], str]] = {
+    "lines": lines, "chat": chat, "recipe": recipe, "table": table, "parquet": parquet, "reply": reply, "judge": judge,
+}  # fmt: skip
+MOST_S = {"lines": 1.0, "chat": 1.0, "recipe": 1.0, "table": 1.0, "parquet": 2.0, "reply": 0.1, "judge": 0.1}
+"""Seconds of processor time that one input of a few kilobytes may take; files are written, read and mapped besides."""
+
+
+def timed(name: str, content: bytes) -> str:
+    """What came of an input; raises `AssertionError` where it took too long."""
+    began = time.process_time()
+    came = TARGETS[name](content)
+    took = time.process_time() - began
+    assert took <= MOST_S[name], f"{took:.2f} seconds of processor time"
+    return came
+
+
+def _parquet(columns: dict[str, list[object]]) -> bytes:
+    stream = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), stream, write_page_checksum=True)
+    return bytes(stream.getvalue())
+
+
+def _events(*said: object) -> bytes:
+    return b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in said) + b"data: [DONE]\n\n"
+
+
+_CHOICES = [
+    {"index": n, "message": {"role": "assistant", "content": f"said {n}"}, "finish_reason": "stop"} for n in (0, 1)
+]
+_DELTAS = [{"choices": [{"index": n, "delta": {"content": "a"}, "finish_reason": "stop"}]} for n in (0, 1)]
 _USER, _ASSISTANT = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
 SEEDS: dict[str, list[bytes]] = {
     "lines": [
@@ -90,6 +165,39 @@ SEEDS: dict[str, list[bytes]] = {
         ).encode(),
         json.dumps({"messages": [{"role": "narrator", "content": None}, _USER]}).encode(),
     ],
+    "table": [
+        b'instruction,input,output\r\nSay a.,,a\r\n"Say, b","x\ny","b ""quoted"""\r\n',
+        b"\xef\xbb\xbfprompt,completion\na,b\n'=1+1,'@x\n\nc,d,e\n",
+        b"prompt;completion\na;b\n",
+        b'prompt,completion\na,"never closed\nb,c\n',
+        b"prompt,completion\ra,b\rc,d\n",
+    ],
+    "parquet": [
+        _parquet({"instruction": ["a", "b"], "output": ["c", "d"]}),
+        _parquet({"prompt": ["a"] * 50, "completion": ["b"] * 50, "x": [{"y": [1]}] * 50}),
+        _parquet({"messages": [[_USER, _ASSISTANT]]}),
+        b"PAR1PAR1",
+        _parquet({"prompt": ["a"], "completion": ["b"]}).replace(b"completion", b"compl\xdftion"),
+    ],
+    "reply": [
+        json.dumps({"id": "x", "model": "m", "choices": _CHOICES, "usage": {"prompt_tokens": 1}}).encode(),
+        json.dumps({"choices": [_CHOICES[1], _CHOICES[0]]}).encode(),
+        json.dumps({"choices": [{**_CHOICES[0], "message": {"content": None, "tool_calls": []}}]}).encode(),
+        json.dumps({"error": {"message": "too long", "code": "context_length_exceeded"}}).encode(),
+        b'{"choices": [{"index": 0, "logprobs": {"token_logprobs": [NaN]}}]}',
+        b"<html>log in</html>",
+        _events(*_DELTAS),
+        b": a comment\n\n" + _events(_DELTAS[0], {"error": {"message": "gone"}}),
+    ],
+    "judge": [
+        b"Rating: 7/10",
+        b"<think>9?</think> **Score**: 7.5",
+        b"8 6\nThe first is better. [[A]]",
+        b"[A] one [B] two",
+        b'```json\n{"score": 3, "why": "a",}\n```',
+        b"[[C]] " + b"{" * 30,
+        b"rating " + b"1 of " * 40,
+    ],
     "recipe": [
         b"output: out.jsonl\ninput: in.jsonl\nmethod: {kind: select, keep: {kind: largest, fraction: 0.5}}\n",
         b"output: o.json\nmethod:\n  kind: score\n  scorers:\n    - {kind: ifd, student: {kind: scripted}}\nseed: 3\n",
@@ -106,7 +214,7 @@ def main() -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(SEEDS[name]):
         (corpus / f"seed-{number}").write_bytes(seed)
-    atheris.Setup([*sys.argv, str(corpus)], lambda content: TARGETS[name](bytes(content)))
+    atheris.Setup([*sys.argv, str(corpus)], lambda content: timed(name, bytes(content)))
     atheris.Fuzz()
 
 

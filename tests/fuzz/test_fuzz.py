@@ -15,7 +15,7 @@ import pytest
 from harness.kill import SEED
 
 sys.path.insert(0, str(Path(__file__).parent))
-from targets import SEEDS, TARGETS
+from targets import MOST_S, SEEDS, TARGETS, timed
 
 INPUTS = 300
 """Inputs of one target in the quick tests."""
@@ -42,6 +42,13 @@ def mutated(draw: random.Random, seeds: list[bytes]) -> bytes:
     return content
 
 
+@pytest.mark.parametrize("name", [name for name in TARGETS if name in MOST_S])
+def test_an_input_that_takes_long_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MOST_S, name, 0.0)
+    with pytest.raises(AssertionError, match="seconds of processor time"):
+        timed(name, SEEDS[name][0])
+
+
 def drive(name: str, inputs: int) -> Counter[str]:
     """What came of so many mutated seeds."""
     draw = random.Random(SEED)
@@ -51,7 +58,7 @@ def drive(name: str, inputs: int) -> Counter[str]:
         for number in range(inputs):
             content = SEEDS[name][number] if number < len(SEEDS[name]) else mutated(draw, SEEDS[name])
             try:
-                came[TARGETS[name](content)] += 1
+                came[timed(name, content)] += 1
             except Exception as error:
                 error.add_note(f"seed {SEED}, input {number}: {content!r}")
                 raise
@@ -73,10 +80,11 @@ def test_only_our_errors_come_out_of_many_mutated_seeds(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
-def test_only_our_errors_come_out_when_a_fuzzer_looks_for_others(name: str) -> None:
+def test_only_our_errors_come_out_when_a_fuzzer_looks_for_others(name: str, tmp_path: Path) -> None:
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("atheris is not installed: pip install atheris")
     script = str(Path(__file__).with_name("targets.py"))
-    done = subprocess.run([sys.executable, script, name, "-max_total_time=20", "-max_len=4096", NO_LIMIT], capture_output=True,
-                          text=True, timeout=300, check=False)  # fmt: skip
+    words = [name, "-max_total_time=20", "-max_len=4096", NO_LIMIT, f"-artifact_prefix={tmp_path}/"]
+    done = subprocess.run([sys.executable, script, *words], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+                          check=False)  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

@@ -76,3 +76,5 @@ try:
 except TunesiftError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
+finally:
+    asked_to_stop.deafen()

@@ -29,7 +29,8 @@ SEED = int(os.environ.get("TUNESIFT_KILL_SEED", "20261121"))
 LOG = "work.log"
 EARLY = 0.06
 """Fraction of the kills that do not wait for a sign of life."""
-OF_THIS_LIFE = ("LOCK", "holder.json", "state.db", "state.db-wal", "state.db-shm")
+OF_THIS_LIFE = ("LOCK", "holder.json", "state.db", "state.db-wal", "state.db-shm", "money.db", "money.db-wal",
+                "money.db-shm")  # fmt: skip
 SAYS_WHEN = ("run.json", "result.json", "report.html", "source.json")
 """Files of a run folder that say who wrote it, and those that say when, how long it took or where it lies."""
 NOTHING = {"lost": 0, "duplicated": 0, "changed": 0}

@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -51,8 +52,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("COLUMNS", "100")
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     handlers = logging.root.handlers[:]
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield tmp_path
     logging.root.handlers[:] = handlers
+    for number, handler in signals.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -363,14 +367,30 @@ def test_failures_are_tried_again_only_where_there_are_any(tunesift: Command, pl
         tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--retry-failed=soon")
 
 
+def test_a_run_that_set_more_aside_than_may_be_is_complete_and_says_so_with_a_code(place: Path) -> None:
+    """Among the first thousand rows so many stop it; these come later."""
+    rows = [{"instruction": f"Say {n}.", "output": f"{n} it is"} for n in range(1100)]
+    lines = [json.dumps(row) + "\n" for row in rows] + ["{}\n"] * 12
+    (place / "late.jsonl").write_text("".join(lines))
+    command = [sys.executable, "-m", "tunesift", "select", "late.jsonl", "-o", "kept.jsonl", SCRIPTED, "max_bad=0.01"]
+    for _ in range(2):  # a run that was complete before says the same
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 3, done.stderr
+        assert done.stderr.endswith("kept.jsonl: is written, and 12 of 1,112 rows are quarantined, more than max_bad=0.01; "
+                                    "look at the report, or raise max_bad.\n")  # fmt: skip
+        assert (place / "kept.jsonl").exists()
+    allowed = subprocess.run([*command[:-1], "max_bad=0.02"], capture_output=True, text=True, timeout=60, check=False)
+    assert allowed.returncode == 0, allowed.stderr
+
+
 def test_a_disk_that_may_be_too_small_is_asked_about_before_anything_is_read(
     tunesift: Command, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from collections import namedtuple
 
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("tunesift.perform.disk_usage", lambda _: usage(10, 5, 5))
-    with pytest.raises(AssertionError, match=r"may need 0\.0 GB, and the disk has 0\.0 GB; make room, or say --yes"):
+    monkeypatch.setattr("tunesift.perform.disk_usage", lambda _: usage(10_000, 1_000, 1_000))
+    with pytest.raises(AssertionError, match=r"may need \d kB, and the disk has 1 kB; make room, or say --yes"):
         tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED)
     assert not (place / "kept.jsonl.run").exists()
     assert tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--yes", "--json").json["counts"]["in"] == 30

@@ -15,8 +15,10 @@ import pytest
 from tunesift import ResumeError, StorageError
 from tunesift.running import fsio
 from tunesift.running import journal as storage
+from tunesift.running.database import transaction
 from tunesift.running.fsio import read_json, sync, write_json
-from tunesift.running.journal import Entry, Journal, StageJournal, transaction
+from tunesift.running.journal import Journal, StageJournal
+from tunesift.running.parts import Entry
 
 PART = 8
 

@@ -13,7 +13,7 @@ import pytest
 from tunesift import Dataset, Decision, Failure, Local, Message, ModelUnavailable, Record, Run, ScriptedModel, Settings
 from tunesift.running import journal as storage
 from tunesift.running.fsio import digest, read_json, write_json
-from tunesift.running.mending import repair, verify
+from tunesift.running.mending import Repaired, repair, verify
 from tunesift.settings import Json
 
 worked: list[str] = []
@@ -78,7 +78,7 @@ def retry(folder: Path, *kinds: str) -> int:
 def test_a_sound_folder_has_nothing_to_find_and_nothing_to_repair(tmp_path: Path) -> None:
     page(tmp_path / "run")
     assert verify(tmp_path / "run") == []
-    assert repair(tmp_path / "run") == []
+    assert repair(tmp_path / "run") == Repaired([], [])
     assert page(tmp_path / "run")[0] == []
 
 
@@ -182,7 +182,7 @@ def test_a_damaged_folder_is_repaired_to_the_same_bytes_and_only_lost_rows_are_d
     whole = parts(folder)
     damage(folder)
     assert verify(folder) != []
-    assert repair(folder) != []
+    assert repair(folder).said != []
     assert len(page(folder)[0]) == again
     assert parts(folder) == whole
     assert verify(folder) == []
@@ -196,7 +196,7 @@ def test_a_database_lost_in_the_middle_costs_what_was_open(tmp_path: Path) -> No
     deadly.clear()
     lose_database(folder)
     write_json(folder / "run.json", {"format": 2})
-    said = repair(folder)
+    said = repair(folder).said
     assert 'stage "first": 16 rows are kept.' in said
     assert "what was not sealed yet is lost and will be done again." in said
     tried, _ = page(folder)
@@ -209,7 +209,8 @@ def test_a_folder_whose_run_json_is_damaged_says_that_it_cannot_be_repaired(tmp_
     page(folder)
     (folder / "run.json").write_text("{}")
     assert [f.cure for f in verify(folder)] == ["none"]
-    assert repair(folder) == [f"{folder / 'run.json'}: is damaged; this cannot be repaired here."]
+    done = repair(folder)
+    assert (done.said, [f.said.partition(";")[0] for f in done.left]) == ([], [f"{folder / 'run.json'}: is damaged"])
 
 
 def test_what_is_repaired_twice_is_repaired_once(tmp_path: Path) -> None:
@@ -217,5 +218,5 @@ def test_what_is_repaired_twice_is_repaired_once(tmp_path: Path) -> None:
     page(folder)
     both(folder)
     repair(folder)
-    assert repair(folder) == []
+    assert repair(folder) == Repaired([], [])
     assert read_json(folder / "run.json") == {"format": 2}

@@ -106,7 +106,7 @@ def test_a_run_of_another_format_is_refused(lines: Path, tmp_path: Path) -> None
     run_recipe(recipe)
     path = recipe.run_folder / "run.json"
     write_json(path, read_json(path) | {"format": 0})
-    with pytest.raises(ResumeError, match="is a run of format 0, not 2; use another folder"):
+    with pytest.raises(ResumeError, match="is a run of format 0, not 3; use another folder"):
         run_recipe(recipe)
 
 

@@ -66,7 +66,10 @@ def _only_probabilities_are_not_finite(text: str) -> bool:
             return all(map(finite, value))
         return not isinstance(value, float) or math.isfinite(value)
 
-    return finite(json.loads(text))
+    try:
+        return finite(json.loads(text))
+    except (ValueError, RecursionError):
+        return False  # something else is wrong with it, behind the first number that is none
 
 
 def streamed(body: bytes) -> Reply:

@@ -20,11 +20,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tunesift.errors import DiskFull, StorageError
+from tunesift.errors import ROOM_SAID, DiskFull, StorageError
 from tunesift.settings import Json
 
 RESERVE_BYTES = 64 * 2**20
 """Bytes held back for the answers in flight when the disk is full."""
+
+LEFT = ".left"
+"""A file that says of a run's folder: its last process left of its own will, with work in flight."""
 
 NO_ROOM_BYTES = 2**16
 """Free bytes below which a disk that fails is taken for a full one."""
@@ -59,7 +62,7 @@ def storage_errors(place: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError, pa.ArrowException) as error:
         said = f"{place}: {str(error).splitlines()[0][:160]}"
         if _is_full(error, place):
-            raise DiskFull(f"{said}; make room on the disk and start again.") from error
+            raise DiskFull(f"{said}; {ROOM_SAID} and start again.") from error
         raise StorageError(f"{said}; check the disk and start again.") from error
 
 

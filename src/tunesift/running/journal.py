@@ -7,80 +7,86 @@ not exist. Rows are numbered in the order in which a stage was first asked for t
 from __future__ import annotations
 
 import json
-import secrets
 import sqlite3
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from tunesift.errors import ResumeError, StorageError, shown
-from tunesift.running.fsio import failpoint, make_folder, make_private, refuse_link, storage_errors, write_json
-from tunesift.running.parts import CHANGED, Entry, Label, Sealed, content_sha256, load, part_path, seal
+from tunesift.running.database import (
+    LOST,
+    SPOILT,
+    Rows,
+    in_stock,
+    looking,
+    meta,
+    named,
+    open_rows,
+    put_rows,
+    record,
+    recorded,
+    stock_up,
+    transaction,
+    working,
+)
+from tunesift.running.fsio import LEFT, failpoint, make_folder, refuse_link, storage_errors, write_json
+from tunesift.running.parts import CHANGED, Entry, Label, Sealed, content_sha256, find, load, part_path, seal
 from tunesift.settings import Json, differences
 
 PART_ROWS = 8192
 """Rows of one sealed part; the last part of a stage may have fewer. Written down when a run begins."""
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS stage (ordinal INTEGER PRIMARY KEY, name TEXT UNIQUE, settings TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS part (
-    stage TEXT, number INTEGER, rows INTEGER NOT NULL, failed INTEGER NOT NULL, bytes INTEGER NOT NULL,
-    sha256 TEXT NOT NULL, PRIMARY KEY (stage, number)) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS result (
-    stage TEXT, row INTEGER, id TEXT NOT NULL, digest BLOB NOT NULL, failure TEXT, outcome TEXT NOT NULL,
-    PRIMARY KEY (stage, row)) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS given (
-    stage TEXT, first INTEGER, rows INTEGER NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (stage, first))
-    STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS intent (stage TEXT, row INTEGER, PRIMARY KEY (stage, row)) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS crash (
-    stage TEXT, row INTEGER, lives INTEGER NOT NULL, PRIMARY KEY (stage, row)) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS stock (
-    stage TEXT, id TEXT, digest BLOB NOT NULL, failure TEXT, outcome TEXT NOT NULL, PRIMARY KEY (stage, id))
-    STRICT, WITHOUT ROWID;
-"""
+STRANGE = "{}: holds rows that the journal has lost; tunesift repair {} takes them up again."
 _BEGIN = "INSERT OR IGNORE INTO intent VALUES (?, ?)"
 """A row may be begun twice: a call of map that was stopped may have begun what it never gave out."""
 
 
 class Journal:
-    """The journal of a run folder; only the driver writes it."""
+    """The journal of a run folder; only the driver writes it.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    To "look" changes nothing, in a folder that nobody writes; "anew" fills a database that was lost.
+    """
+
+    def __init__(self, folder: Path, how: Literal["work", "look", "anew"] = "work") -> None:
+        self._folder, self._how = folder, how
         self._stages: dict[str, StageJournal] = {}
         self._closed = False
         with storage_errors(folder), ExitStack() as opening:
-            make_private(folder / "state.db")
-            self.db = sqlite3.connect(folder / "state.db", isolation_level=None, check_same_thread=False)
-            opening.enter_context(closing(self.db))
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
-                self.db.execute(f"PRAGMA {pragma}")
-            check(self.db)
-            self.db.executescript(_SCHEMA)
-            self.db.execute("INSERT OR IGNORE INTO meta VALUES ('part_rows', ?)", (str(PART_ROWS),))
-            self.db.execute("INSERT OR IGNORE INTO meta VALUES ('run', ?)", (secrets.token_hex(16),))
-            (self.run,) = self.db.execute("SELECT value FROM meta WHERE key = 'run'").fetchone()
-            self._count_crashes()
-            opening.pop_all()
+            if how == "look":
+                self.db = opening.enter_context(looking(folder / "state.db"))
+                self.run = meta(self.db).get("run", "")
+                if not self.run:
+                    raise StorageError(LOST.format(folder / "state.db", folder))
+            else:
+                self.db = opening.enter_context(working(folder, PART_ROWS, anew=how == "anew"))
+                self.run = meta(self.db)["run"]
+                self._count_crashes()
+            self._opened = opening.pop_all()
 
     def _count_crashes(self) -> None:
-        """What was begun and never answered was in flight when a life of this run ended without a word."""
+        """What was begun and never answered was in flight when a life of this run ended without a word.
+
+        A life that was told to leave at once left a note, and killed nobody.
+        """
+        left = self._folder / LEFT
         if not self._begun():
+            left.unlink(missing_ok=True)
             return
         with transaction(self.db):
-            self.db.execute("INSERT INTO crash SELECT stage, row, 1 FROM intent WHERE true "
-                            "ON CONFLICT DO UPDATE SET lives = lives + 1")  # fmt: skip
+            if not left.exists():
+                self.db.execute("INSERT INTO crash SELECT stage, row, 1 FROM intent WHERE true "
+                                "ON CONFLICT DO UPDATE SET lives = lives + 1")  # fmt: skip
             self.db.execute("DELETE FROM intent")
+        left.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the database in good order: what is still begun was given up, and did not end the process."""
         if not self._closed:
             self._closed = True
-            with closing(self.db), storage_errors(self._folder):
-                if self._begun():
+            with storage_errors(self._folder), self._opened:
+                if self._how != "look" and self._begun():
                     self.db.execute("DELETE FROM intent")
 
     def _begun(self) -> bool:
@@ -90,10 +96,10 @@ class Journal:
     def stage(self, name: str, settings: Json) -> StageJournal:
         """The rows of one stage; raises `ResumeError` where it was started with other settings, now or before."""
         with storage_errors(self._folder):
-            found = self.db.execute("SELECT settings FROM stage WHERE name = ?", (name,)).fetchone()
-            if found is None:
-                self.db.execute("INSERT INTO stage (name, settings) VALUES (?, ?)", (name, json.dumps(settings)))
-        if found is not None and (changed := differences(json.loads(found[0]), settings)):
+            said = json.dumps(settings)
+            self.db.execute("INSERT OR IGNORE INTO stage (name, settings) VALUES (?, ?)", (name, said))
+            _, begun_with = named(self.db, name)
+        if changed := differences(begun_with, settings):
             path, old, new = changed[0]
             was, now = (shown(json.dumps(value, ensure_ascii=False)) for value in (old, new))
             raise ResumeError(f'stage "{name}" was started with {path}={was}; it is now {now}; '
@@ -113,9 +119,8 @@ class Journal:
 
     def sealed(self, stage: str) -> list[Sealed]:
         """The parts of a stage that are recorded."""
-        query = "SELECT number, rows, failed, bytes, sha256 FROM part WHERE stage = ? ORDER BY number"
         with storage_errors(self._folder):
-            return [Sealed(*row) for row in self.db.execute(query, (stage,))]
+            return recorded(self.db, self._folder, stage)
 
     def failed(self, stage: str) -> Iterator[Entry]:
         """Rows of a stage that are done and could not be; parts without any are not read."""
@@ -124,12 +129,15 @@ class Journal:
 
     def entries(self, stage: str, skip: Container[int] = ()) -> Iterator[Entry]:
         """All rows of a stage that are done, but those of the parts to skip; the sealed ones first."""
+        yield from self.sealed_rows(stage, skip)
+        with storage_errors(self._folder):
+            yield from open_rows(self.db, self._folder, Rows(stage))
+
+    def sealed_rows(self, stage: str, skip: Container[int] = ()) -> Iterator[Entry]:
+        """The rows of a stage that stand in its parts, but those of the parts to skip."""
         for part in self.sealed(stage):
             if part.number not in skip:
                 yield from load(self._folder / "stages" / stage, part)
-        query = "SELECT row, id, digest, failure, outcome FROM result WHERE stage = ? ORDER BY row"
-        with storage_errors(self._folder):
-            yield from (Entry(*row) for row in self.db.execute(query, (stage,)))
 
     def take_back(self, stages: Sequence[str], keep: Callable[[str], Iterator[Entry]]) -> None:
         """Begin these stages again: what is kept of each waits in stock for an item of its id and content.
@@ -142,8 +150,10 @@ class Journal:
                 (self._folder / "stages" / stage / "_SUCCESS.json").unlink(missing_ok=True)
         with storage_errors(self._folder), transaction(self.db):
             for stage in stages:
-                rows = ((stage, e.id, e.digest, e.failure, e.outcome) for e in keep(stage))
-                self.db.executemany("INSERT OR REPLACE INTO stock VALUES (?, ?, ?, ?, ?)", rows)
+                stock_up(self.db, stage, keep(stage))
+                self.db.execute(
+                    "INSERT OR IGNORE INTO discarded SELECT stage, number FROM part WHERE stage = ?", (stage,)
+                )
                 for table in ("part", "result", "given", "crash", "intent"):
                     self.db.execute(f"DELETE FROM {table} WHERE stage = ?", (stage,))  # noqa: S608  the names are our own, listed above
 
@@ -157,14 +167,13 @@ class StageJournal:
     """The rows of one stage."""
 
     def __init__(self, db: sqlite3.Connection, folder: Path, name: str) -> None:
-        self._db, self._folder, self.name = db, folder, name
+        self._db, self._folder, self._run, self.name = db, folder, folder.parent.parent, name
         with storage_errors(folder):
             refuse_link(folder.parent)
             refuse_link(folder)
             make_folder(folder)
-            (self.part_rows,) = map(int, db.execute("SELECT value FROM meta WHERE key = 'part_rows'").fetchone())
-            parts = db.execute("SELECT number, rows, failed, bytes, sha256 FROM part WHERE stage = ?", (name,))
-            self._sealed = {row[0]: Sealed(*row) for row in parts}
+            self.part_rows = int(meta(db)["part_rows"])
+            self._sealed = {part.number: part for part in recorded(db, self._run, name)}
             self._open: dict[int, bytearray] = {}
             self._check_sizes()
             self._drop_strangers()
@@ -188,9 +197,10 @@ class StageJournal:
         if number in self._sealed and inside < self._sealed[number].rows:
             return self._part(number)[inside]
         if number in self._open and self._open[number][inside]:
-            query = "SELECT row, id, digest, failure, outcome FROM result WHERE stage = ? AND row = ?"
             with storage_errors(self._folder):
-                return Entry(*self._db.execute(query, (self.name, row)).fetchone())
+                if (found := next(open_rows(self._db, self._run, Rows(self.name, row, row + 1)), None)) is not None:
+                    return found
+            raise StorageError(SPOILT.format(self._run / "state.db", row, self.name, self._run))
         self._check_room(number)
         return None
 
@@ -217,10 +227,8 @@ class StageJournal:
         for number in sorted(n for n, part in self._sealed.items() if part.failed):
             if first < (number + 1) * self.part_rows and number * self.part_rows < end:
                 yield from (e for e in self._part(number) if e.failure is not None and first <= e.row < end)
-        query = "SELECT row, id, digest, failure, outcome FROM result WHERE stage = ? AND row >= ? AND row < ?"
         with storage_errors(self._folder):
-            found = self._db.execute(f"{query} AND failure IS NOT NULL ORDER BY row", (self.name, first, end))
-            yield from (Entry(*row) for row in found)
+            yield from open_rows(self._db, self._run, Rows(self.name, first, end, failed=True))
 
     def expects(self, first: int, count: int, digest: str) -> bool:
         """Whether the rows from `first` on are known to be a dataset of this digest, so that none need be compared.
@@ -246,10 +254,8 @@ class StageJournal:
 
     def in_stock(self, id: str, digest: bytes) -> tuple[str | None, str] | None:
         """Failure and outcome of an earlier course of this stage for the same item; None where there are none."""
-        query = "SELECT failure, outcome FROM stock WHERE stage = ? AND id = ? AND digest = ?"
         with storage_errors(self._folder):
-            found: tuple[str | None, str] | None = self._db.execute(query, (self.name, id, digest)).fetchone()
-        return found
+            return in_stock(self._db, self.name, id, digest)
 
     def begin(self, rows: Sequence[int]) -> None:
         """Write down that rows are about to be worked on, before anything is sent or computed for them."""
@@ -263,11 +269,11 @@ class StageJournal:
 
         Those that are begun in their place go with them: the disk is waited for once.
         """
-        rows = [(self.name, e.row, e.id, e.digest, e.failure, e.outcome) for e in entries]
         failpoint("result.before_commit")
         with storage_errors(self._folder), transaction(self._db):
-            self._db.executemany("INSERT INTO result VALUES (?, ?, ?, ?, ?, ?)", rows)
-            self._db.executemany("DELETE FROM intent WHERE stage = ? AND row = ?", [r[:2] for r in rows])
+            put_rows(self._db, self.name, entries)
+            done = [(self.name, e.row) for e in entries]
+            self._db.executemany("DELETE FROM intent WHERE stage = ? AND row = ?", done)
             self._db.executemany(_BEGIN, [(self.name, row) for row in begin])
         failpoint("result.committed")
         self._mark(e.row for e in entries)
@@ -283,7 +289,7 @@ class StageJournal:
             self._seal(number)
         parts: list[Json] = [asdict(self._sealed[number]) for number in sorted(self._sealed)]
         with storage_errors(self._folder):
-            _, settings = self._named()
+            _, settings = named(self._db, self.name)
         done: dict[str, Json] = {"stage": self.name, "settings": settings, "rows": len(self), "parts": parts}
         write_json(self._folder / "_SUCCESS.json", done)
         self._finished = True
@@ -291,10 +297,9 @@ class StageJournal:
     def _seal(self, number: int) -> None:
         first = number * self.part_rows
         place = (self.name, first, first + self.part_rows)
-        query = "SELECT row, id, digest, failure, outcome FROM result WHERE stage = ? AND row >= ? AND row < ?"
         with storage_errors(self._folder):
-            entries = [Entry(*row) for row in self._db.execute(f"{query} ORDER BY row", place)]
-            ordinal, settings = self._named()
+            entries = list(open_rows(self._db, self._run, Rows(*place)))
+            ordinal, settings = named(self._db, self.name)
         label = Label(self.name, settings, ordinal, self.part_rows, content_sha256(entries))
         part = seal(self._folder, number, label, entries)
         with storage_errors(self._folder), transaction(self._db):
@@ -304,11 +309,6 @@ class StageJournal:
         failpoint("seal.committed")
         del self._open[number]
         self._sealed[number] = part
-
-    def _named(self) -> tuple[int, Json]:
-        query = "SELECT ordinal, settings FROM stage WHERE name = ?"
-        ordinal, settings = self._db.execute(query, (self.name,)).fetchone()
-        return ordinal, json.loads(settings)
 
     def _mark(self, rows: Iterator[int]) -> None:
         for row in rows:
@@ -329,36 +329,30 @@ class StageJournal:
         for part in self._sealed.values():
             path = part_path(self._folder, part.number)
             if not path.exists() or path.stat().st_size != part.bytes:
-                raise StorageError(CHANGED.format(path, self._folder.parent.parent))
+                raise StorageError(CHANGED.format(path, self._run))
 
     def _drop_strangers(self) -> None:
-        """Remove what a crash left behind: files that no record names."""
-        named = {part_path(self._folder, number) for number in self._sealed}
-        for path in set(self._folder.glob("part-*")) - named:
+        """Remove what a crash left behind; raises `StorageError` at rows that the journal should know of."""
+        for path in strangers(self._folder, list(self._sealed.values())):
+            if is_lost(self._db, self.name, path):
+                raise StorageError(STRANGE.format(path, self._run))
             path.unlink()
+        self._db.execute("DELETE FROM discarded WHERE stage = ?", (self.name,))
 
 
-def record(db: sqlite3.Connection, stage: str, part: Sealed) -> None:
-    """Write a part down, inside the caller's transaction."""
-    row = (stage, part.number, part.rows, part.failed, part.bytes, part.sha256)
-    db.execute("INSERT INTO part VALUES (?, ?, ?, ?, ?, ?)", row)
+def strangers(folder: Path, parts: Sequence[Sealed]) -> list[Path]:
+    """Files in the place of parts that no record names."""
+    return sorted(set(folder.glob("part-*")) - {part_path(folder, part.number) for part in parts})
 
 
-def check(db: sqlite3.Connection) -> None:
-    """Raise `sqlite3.DatabaseError` where the database is not whole."""
-    (said,) = db.execute("PRAGMA quick_check(1)").fetchone()
-    if said != "ok":
-        raise sqlite3.DatabaseError(f"state.db is damaged: {said}")
-
-
-@contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All of it or nothing."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
+def is_lost(db: sqlite3.Connection, stage: str, path: Path) -> bool:
+    """Whether a file that no record names holds rows that the journal neither has as open ones nor has given up."""
+    if path.suffix != ".parquet" or path.is_symlink() or (part := find(path)) is None or part[0].stage != stage:
+        return False
+    label, sealed = part
+    first = sealed.number * label.part_rows
+    place = (stage, first, first + sealed.rows)
+    (still,) = db.execute("SELECT count(*) FROM result WHERE stage = ? AND row >= ? AND row < ?", place).fetchone()
+    query = "SELECT EXISTS (SELECT 1 FROM discarded WHERE stage = ? AND number = ?)"
+    (given_up,) = db.execute(query, (stage, sealed.number)).fetchone()
+    return still < sealed.rows and not given_up

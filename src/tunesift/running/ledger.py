@@ -13,7 +13,6 @@ import sqlite3
 import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -21,8 +20,8 @@ from pathlib import Path
 from tunesift.books import Asking, Attempt
 from tunesift.budget import Caps, Price
 from tunesift.errors import BudgetSpent, StorageError
+from tunesift.running.database import check, open_state, transaction
 from tunesift.running.fsio import make_private, storage_errors
-from tunesift.running.journal import check, transaction
 
 _LOG = logging.getLogger(__name__)
 _SCHEMA = """
@@ -307,7 +306,7 @@ def read_spent(folder: Path) -> list[Spent]:
     path = folder / "money.db"
     if not path.exists():
         return []
-    with storage_errors(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+    with storage_errors(path), open_state(path) as db:
         kept = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
         if "batched" not in kept:
             return [Spent(*row) for row in db.execute("SELECT * FROM spend ORDER BY model")]

@@ -2,21 +2,56 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
 
 from tunesift.errors import CannotCreate, RunLocked, StorageError
-from tunesift.running.fsio import jot, make_folder, read_json, refuse_link
+from tunesift.running.fsio import jot, make_folder, read_json, refuse_link, storage_errors
 
 PATIENCE_S = 1.8
 """Longest wait for a name: the first has the lock before it has written who it is, perhaps over a dead one's name."""
 
 
-def lock(folder: Path) -> filelock.BaseFileLock:
+class Hold:
+    """A folder that is ours, as long as its lock lies where we took it."""
+
+    def __init__(self, folder: Path, held: filelock.BaseFileLock) -> None:
+        self._folder, self._held = folder, held
+        self._taken = self._file()
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._held.release()
+
+    def check(self) -> None:
+        """Raise `RunLocked` where somebody took the lock away, so that another may be writing the folder by now."""
+        if self._file() != self._taken:
+            path = self._folder / "LOCK"
+            raise RunLocked(f"{path}: was removed or replaced while this run went on, so that another may write the "
+                            "folder; see that none does, and start the same command again.")  # fmt: skip
+
+    def _file(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._folder / "LOCK")
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+def lock(folder: Path) -> Hold:
     """Take a run's folder, made where it is missing; raises `RunLocked`, naming who holds it, or `CannotCreate`."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +63,32 @@ def lock(folder: Path) -> filelock.BaseFileLock:
         raise RunLocked(_held(folder)) from None
     except OSError as error:
         raise CannotCreate(f"{folder}: cannot be written ({error.strerror}); use another folder.") from error
-    return held
+    return Hold(folder, held)
+
+
+@contextmanager
+def looked_at(folder: Path) -> Iterator[None]:
+    """Keep others from writing a folder, without writing to it; raises `RunLocked` where somebody does."""
+    path = folder / "LOCK"
+    refuse_link(path)
+    if not path.exists():  # nobody has ever written the folder, or it is a copy without its lock
+        yield
+        return
+    with storage_errors(path), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunLocked(_held(folder)) from None
+        yield
+
+
+def is_written(folder: Path) -> bool:
+    """Whether somebody may be writing a folder, as far as it says who did last."""
+    try:
+        who = read_json(folder / "holder.json")
+        return bool(who["host"] != socket.gethostname() or _is_alive(who["pid"]))
+    except (StorageError, KeyError):
+        return False
 
 
 def sign(folder: Path) -> None:

@@ -16,10 +16,12 @@ from shutil import rmtree
 from typing import Any, Literal
 
 from tunesift.errors import StorageError
+from tunesift.inputs import path_of_text
+from tunesift.running.database import LOST, SPOILT, record, said_identity, sound_rows, stock_up, transaction
 from tunesift.running.fsio import digest, read_json, refuse_link, storage_errors, sync
-from tunesift.running.journal import Journal, record, transaction
-from tunesift.running.locking import lock
-from tunesift.running.parts import Label, Sealed, find, load
+from tunesift.running.journal import STRANGE, Journal, is_lost, strangers
+from tunesift.running.locking import lock, looked_at
+from tunesift.running.parts import Entry, Label, Sealed, find, load
 from tunesift.settings import canonical
 
 Cure = Literal["rebuild", "redo rows", "read again", "write again", "none"]
@@ -44,30 +46,44 @@ class Finding:
     """What `repair` does about it: rebuild the journal from its parts, do the rows of a part again, read the input
     again, write what is made of the journal again, or nothing."""
     stage: str = ""
-    part: int = 0
+    part: int | None = None
+    """Number of the part whose rows are lost; None where it is no part's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What was done about a damaged folder."""
+
+    said: Sequence[str]
+    """What was found and what was done about it, in sentences."""
+    left: Sequence[Finding]
+    """What cannot be repaired."""
 
 
 def verify(folder: Path) -> list[Finding]:
-    """Everything in a run's folder that is not as it was written; the folder is locked meanwhile."""
-    with lock(folder):
+    """Everything that is not as a run wrote it, in its folder or of its output; changes nothing, and nobody writes the
+    folder meanwhile."""
+    with looked_at(folder):
         return _verify(folder)
 
 
-def repair(folder: Path) -> list[str]:
-    """Make a damaged folder one that the same command can finish; what was done about it, in sentences."""
+def repair(folder: Path) -> Repaired:
+    """Make a damaged folder one that the same command can finish; nothing is touched where run.json is damaged."""
     with lock(folder):
         found = _verify(folder)
-        said = [f"{f.said.rstrip('.').partition(';')[0]}; {_CURES[f.cure]}." for f in found]
-        cures = {f.cure for f in found}
-        if cures - {"none"}:
+        left = [f for f in found if f.cure == "none"]
+        mended = [] if _small_file(folder / "run.json", "none") else [f for f in found if f.cure != "none"]
+        said = [f"{f.said.rstrip('.').partition(';')[0]}; {_CURES[f.cure]}." for f in mended]
+        cures = {f.cure for f in mended}
+        if cures:
             _begin_again(folder)
         if "read again" in cures:
             rmtree(folder / "inputs", ignore_errors=True)
         if "rebuild" in cures:
             said += _rebuild(folder)
         elif "redo rows" in cures:
-            said += _redo(folder, found)
-        return said
+            said += _redo(folder, mended)
+        return Repaired(said, left)
 
 
 def retry_failed(folder: Path, journal: Journal, kinds: Collection[str]) -> int:
@@ -92,19 +108,34 @@ def _begin_again(folder: Path) -> None:
 
 
 def _verify(folder: Path) -> list[Finding]:
-    found = [*_small_file(folder / "run.json", "none"), *_journal(folder)]
+    own = _small_file(folder / "run.json", "none")
+    found = [*own, *_journal(folder, "" if own else said_identity(folder))]
     inputs = folder / "inputs"
     if (inputs / "source.json").exists():
         found += _small_file(inputs / "source.json", "read again")
     result = folder / "result.json"
     if result.exists():
-        found += _small_file(result, "write again")
-        if found and found[-1].said.startswith(f"{result}:"):
-            return found
+        if damaged := _small_file(result, "write again"):
+            return [*found, *damaged]
         for name, sha256 in read_json(result)["files"].items():
             cure: Cure = "read again" if name.startswith(_READ) else "write again"
             found += _file(folder / name, sha256, cure)
+        found += _output(folder, read_json(result).get("output"))
     return found
+
+
+def _output(folder: Path, said: Mapping[str, str] | None) -> list[Finding]:
+    """What is wrong with the output of a run that is complete: where it was written, or else beside its folder."""
+    if said is None:
+        return []
+    path = path_of_text(said["path"])
+    there = [place for place in (path, folder.absolute().parent / path.name) if place.is_file()]
+    if not there:
+        return [Finding(f"{path}: is missing; the same command writes it again.", "write again")]
+    if all(digest(place) != said["sha256"] for place in there):
+        return [Finding(f"{there[0]}: is not as the run wrote it; remove it, and the same command writes it again.",
+                        "none")]  # fmt: skip
+    return []
 
 
 def _small_file(path: Path, cure: Cure) -> list[Finding]:
@@ -123,18 +154,30 @@ def _file(path: Path, sha256: str, cure: Cure) -> list[Finding]:
     return []
 
 
-def _journal(folder: Path) -> list[Finding]:
+def _journal(folder: Path, whose: str) -> list[Finding]:
     path = folder / "state.db"
     try:
         if not path.exists():
             raise StorageError(f"{path}: is missing.")
-        with closing(Journal(folder)) as journal:
+        with closing(Journal(folder, "look")) as journal:
             damage = [said for (said,) in journal.db.execute("PRAGMA integrity_check") if said != "ok"]
             if damage:
                 raise StorageError(f"{path}: is damaged ({damage[0]}).")
-            return [f for stage in journal.stages() for f in _stage(folder, journal, stage)]
+            if whose not in ("", journal.run):
+                raise StorageError(LOST.format(path, folder))
+            found = [f for stage in journal.stages() for f in _stage(folder, journal, stage)]
+            return [*found, *_strange(folder, journal)]
     except (StorageError, sqlite3.Error) as error:
         return [Finding(f"{str(error).rstrip('.')}.", "rebuild")]
+
+
+def _strange(folder: Path, journal: Journal) -> Iterator[Finding]:
+    """Parts that hold what the journal should know of, and does not."""
+    known = {stage: journal.sealed(stage) for stage in journal.stages()}
+    for place in sorted((folder / "stages").glob("*")):
+        for path in strangers(place, known.get(place.name, [])):
+            if is_lost(journal.db, place.name, path):
+                yield Finding(STRANGE.format(path, folder), "rebuild")
 
 
 def _stage(folder: Path, journal: Journal, stage: str) -> Iterator[Finding]:
@@ -150,6 +193,8 @@ def _stage(folder: Path, journal: Journal, stage: str) -> Iterator[Finding]:
             yield Finding(
                 f"{place}: part {part.number} does not hold the rows recorded.", "redo rows", stage, part.number
             )
+    for row in sound_rows(journal.db, stage)[1]:
+        yield Finding(SPOILT.format(folder / "state.db", row, stage, folder), "redo rows", stage)
     success = place / "_SUCCESS.json"
     if success.exists():
         yield from _small_file(success, "write again") or _same(success, parts)
@@ -165,17 +210,30 @@ def _redo(folder: Path, found: Sequence[Finding]) -> list[str]:
     lost: dict[str, list[int]] = defaultdict(list)
     for finding in found:
         if finding.cure == "redo rows":
-            lost[finding.stage].append(finding.part)
+            lost[finding.stage] += [] if finding.part is None else [finding.part]
     with closing(Journal(folder)) as journal:
         stages = journal.stages()
         first = min(map(stages.index, lost))
-        rows = {stage: sum(p.rows for p in journal.sealed(stage) if p.number in lost[stage]) for stage in lost}
-        journal.take_back(stages[first:], lambda stage: journal.entries(stage, skip=lost.get(stage, ())))
+        rows = {
+            stage: sum(p.rows for p in journal.sealed(stage) if p.number in lost[stage])
+            + len(sound_rows(journal.db, stage)[1])
+            for stage in lost
+        }
+        journal.take_back(stages[first:], lambda stage: _kept(journal, stage, lost.get(stage, ())))
     return [f'stage "{stage}": {count:,} rows are lost and will be done again.' for stage, count in rows.items()]
 
 
+def _kept(journal: Journal, stage: str, lost: Collection[int]) -> Iterator[Entry]:
+    """The rows of a stage that are as they were written."""
+    yield from journal.sealed_rows(stage, lost)
+    yield from sound_rows(journal.db, stage)[0]
+
+
 def _rebuild(folder: Path) -> list[str]:
-    """A new journal from what the parts say of themselves; the old one is kept beside it under another name."""
+    """A new journal from what the parts say of themselves; the old one is kept beside it under another name.
+
+    What the old one still says of rows that are not sealed is put by, if it is this run's and can be read.
+    """
     stages: dict[str, list[tuple[Label, Sealed]]] = defaultdict(list)
     refused: Counter[str] = Counter()
     for path in sorted((folder / "stages").glob("*/part-*.parquet")):
@@ -184,20 +242,42 @@ def _rebuild(folder: Path) -> list[str]:
             stages[path.parent.name].append(part)
         else:
             refused[path.parent.name] += 1
+    still_open = _still_open(folder)
     _put_aside(folder)
-    with closing(Journal(folder)) as journal:
+    with closing(Journal(folder, "anew")) as journal:
         order = sorted(stages, key=lambda stage: stages[stage][0][0].ordinal)
         _record(journal, [stages[stage] for stage in order])
         whole = not refused and all(_is_whole(folder / "stages" / stage, stages[stage]) for stage in order)
         if not whole:
             later = order if refused else order[1:]
             journal.take_back(later, journal.entries)
+            _put_by(journal, still_open)
     kept = [f'stage "{stage}": {sum(p.rows for _, p in stages[stage]):,} rows are kept.' for stage in order]
+    kept += [f'stage "{stage}": {len(rows):,} open rows are kept.' for stage, rows in still_open.items()]
     lost = [
         f'stage "{stage}": {count} parts are damaged; their rows will be done again.'
         for stage, count in refused.items()
     ]
-    return [*kept, *lost, *([] if whole else ["what was not sealed yet is lost and will be done again."])]
+    last = "what else was not sealed yet is lost and will be done again."
+    return [*kept, *lost, *([] if whole else [last if still_open else last.replace(" else", "")])]
+
+
+def _put_by(journal: Journal, rows: Mapping[str, Sequence[Entry]]) -> None:
+    with transaction(journal.db):
+        for stage, entries in rows.items():
+            stock_up(journal.db, stage, iter(entries))
+
+
+def _still_open(folder: Path) -> dict[str, list[Entry]]:
+    """The open rows that a journal which is to be built anew can still tell; none where it is another run's."""
+    try:
+        with closing(Journal(folder, "look")) as journal:
+            if said_identity(folder) != journal.run:
+                return {}
+            found = {stage: sound_rows(journal.db, stage)[0] for stage in journal.stages()}
+            return {stage: rows for stage, rows in found.items() if rows}
+    except (StorageError, sqlite3.Error):
+        return {}
 
 
 def _record(journal: Journal, stages: Sequence[Sequence[tuple[Label, Sealed]]]) -> None:

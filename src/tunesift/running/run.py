@@ -104,8 +104,10 @@ class Run:
     def __enter__(self) -> Run:
         """Lock the folder and open its journal; raises `RunLocked`, naming who holds it, or `CannotCreate`."""
         with ExitStack() as opening:
-            opening.callback(lock(self.folder).release)
+            self._hold = lock(self.folder)
+            opening.callback(self._hold.release)
             sign(self.folder)
+            self.stop.folder = self.folder
             reserve(self.folder)
             opening.callback(release, self.folder)
             self._journal = Journal(self.folder)
@@ -173,6 +175,7 @@ class Run:
         """Write finished chunks down; where the disk is full, into the space held back for them, and no more follow."""
         entries = call.entries(done)
         beat()
+        self._hold.check()
         try:
             call.journal.commit(entries, seal=call.full is None, begin=call.begin_next(len(done)))
         except DiskFull as error:
@@ -181,6 +184,11 @@ class Run:
             call.full = error
             call.journal.commit([e for e in entries if call.journal.get(e.row) is None], seal=False)
         return len(entries), sum(e.failure is not None for e in entries)
+
+    @property
+    def journal(self) -> str:
+        """The name of its journal, the same in all lives of the run."""
+        return self._journal.run
 
     def retry(self, kinds: Collection[str]) -> int:
         """Have failures of these kinds tried again, before the page runs; how many there are."""
@@ -216,6 +224,7 @@ class Run:
         Raises `ResumeError` where the folder holds more, or other stages, than the page asked for.
         """
         counts = Counter(d.action for d in decisions)
+        self._hold.check()
         _check_conservation(data, decisions)
         if left := [stage for stage in self._journal.stages() if stage not in self._open]:
             raise ResumeError(f'{self.folder}: holds the stage "{left[0]}", which was not asked for now; use another '
