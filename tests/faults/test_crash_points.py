@@ -70,12 +70,13 @@ def test_every_point_of_the_code_is_in_the_list_and_the_other_way_round() -> Non
 
 
 PASSINGS = {
-    "run.created": 1, "intent.before_commit": 9, "intent.committed": 9, "result.before_commit": 9, "result.committed": 9,
+    "run.created": 1, "intent.before_commit": 1, "intent.committed": 1, "result.before_commit": 9, "result.committed": 9,
     "part.tmp_written": 7, "part.verified": 7, "part.settled": 5, "seal.mid_txn": 5, "seal.committed": 5,
     "file.tmp_written": 5, "file.synced": 12, "file.renamed": 12, "file.dir_synced": 12, "output.written": 1,
     "report.written": 1,
 }  # fmt: skip
-"""How often a run passes each point. A file is settled twelve times: run.json, quarantine.parquet, source.json, five parts, _SUCCESS.json,
+"""How often a run passes each point. What is begun after the first chunk is written down with the results of the one before,
+in one transaction. A file is settled twelve times: run.json, quarantine.parquet, source.json, five parts, _SUCCESS.json,
 decisions.parquet, the report and result.json; seven of them are tables."""
 EVERY = [(point, number) for point, count in PASSINGS.items() for number in range(1, count + 1)]
 LAST_FILES = ("run.json", "quarantine.parquet", "inputs/source.json", *(f"stages/score/part-{n:06d}.parquet" for n in range(5)),

@@ -223,7 +223,7 @@ def test_verify_does_not_count_a_death(tmp_path: Path) -> None:
     """An item in flight is set aside after three deaths; looking at the folder is none."""
     home = tmp_path / "home"
     make_input(home)
-    assert start(home, "intent.committed:2").returncode == -signal.SIGKILL
+    assert start(home, "result.committed:1").returncode == -signal.SIGKILL
     for _ in range(2):
         assert tell(home, "verify").returncode == 0
     with closing(sqlite3.connect(home / "kept.jsonl.run" / "state.db")) as db:
