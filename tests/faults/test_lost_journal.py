@@ -9,7 +9,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -260,3 +262,13 @@ def test_a_damaged_run_json_is_no_success_of_repair_and_nothing_is_touched(home:
     assert (done.returncode, done.stdout) == (74, "")
     assert "run.json: is damaged" in done.stderr
     assert everything(folder) == before
+
+
+@pytest.mark.slow
+def test_a_command_that_has_read_parts_leaves_with_its_own_code(make: Make) -> None:
+    """Arrow's threads ended one of twenty such processes with an abort, when three ran at a time."""
+    own = make("whole")
+    (own / "kept.jsonl").write_bytes(b"junk")
+    with ThreadPoolExecutor(3) as pool:
+        codes = Counter(pool.map(lambda _: tell(own, "verify").returncode, range(60)))
+    assert codes == {74: 60}

@@ -160,7 +160,7 @@ def shown_messages(record: Record) -> tuple[tuple[str, str], ...]:
 
 
 def _broken(folder: Path) -> tuple[Broken, ...]:
-    rows = pq.read_table(folder / "quarantine.parquet").slice(0, SHOWN).to_pylist()
+    rows = pq.ParquetFile(folder / "quarantine.parquet").read(use_threads=False).slice(0, SHOWN).to_pylist()
     return tuple(
         Broken(
             str(Place(r["file"], r["line"], r["byte"])),

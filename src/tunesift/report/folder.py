@@ -69,7 +69,9 @@ class RunFolder:
             yield from zip(batch["record_id"], batch["action"], batch["reason"], strict=True)
 
     def _batches(self, *columns: str) -> Iterator[Mapping[str, list[str]]]:
-        for batch in pq.ParquetFile(self.path / "decisions.parquet").iter_batches(columns=list(columns)):
+        for batch in pq.ParquetFile(self.path / "decisions.parquet").iter_batches(
+            columns=list(columns), use_threads=False
+        ):
             yield batch.to_pydict()
 
     @cached_property
@@ -94,7 +96,7 @@ class RunFolder:
     def tables(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:  # Any: cells of whatever type
         """Name and rows of every small table."""
         for path in sorted((self.path / "tables").glob("*.parquet")):
-            yield path.stem, pq.read_table(path).slice(0, MOST_ROWS).to_pylist()
+            yield path.stem, pq.ParquetFile(path).read(use_threads=False).slice(0, MOST_ROWS).to_pylist()
 
     @cached_property
     def scores(self) -> Mapping[str, Numbers]:
@@ -136,7 +138,11 @@ class RunFolder:
 
     def _outcomes(self, stage: Path) -> Iterator[tuple[str, str]]:
         parts = (pq.ParquetFile(part) for part in sorted(stage.glob("part-*.parquet")))
-        batches = (batch for part in parts for batch in part.iter_batches(columns=["id", "failure", "outcome"]))
+        batches = (
+            batch
+            for part in parts
+            for batch in part.iter_batches(columns=["id", "failure", "outcome"], use_threads=False)
+        )
         for batch in batches:
             rows = batch.to_pydict()
             yield from (

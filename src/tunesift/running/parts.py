@@ -103,14 +103,14 @@ def load(folder: Path, sealed: Sealed) -> list[Entry]:
         content = path.read_bytes()
         if len(content) != sealed.bytes or hashlib.sha256(content).hexdigest() != sealed.sha256:
             raise StorageError(CHANGED.format(path, folder.parent.parent))
-        return _entries(pq.read_table(pa.BufferReader(content)))
+        return _entries(_table(content))
 
 
 def find(path: Path) -> tuple[Label, Sealed] | None:
     """What a part whose journal is lost says of itself; None where its rows are not those that were sealed."""
     try:
         content = path.read_bytes()
-        table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+        table = _table(content)
         said = json.loads((table.schema.metadata or {})[_LABEL])
         label, entries = Label(**said), _entries(table)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
@@ -120,6 +120,12 @@ def find(path: Path) -> tuple[Label, Sealed] | None:
     failed = sum(e.failure is not None for e in entries)
     number = entries[0].row // label.part_rows
     return label, Sealed(number, len(entries), failed, len(content), hashlib.sha256(content).hexdigest())
+
+
+def _table(content: bytes) -> pa.Table:
+    """A part's rows, read without threads: one that still runs when the process leaves would end it with an abort."""
+    with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
+        return file.read(use_threads=False)
 
 
 def _entries(table: pa.Table) -> list[Entry]:
