@@ -69,13 +69,14 @@ def _opened(path: Path) -> Iterator[Any]:  # Any: a path, or a file of Arrow's
 def bounded(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The same rows, no more at a time than unpack to some megabytes; raises `DataError` for a bomb."""
     total, limit = 0, max(64 * 2**20, MAX_RATIO * path.stat().st_size)
-    for batch in batches:
-        size = sum(map(_unpacked, batch.columns))
-        total += size
-        if total > limit:
-            raise DataError(f"E404 {path}: unpacks to more than {MAX_RATIO} times its size; write it anew.")
-        rows = max(1, batch.num_rows * _AT_A_TIME // max(size, _AT_A_TIME))
-        yield from (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
+    with _opened(path):  # a damaged column may name texts that its dictionary does not have
+        for batch in batches:
+            size = sum(map(_unpacked, batch.columns))
+            total += size
+            if total > limit:
+                raise DataError(f"E404 {path}: unpacks to more than {MAX_RATIO} times its size; write it anew.")
+            rows = max(1, batch.num_rows * _AT_A_TIME // max(size, _AT_A_TIME))
+            yield from (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
 
 
 def _unpacked(column: pa.Array) -> int:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from faultserver.fixtures import FastClock
 from tunesift import Completion, Failure, HttpModel, Local, Message, Run, Sampling, Settings, Span, TargetLoss
 from tunesift.books import SHELF

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tunesift import DataError
 from tunesift.files import BrokenRow, RawRow, container_of, read_rows
 from tunesift.json_text import JsonFault, parse_json
+from tunesift.parquet import bounded
 
 ROWS = [{"instruction": f"Question {n}?", "output": f"Answer {n} – ünïcode."} for n in range(5)]
 
@@ -275,3 +276,11 @@ def test_whatever_the_bytes_only_rows_or_a_data_error_come_out(noise: bytes) -> 
                     rows_of(Path(folder) / name, content)
                 except DataError:
                     continue
+
+
+def test_a_parquet_column_that_names_texts_which_are_not_there_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.parquet"
+    pq.write_table(pa.table({"a": ["x"]}), path)
+    column = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array([], pa.string()), safe=False)
+    with pytest.raises(DataError, match="E110 .* is not a sound Parquet file"):
+        list(bounded(path, iter([pa.record_batch([column], ["a"])])))
