@@ -282,5 +282,5 @@ def test_a_parquet_column_that_names_texts_which_are_not_there_is_a_sentence(tmp
     path = tmp_path / "damaged.parquet"
     pq.write_table(pa.table({"a": ["x"]}), path)
     column = pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array([], pa.string()), safe=False)
-    with pytest.raises(DataError, match="E110 .* is not a sound Parquet file"):
+    with pytest.raises(DataError, match=r"E110 .* is not a sound Parquet file"):
         list(bounded(path, iter([pa.record_batch([column], ["a"])])))
