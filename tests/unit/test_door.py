@@ -815,7 +815,9 @@ def test_decisions_are_written_a_few_at_a_time_and_compared_with_what_was_writte
     for wrong in (lambda table: table.slice(1), lambda table: table.take([1, 0, 2][: table.num_rows])):
         path.unlink(missing_ok=True)
         monkeypatch.setattr(
-            pq.ParquetFile, "read_row_group", lambda file, number, wrong=wrong: wrong(read(file, number))
+            pq.ParquetFile,
+            "read_row_group",
+            lambda file, number, wrong=wrong, **options: wrong(read(file, number, **options)),
         )
         with life() as run, pytest.raises(StorageError, match="reads back other than it was written"):
             run.finish(data, decisions)

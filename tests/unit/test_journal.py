@@ -267,8 +267,8 @@ def test_a_failed_sync_leaves_the_rows_open_for_the_next_life(
 def test_a_part_that_reads_back_otherwise_is_not_sealed(
     opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = pq.read_table
-    monkeypatch.setattr(pq, "read_table", lambda path, **options: read(path, **options).slice(1))
+    read = pq.ParquetFile.read
+    monkeypatch.setattr(pq.ParquetFile, "read", lambda file, **options: read(file, **options).slice(1))
     with pytest.raises(StorageError, match="reads back other than it was written"):
         opened().commit(entries(range(PART)))
     monkeypatch.undo()
