@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from tunesift.records import Message
@@ -60,6 +61,16 @@ def fill(template: str, **values: str) -> str:
 def fenced(name: str, text: str) -> str:
     """Text that a judge reads, between marks that it cannot forge: a mark inside it loses its bracket."""
     return f"<given-{name}>\n{_FENCE.sub('‹', text)}\n</given-{name}>"
+
+
+def transcript(messages: Sequence[Message]) -> str:
+    """A conversation for a reader: a paragraph for each message, with its role."""
+    return "\n\n".join(f"{m.role}: {m.text}" for m in messages)
+
+
+def task_of(prompt: Sequence[Message]) -> str:
+    """What a model was asked, for a reader: the text of a single message, the transcript of several."""
+    return prompt[0].text if len(prompt) == 1 else transcript(prompt)
 
 
 def context(messages: tuple[Message, ...], template: Template, given: str = "") -> str | tuple[Message, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -85,6 +85,14 @@ class Decision:
     action: Action
     reason: str
     parents: tuple[str, ...] = ()
+
+
+def origins(id: str) -> Iterator[str]:
+    """An id, and those of what it may have been made of, the nearest first: `a1b2~x~y`, `a1b2~x`, `a1b2`."""
+    yield id
+    while "~" in id:
+        id = id.rpartition("~")[0]
+        yield id
 
 
 def content_digest(value: object) -> bytes:

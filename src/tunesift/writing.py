@@ -25,7 +25,7 @@ from tunesift.formats import RowFault
 from tunesift.inputs import input_digest, input_files
 from tunesift.json_text import JsonFault, parse_json
 from tunesift.parquet import parquet_batches, plain_rows, read_schema
-from tunesift.records import Record
+from tunesift.records import Record, origins
 from tunesift.rewriting import write_row
 from tunesift.tables import table_lines
 
@@ -68,12 +68,9 @@ def write_records(records: Sequence[Record], path: Path, origin: Dataset[Record]
 
 def source_of(id: str, origin: Dataset[Record]) -> Record:
     """The record of the origin with this id, or else with what a derived id begins with: `a1b2` for `a1b2~response`."""
-    begin, derived = id, "~"
-    while derived:
-        try:
-            return origin.by_id(begin)
-        except KeyError:
-            begin, derived, _ = begin.rpartition("~")
+    for begin in origins(id):
+        if (place := origin.place(begin)) is not None:
+            return origin[place]
     raise DataError(f'no record of the input has the id "{shown(id)}"; begin a derived id with its record\'s and "~".')
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from conftest import MakeTiny
 from faultserver.bodies import number
 from faultserver.client import FaultServer
 from harness.kill import sealed
@@ -49,6 +48,8 @@ from tunesift.recipe import check
 from tunesift.report.collect import collect
 from tunesift.running.result import Result
 from tunesift.running.run import MADE
+
+MakeTiny = Callable[..., Path]
 
 CALLS: list[str] = []
 PASSES: list[Span] = []

@@ -18,11 +18,11 @@ from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
 from tunesift.formats import USES_TOOLS
 from tunesift.methods.clear_evidence import same
-from tunesift.methods.clear_steps import Agreement, Evidence, Reflect
-from tunesift.methods.reflection_steps import check_refinable, lengths, warn_of_stale
+from tunesift.methods.clear_steps import Agreement, Evidence, Reflect, drawn
+from tunesift.methods.refining import check_refinable, tell_refined
 from tunesift.models import ChatModel
 from tunesift.models.base import Completion, Sampling
-from tunesift.prompts import fenced, fill
+from tunesift.prompts import fenced, fill, task_of
 from tunesift.records import Decision, Failure, Message, Record
 from tunesift.running.result import Planned, Result
 from tunesift.running.run import OUTPUT, Run
@@ -95,25 +95,18 @@ class Judge(Settings):
 
     def __call__(self, chunk: Sequence[Duel], /) -> list[Judged | Failure]:
         """One opinion per duel; draws differ by their seed."""
-        found: dict[str, Completion | Failure] = {}
-        for draw in sorted({duel.draw for duel in chunk}):
-            own = [duel for duel in chunk if duel.draw == draw]
-            sampling = Sampling(temperature=self.temperature if draw else 0.0, max_tokens=self.max_tokens, seed=draw)
-            said = self.student.chat([(Message("user", question(duel)),) for duel in own], sampling)
-            found |= zip((duel.id for duel in own), said, strict=True)
-        return [s if isinstance(s := found[d.id], Failure) else Judged(opinion_of(s.text), s.text) for d in chunk]
+        asked = [(self._sampling(duel.draw), (Message("user", question(duel)),)) for duel in chunk]
+        said = drawn(self.student, asked)
+        return [s if isinstance(s, Failure) else Judged(opinion_of(s.text), s.text) for s in said]
+
+    def _sampling(self, draw: int) -> Sampling:
+        return Sampling(temperature=self.temperature if draw else 0.0, max_tokens=self.max_tokens, seed=draw)
 
 
 def question(duel: Duel) -> str:
     """The comparison as the model reads it."""
-    turns = duel.prompt
-    task = turns[0].text if len(turns) == 1 else "\n\n".join(f"{m.role}: {m.text}" for m in turns)
-    fences = {
-        "task": fenced("task", task),
-        "first": fenced("answer", duel.first),
-        "second": fenced("answer", duel.second),
-    }
-    return fill(JUDGE, **fences)
+    first, second = fenced("answer", duel.first), fenced("answer", duel.second)
+    return fill(JUDGE, task=fenced("task", task_of(duel.prompt)), first=first, second=second)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +165,7 @@ class Correct(Settings):
                 break
         settled = [_settled(d, made, why) for d in decisions]
         output = run.dataset(OUTPUT, _output(data, settled, made))
-        run.table("lengths", lengths(data, output))
-        warn_of_stale(data, output)
+        tell_refined(run, data, output)
         return Result(output, settled)
 
     def plan(self, records: int, sure: Sureness) -> list[Planned]:
@@ -223,10 +215,13 @@ class Correct(Settings):
         found = self._confidence(number, [_both_orders(r, new[r.id])[0] for r in preferred], judge, sure, run)
         changed = {}
         for record in preferred:
-            low, high = found[f"{record.id}~last"].bounds(sure.samples, 0.0, sure.w_consistency)
+            known = found[f"{record.id}~last"]
+            low, high = known.bounds(sure.samples, 0.0, sure.w_consistency)
             if low > self.threshold:
                 changed[record.id] = new[record.id]
                 why[record.id] = f"corrected: round {number}, the verdict's confidence is at least {low:.4f}"
+            elif not known.certainties and not known.agreements:
+                why[record.id] = "not sure: the verdict has no confidence, since nobody answered"
             else:
                 why[record.id] = f"not sure: the verdict's confidence is at most {high:.4f}"
         return changed, why

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import ClassVar, Literal
@@ -18,7 +18,7 @@ from tunesift.methods.clear_evidence import (
 )
 from tunesift.models import ChatModel
 from tunesift.models.base import Completion, Sampling
-from tunesift.prompts import fenced, fill
+from tunesift.prompts import fenced, fill, task_of
 from tunesift.records import Failure, Message, Record, Score
 from tunesift.settings import Settings
 
@@ -120,9 +120,7 @@ class Reflect(Settings):
         return [s if isinstance(s, Failure) else Reflection(certainty_of(s.text), s.text) for s in said]
 
     def _question(self, record: Record) -> tuple[Message, ...]:
-        turns = record.prompt
-        task = turns[0].text if len(turns) == 1 else "\n\n".join(f"{m.role}: {m.text}" for m in turns)
-        values = {"task": fenced("task", task), "answer": fenced("answer", record.response)}
+        values = {"task": fenced("task", task_of(record.prompt)), "answer": fenced("answer", record.response)}
         return (Message("user", fill(self.template, **values)),)
 
 
@@ -145,17 +143,22 @@ class Sample(Settings):
         return [next(again) if n in empty else m for n, m in enumerate(made)]
 
     def _draw(self, asks: Sequence[Ask], more: int) -> list[Sampled | Failure]:
-        found: dict[str, Completion | Failure] = {}
-        for draw in sorted({ask.draw for ask in asks}):
-            own = [ask for ask in asks if ask.draw == draw]
-            sampling = Sampling(temperature=self.temperature, max_tokens=self.max_tokens, seed=draw + more)
-            said = self.student.chat([self._question(ask.prompt) for ask in own], sampling)
-            found |= zip((ask.id for ask in own), said, strict=True)
-        return [_sampled(found[ask.id]) for ask in asks]
+        asked = [(Sampling(temperature=self.temperature, max_tokens=self.max_tokens, seed=ask.draw + more),
+                  self._question(ask.prompt)) for ask in asks]  # fmt: skip
+        return [_sampled(said) for said in drawn(self.student, asked)]
 
     def _question(self, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
         *before, last = prompt
         return (*before, replace(last, text=fill(self.template, task=last.text)))
+
+
+def drawn(model: ChatModel, asked: Sequence[tuple[Sampling, tuple[Message, ...]]]) -> Iterator[Completion | Failure]:
+    """Answers to conversations that are sampled each in its own way, in order; one call of the model for each way."""
+    found: dict[int, Completion | Failure] = {}
+    for sampling in dict.fromkeys(sampling for sampling, _ in asked):
+        own = [n for n, (way, _) in enumerate(asked) if way == sampling]
+        found |= zip(own, model.chat([asked[n][1] for n in own], sampling), strict=True)
+    return (found[n] for n in range(len(asked)))
 
 
 def _sampled(said: Completion | Failure) -> Sampled | Failure:

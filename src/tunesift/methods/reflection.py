@@ -30,18 +30,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunesift.datasets import Dataset
+from tunesift.methods.refining import check_refinable, tell_refined
 from tunesift.methods.reflection_reading import read_answer, read_pair
 from tunesift.methods.reflection_steps import (
     Asking,
     Reflect,
     Taught,
-    check_refinable,
     counted,
-    lengths,
     planned_teaching,
     steps,
     taught,
-    warn_of_stale,
 )
 from tunesift.models import ChatModel
 from tunesift.records import Decision, Record
@@ -112,8 +110,7 @@ class Reflection(Settings):
         decisions = [_decision(r, alone.get(r.id, ""), halves, statuses) for r in data]
         output = run.dataset(OUTPUT, (r if r.id in alone else _rewritten(r, halves) for r in data))
         run.table("halves", counted(statuses))
-        run.table("lengths", lengths(data, output))
-        warn_of_stale(data, output)
+        tell_refined(run, data, output)
         return Result(output, decisions)
 
     def plan(self, records: int) -> list[Planned]:

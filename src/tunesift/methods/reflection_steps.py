@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import ClassVar, Literal
 
 from tunesift.datasets import Dataset
-from tunesift.errors import DataError, RecipeError, shown
+from tunesift.errors import RecipeError
 from tunesift.formats import USES_TOOLS
 from tunesift.methods.reflection_reading import UNCHANGED, Rewritten, checked, holds_mark
 from tunesift.models import ChatModel
 from tunesift.models.base import Completion, Sampling
-from tunesift.prompts import fenced, fill
+from tunesift.prompts import fenced, fill, transcript
 from tunesift.records import Failure, Message, Record
 from tunesift.running.result import Planned
 from tunesift.running.run import Run
 from tunesift.running.step import Outcomes
 from tunesift.settings import Settings
-from tunesift.writing import source_of
-
-_LOG = logging.getLogger(__name__)
 
 Reader = Callable[[Completion], Rewritten | Failure]
-LONG_ENOUGH = 20
-"""Characters of a response from which its text in another field is no accident."""
 CUT = "\n[…]"
 """Stands for the rest of an answer that the teacher was not shown."""
 
@@ -91,7 +84,7 @@ class Reflect(Settings):
         shown = said if len(said) <= self.longest else said[: self.longest] + CUT
         pair = [fenced("instruction", asked.text), fenced("answer", shown)]
         if before:
-            pair.insert(0, fenced("conversation", "\n\n".join(f"{m.role}: {m.text}" for m in before)))
+            pair.insert(0, fenced("conversation", transcript(before)))
         return (Message("system", self.persona), Message("user", fill(self.template, pair="\n\n".join(pair))))
 
 
@@ -117,9 +110,10 @@ class Taught:
 
     def status(self, record: Record) -> str:
         """What came of it in a word: ok, ok_no_end, no_marker, truncated, failed (unanswered); more after a colon."""
-        found, said = self(record), self._said(record)
+        said = self._said(record)
         if isinstance(said, Failure):
             return f"failed ({said.kind}): {said.message}"
+        found = self(record)
         shown_in_part = ", shown in part" if len(record.response) > self.longest else ""
         if isinstance(found, Rewritten):
             return f"{'ok' if found.closed else 'ok_no_end'}{shown_in_part}"
@@ -182,59 +176,12 @@ def planned_teaching(stage: str, step: Reflect, records: int, retries: int, long
     ]
 
 
-def check_refinable(data: Dataset[Record], instructions: bool) -> None:
-    """Refuse, before anybody is asked, data whose rewritten records could not be told apart, or would not fit.
-
-    `instructions` says that instructions are rewritten: a preference pair's rejected answer would stand under another.
-    """
-    for id in data.ids():
-        begin = id
-        while "~" in begin:
-            begin = begin.rpartition("~")[0]
-            if data.place(begin) is not None:
-                raise DataError(f'ids "{shown(begin)}" and "{shown(id)}": what is made of the first would be taken for '
-                                'the second; write ids without "~".')  # fmt: skip
-    if instructions and data.source is not None and data.source.format == "preference":
-        raise RecipeError("the input holds preference pairs: their rejected answers would stand under new "
-                          "instructions; use the method reflection with halves=response.")  # fmt: skip
-
-
-def warn_of_stale(data: Dataset[Record], output: Dataset[Record]) -> None:
-    """Warn of fields that we do not read and that still hold a replaced response, such as a ready-made `text`."""
-    found: Counter[str] = Counter()
-    for new in output:
-        if data.place(new.id) is not None:
-            continue
-        old = source_of(new.id, data).response.strip()
-        texts = [(name, value) for name, value in new.extra.items() if isinstance(value, str)]
-        found.update(name for name, value in texts if len(old) >= LONG_ENOUGH and old in value)
-    for name, count in found.items():
-        _LOG.warning(
-            'the field "%s" of %d records still holds the old response; do not train on it', shown(name), count
-        )
-
-
 def rewritten(record: Record, new: Rewritten) -> Record:
     """The record with its last turn rewritten; its id tells what was: `a1b2~instruction`, `a1b2~response`."""
     *before, asked, said = record.messages
     half = "response" if new.instruction is None else "instruction"
     ask = asked if new.instruction is None else replace(asked, text=new.instruction)
     return replace(record, id=f"{record.id}~{half}", messages=(*before, ask, replace(said, text=new.answer)))
-
-
-def lengths(data: Dataset[Record], output: Dataset[Record]) -> list[dict[str, object]]:
-    """Median characters of what was replaced, before and after: new answers tend to be longer."""
-    pairs = ((source_of(new.id, data), new) for new in output if data.place(new.id) is None)
-    sizes = [
-        (len(old.prompt[-1].text), len(new.prompt[-1].text), len(old.response), len(new.response)) for old, new in pairs
-    ]
-    if not sizes:
-        return []
-    asked, asked_now, said, said_now = zip(*sizes, strict=True)
-    return [
-        {"text": name, "median_before": float(median(old)), "median_after": float(median(new)), "records": len(sizes)}
-        for name, old, new in (("instruction", asked, asked_now), ("response", said, said_now))
-    ]
 
 
 def counted(statuses: Counter[tuple[str, str]]) -> list[dict[str, object]]:

@@ -36,19 +36,17 @@ from typing import Literal
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
+from tunesift.methods.refining import check_refinable, tell_refined
 from tunesift.methods.reflection import BETTER_ANSWER, CRITIC, EDITOR, NEW_INSTRUCTION
 from tunesift.methods.reflection_reading import read_answer, read_pair
 from tunesift.methods.reflection_steps import (
     Asking,
     Reflect,
     Taught,
-    check_refinable,
     counted,
-    lengths,
     planned_teaching,
     steps,
     taught,
-    warn_of_stale,
 )
 from tunesift.methods.selective_steps import (
     InstructionLoss,
@@ -154,8 +152,7 @@ class SelectiveReflection(Settings):
         statuses = Counter(pair for said in replies.values() for pair in zip(HALVES, said, strict=True))
         run.table("halves", counted(statuses))
         run.table("trials", trials(weighed.values()))
-        run.table("lengths", lengths(data, output))
-        warn_of_stale(data, output)
+        tell_refined(run, data, output)
         return Result(output, decisions)
 
     def plan(self, records: int) -> list[Planned]:
@@ -233,7 +230,8 @@ class SelectiveReflection(Settings):
         """Why what became of a record is not in the output; empty where it is."""
         if "A" not in weighed.branch:
             if not second.startswith("ok"):
-                return f"response not replaced ({second.partition(':')[0]}): {weighed.branch}, {second}"
+                what, _, why = second.partition(": ")
+                return f"response not replaced ({what}){': ' * bool(why)}{why}"
             if weighed.guess.margin is None:
                 return "response not replaced (no score): the student could not be asked for the instruction"
             return (f"response not replaced (not preferred): the instruction's loss is {weighed.guess.old:.4f} given "

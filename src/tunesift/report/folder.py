@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from tunesift.datasets import Dataset, Source, open_dataset
 from tunesift.errors import RunError
-from tunesift.records import Record
+from tunesift.records import Record, origins
 from tunesift.running.fsio import read_json
 from tunesift.running.run import MADE, OUTPUT
 
@@ -86,10 +86,8 @@ class RunFolder:
             return {}
         found = {}
         for new in self.made.ids():
-            id = new
-            while id not in ids and "~" in id:
-                id = id.rpartition("~")[0]
-            if id in ids and (id != new or self.data.place(id) is None):
+            id = next((id for id in origins(new) if id in ids), None)
+            if id is not None and (id != new or self.data.place(id) is None):
                 found[id] = self.made.by_id(new)
         return found
 

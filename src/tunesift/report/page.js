@@ -164,7 +164,7 @@
     return [joined(left), joined(right)];
   }
 
-  // Neighbours of one kind as one run; white space between two changed words belongs to the change.
+  // Neighbours of one kind as one run.
   function joined(runs) {
     const made = [];
     for (const [changed, words] of runs.filter(([, w]) => w !== "")) {
