@@ -45,6 +45,7 @@ def main() -> None:
                 "times as long": round(under.seconds / calm.seconds, 2),
                 "paid again per fault": round((under.paid - calm.paid) / under.faults, 3),
             }
+            print(seed, json.dumps(found[f"with faults, seed {seed}"]), file=sys.stderr, flush=True)
         script(server, options.delay, 99)
         found["with faults, killed"] = soaked(home / "killed", server, rows, options.kills).check().told()
     said = {"command": " ".join(["python benchmarks/soak.py", *sys.argv[1:]]), "found": found,

@@ -216,7 +216,16 @@ def test_more_than_a_fifth_of_nonsense_stops_the_run(
         many(model, range(1000), 4)
     assert raised.value.exit_code == exit_code
     assert code in str(raised.value)
-    assert len(server.rows()) <= 120
+    assert len(server.rows()) <= 150
+
+
+@pytest.mark.usefixtures("fast")
+def test_R19_a_hundred_answers_of_which_many_are_bad_by_chance_stop_no_run(server: FaultServer, make: Make) -> None:
+    server.script({"match": {"row": list(range(1500)), "rate": 0.13, "seed": 3}, "do": [{"body": "html"}]})
+    found = many(make(concurrency=4), range(1500), 4)
+    assert len(found) == 1500
+    bad = [line["row"] for line in server.rows() if line["sent"] < 200]
+    assert len(bad) > 150
 
 
 @pytest.fixture(scope="module")
