@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tunesift.errors import CannotCreate as CannotCreate
     from tunesift.errors import DataError as DataError
     from tunesift.errors import DiskFull as DiskFull
+    from tunesift.errors import FewMade as FewMade
     from tunesift.errors import ManyQuarantined as ManyQuarantined
     from tunesift.errors import MissingExtra as MissingExtra
     from tunesift.errors import ModelError as ModelError
@@ -93,9 +94,9 @@ _HOMES = {
     "datasets": ("Dataset",),
     "budget": ("Budget",),
     "errors": (
-        "BudgetSpent", "CannotCreate", "DataError", "DiskFull", "ManyQuarantined", "MissingExtra", "ModelError",
-        "ModelRefused", "ModelUnavailable", "ParameterRefused", "RecipeError", "ResumeError", "RunError", "RunLocked",
-        "Stopped", "StorageError", "TooManyFailures", "TunesiftError", "TuningError",
+        "BudgetSpent", "CannotCreate", "DataError", "DiskFull", "FewMade", "ManyQuarantined", "MissingExtra",
+        "ModelError", "ModelRefused", "ModelUnavailable", "ParameterRefused", "RecipeError", "ResumeError", "RunError",
+        "RunLocked", "Stopped", "StorageError", "TooManyFailures", "TunesiftError", "TuningError",
     ),
     "methods.cherry": ("Cherry", "PreExperience"),
     "methods.clear": ("Clear", "Confident"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tunesift import console, telling
-from tunesift.errors import CannotCreate, ManyQuarantined, RecipeError, StorageError, printable, shown
+from tunesift.errors import CannotCreate, FewMade, ManyQuarantined, RecipeError, StorageError, printable, shown
 from tunesift.perform import Summary, asked, run_recipe
 from tunesift.planning import plan
 from tunesift.reading import FEW_BROKEN
@@ -45,7 +45,7 @@ class Manner:
         return chosen
 
 
-def run_method(method: str, input: Path, output: Path, settings: list[str], manner: Manner) -> None:
+def run_method(method: str, input: Path | None, output: Path, settings: list[str], manner: Manner) -> None:
     """Run a method's vetted recipe with the settings put in."""
     _run(recipe_for(method, input, output, settings), manner)
 
@@ -145,6 +145,8 @@ def _run(recipe: Recipe, manner: Manner) -> None:
     elif manner.told == "words":
         print(console.told(summary))
     _check_quarantined(summary, recipe.max_bad)
+    if summary.short:
+        raise FewMade(f"{summary.output}: is written, with fewer records than asked for: {summary.short}.")
 
 
 def _check_quarantined(summary: Summary, most: float) -> None:

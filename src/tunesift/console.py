@@ -85,10 +85,12 @@ def told(summary: Summary) -> str:
     width = max((len(f"{n:,}") for n in summary.reasons.values()), default=0)
     lines += [f"  {count:>{width},}  {printable(reason)}" for reason, count in list(summary.reasons.items())[:12]]
     lines += [f"  note: {count:,} {kind}" for kind, count in summary.notes.items()]
-    if not summary.counts["kept"] + summary.counts.get("replaced", 0):
+    if summary.short:
+        lines.append(f"  {printable(summary.short)}")
+    elif not sum(summary.counts.get(name, 0) for name in ("kept", "replaced", "created")):
         lines.append("  nothing was kept; keep more, such as keep=50%, or a number of records with keep.count=5")
     if summary.seconds:
-        rate = summary.counts["in"] / summary.seconds
+        rate = max(summary.counts["in"], summary.counts.get("created", 0)) / summary.seconds
         lines.append(f"  {summary.seconds:.1f} s, {rate:.1f} records a second; {summary.worked:,} items were worked on")
     else:
         lines.append("  nothing was left to do; the run was complete")
@@ -113,6 +115,6 @@ def as_fields(summary: Summary) -> dict[str, object]:
     return {
         "run_id": summary.run_id, "output": str(summary.output), "folder": str(summary.folder),
         "report": str(summary.report), "counts": dict(summary.counts), "reasons": dict(summary.reasons),
-        "notes": dict(summary.notes), "spent": [asdict(s) for s in summary.spent],
+        "notes": dict(summary.notes), "short": summary.short, "spent": [asdict(s) for s in summary.spent],
         "worked": summary.worked, "seconds": round(summary.seconds, 3),
     }  # fmt: skip

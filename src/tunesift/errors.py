@@ -13,6 +13,7 @@
     │  ├─ ResumeError                  this folder holds another run
     │  ├─ TooManyFailures
     │  ├─ ManyQuarantined              the run is complete, and more rows than may be are set aside
+    │  ├─ FewMade                      the run is complete, and made fewer records than were asked for
     │  ├─ CannotCreate                 an output or a folder cannot be made
     │  ├─ StorageError                 reading or writing the run folder failed
     │  │  └─ DiskFull                  no room left; what was in flight is kept
@@ -112,6 +113,12 @@ class TooManyFailures(RunError):
 
 class ManyQuarantined(RunError):
     """The run is complete and its output written, and more rows were set aside than `max_bad` allows."""
+
+    exit_code = 3
+
+
+class FewMade(RunError):
+    """The run is complete and its output written, and it made fewer records than were asked for."""
 
     exit_code = 3
 

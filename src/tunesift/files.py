@@ -123,6 +123,8 @@ class _File:
     notes: Counter[str]
     truncated: bool = False
     """Whether a compressed file may be cut off."""
+    bare: bool = False
+    """Whether a text may stand for a row that has it for its prompt."""
     line: int = 0
     byte: int = 0
 
@@ -145,16 +147,17 @@ class _File:
 
 
 def read_rows(
-    path: Path, name: str = "", notes: Counter[str] | None = None, truncated: bool = False
+    path: Path, name: str = "", notes: Counter[str] | None = None, truncated: bool = False, bare: bool = False
 ) -> Generator[RawRow | BrokenRow]:
     """Every row of a file in order; raises `DataError` only for what is wrong with the file as a whole.
 
     Places call the file by `name`; what is worth a word is counted in `notes`. Of a compressed file that is cut off,
-    the rows before the cut are read where `truncated` allows it. Whoever does not walk it to its end must close it.
+    the rows before the cut are read where `truncated` allows it; with `bare`, a text is a row too. Whoever does not
+    walk it to its end must close it.
     """
     check_file(path)
     container = container_of(path)
-    file = _File(path, printable(name or path.name), Counter() if notes is None else notes, truncated)
+    file = _File(path, printable(name or path.name), Counter() if notes is None else notes, truncated, bare)
     if container == "parquet":
         yield from _parquet_rows(file)
         return
@@ -246,7 +249,7 @@ def _line_rows(file: _File, stream: Stream) -> Iterator[RawRow | BrokenRow]:
         if len(line) > MAX_LINE:
             yield BrokenRow(file.place(number, begin), "E401", _TOO_LONG, line[:KEPT_RAW])
         elif text:
-            yield _one_row(file.place(number, begin + line.index(text)), text)
+            yield _one_row(file.place(number, begin + line.index(text)), text, file.bare)
         else:
             file.notes[BLANK] += 1
 
@@ -262,12 +265,14 @@ def _cell_rows(file: _File, stream: Stream, delimiter: str) -> Iterator[RawRow |
             yield RawRow(place, row.cells, orjson.dumps(row.cells))
 
 
-def _one_row(place: Place, raw: bytes) -> RawRow | BrokenRow:
+def _one_row(place: Place, raw: bytes, bare: bool) -> RawRow | BrokenRow:
     try:
         text = raw.decode("utf-8")
         value, end = parse_json(text)
         if text[end:].strip():
             raise JsonFault("E103", "something stands behind the record on its line", end)
+        if bare and isinstance(value, str):
+            value = {"prompt": value}
         if not isinstance(value, dict):
             raise JsonFault("E201", f"a record is a JSON object, not {_name(value)}")
     except UnicodeDecodeError as error:
@@ -305,7 +310,7 @@ def _array_rows(file: _File, stream: Stream) -> Iterator[RawRow | BrokenRow]:
             raw = _bytes(text[position : position + KEPT_RAW])
             yield BrokenRow(place, "E102", "no end of this record is to be found; the file may be cut off", raw)
             return
-        row = _one_row(place, _bytes(text[position:end].rstrip()))
+        row = _one_row(place, _bytes(text[position:end].rstrip()), file.bare)
         broken = isinstance(row, BrokenRow)
         yield row
         position = end

@@ -31,12 +31,13 @@ ROLES: dict[str, Role] = {
 }  # fmt: skip
 _TOOL_ROLES = frozenset({"tool", "observation", "function", "function_response", "function_call"})
 PROMPTS, ANSWERS = ("prompt", "instruction", "question"), ("completion", "response", "answer")
+TOPIC = "topic"
 MEDIA_MARK = "<image>"
 COLUMNS = ("images", "image")
+"""Columns beside the messages that hold their images."""
 USES_TOOLS = "tunesift.tools"
 """In a record's `extra`: its turns are not all a person's and an assistant's words."""
 _CALLS = ("tool_calls", "function_call")
-"""Columns beside the messages that hold their images."""
 TEXT_PARTS, IMAGE_PARTS = ("text", "reasoning", "tool_call"), ("image", "image_url")
 _BEGINNINGS = {
     b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"BM": "bmp", b"II*\0": "tiff",
@@ -80,7 +81,7 @@ ANYTHING = Allowed(empty=True, turns=True, prompts=True)
 
 
 def recognise(fields: Fields, prompts: bool = False) -> Format | None:
-    """The format whose fields a row has, with `prompts` also one without an answer; None when it has none of theirs."""
+    """The format whose fields a row has, with `prompts` also a topic or prompt alone; None when it has none."""
     if "chosen" in fields and "rejected" in fields:
         return "preference"
     if "messages" in fields:
@@ -91,7 +92,7 @@ def recognise(fields: Fields, prompts: bool = False) -> Format | None:
         return "alpaca"
     if any(p in fields for p in PROMPTS) and any(a in fields for a in ANSWERS):
         return "prompt-completion"
-    if prompts and "instruction" not in fields and any(p in fields for p in PROMPTS):
+    if prompts and "instruction" not in fields and any(p in fields for p in (*PROMPTS, TOPIC)):
         return "prompt-completion"
     return "alpaca" if "instruction" in fields else None
 

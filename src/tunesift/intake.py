@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tunesift.datasets import Dataset, Source, open_dataset
+from tunesift.datasets import Dataset, DatasetWriter, Source, open_dataset, refuse_twins
 from tunesift.files import BrokenRow, Place
 from tunesift.inputs import path_as_text
 from tunesift.reading import read
@@ -20,29 +20,33 @@ from tunesift.running.fsio import make_folder, read_json, refuse_link, storage_e
 
 
 def read_input(recipe: Recipe, folder: Path) -> Dataset[Record]:
-    """The input as memory-mapped records; read once, and found again when the run is resumed."""
+    """The input as memory-mapped records; read once, and found again when the run is resumed. None are no records."""
     note = folder / "source.json"
-    assert recipe.input is not None  # _check_paths refuses a recipe without one
     if note.exists():
-        return _opened(folder, read_json(note) | {"path": str(recipe.input)})
+        return _opened(folder, read_json(note) | {"path": str(recipe.input or "")})
     with storage_errors(folder):
         refuse_link(folder)
         make_folder(folder)
     with storage_errors(folder):
-        data = read(recipe.input, Record, recipe.reading, folder)
+        data = read(recipe.input, Record, recipe.reading, folder) if recipe.input else _nothing(folder)
         for path in folder.glob("*.arrow"):
             sync(path)
     assert data.source is not None  # read() always says what it read
     broken = [{**dataclasses.asdict(b), "raw": base64.b64encode(b.raw).decode()} for b in data.source.broken]
     fields: dict[str, Any] = {
         **dataclasses.asdict(data.source),
-        "path": path_as_text(recipe.input),
+        "path": path_as_text(recipe.input) if recipe.input else "",
         "broken": broken,
         "left_out": data.left_out(),
     }  # Any: JSON
     write_table(folder.parent / "quarantine.parquet", _quarantine(data.source.broken))
     write_json(note, fields)  # last: its presence means that the input is read
     return data
+
+
+def _nothing(folder: Path) -> Dataset[Record]:
+    source = Source("", "messages", "", 0, 0)
+    return DatasetWriter(folder).finish(Record, refuse_twins, source)
 
 
 def _quarantine(broken: Sequence[BrokenRow]) -> pa.Table:

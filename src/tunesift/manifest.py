@@ -24,8 +24,9 @@ _LIBRARIES = ("tunesift", "numpy", "pyarrow", "pydantic", "torch", "transformers
 
 def open_folder(recipe: Recipe, sha256: str | None, journal: str) -> dict[str, Any]:  # Any: run.json
     """The folder's run.json, written if it is new; raises `ResumeError` where it holds another run."""
-    path, input = recipe.run_folder / "run.json", recipe.input or Path()
-    new: dict[str, Json] = {"settings": semantic(recipe), "input": {"path": path_as_text(input), "sha256": sha256}}
+    path = recipe.run_folder / "run.json"
+    input: Json = {"path": path_as_text(recipe.input), "sha256": sha256} if recipe.input else {"path": "", "sha256": ""}
+    new: dict[str, Json] = {"settings": semantic(recipe), "input": input}
     if not path.exists():
         id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
         run = {"format": FORMAT, "run_id": id, "created": time.strftime("%Y-%m-%d %H:%M:%S"), "versions": _versions(),
@@ -41,7 +42,7 @@ def open_folder(recipe: Recipe, sha256: str | None, journal: str) -> dict[str, A
     if changed:
         said = ", ".join(f"{p} was {_told(a)} and is now {_told(b)}" for p, a, b in changed[:3])
         raise ResumeError(f"{path.parent}: holds another run: {said}; use another output or folder, or go back.")
-    if old["input"]["sha256"] != sha256:
+    if old["input"]["sha256"] != (sha256 or ""):
         raise ResumeError(
             f"{path.parent}: the input {recipe.input} has changed since the run began; use another folder."
         )

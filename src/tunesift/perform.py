@@ -21,7 +21,6 @@ from tunesift.errors import (
     CannotCreate,
     DataError,
     DiskFull,
-    RecipeError,
     RunError,
     RunLocked,
     Stopped,
@@ -36,7 +35,7 @@ from tunesift.manifest import has_work, is_ours, open_folder
 from tunesift.methods.score import ScoreRecords
 from tunesift.models.http import HttpModel
 from tunesift.models.turnstile import INTERRUPTIONS
-from tunesift.recipe import Recipe, as_json, check
+from tunesift.recipe import Recipe, as_json, check, check_input
 from tunesift.records import FailureKind, Record, Score
 from tunesift.report.collect import collect
 from tunesift.report.html import render
@@ -55,7 +54,7 @@ from tunesift.running.result import Result
 from tunesift.running.run import Run
 from tunesift.running.stopping import Stop
 from tunesift.settings import Json, settings_within
-from tunesift.writing import check_place, write_records
+from tunesift.writing import check_place, write_new, write_records
 
 _MADE = ("decisions.parquet", "quarantine.parquet", "report.html", "tables/*.parquet", "inputs/*.arrow")
 
@@ -77,6 +76,8 @@ class Summary:
     seconds: float
     notes: Mapping[str, int] = field(default_factory=dict)
     """What was read and is worth a word: how many of each."""
+    short: str = ""
+    """Why fewer records were made than asked for; empty where they were not."""
 
     @property
     def spent(self) -> list[Spent]:
@@ -85,7 +86,9 @@ class Summary:
 
     @property
     def balance(self) -> str:
-        """`in = kept + dropped + quarantined`, in words."""
+        """`in = kept + dropped + quarantined`, in words; of a method that reads nothing, what was created."""
+        if not self.counts["in"]:
+            return f"{self.counts.get('created', 0):,} created"
         parts = [f"{self.counts[name]:,} {name}" for name in self.counts if name not in ("in", "created")]
         created = f"; {self.counts['created']:,} created" if "created" in self.counts else ""
         return f"{self.counts['in']:,} in = {' + '.join(parts)}{created}"
@@ -144,7 +147,7 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
         if not manner.yes:
             _check_room(recipe)
         data = read_input(recipe, run.folder / "inputs")
-        _check_fields(recipe, data[0])
+        _check_fields(recipe, data)
         result = _walked(recipe, data, run)
         balance = _balance(run.finish(data, result.decisions), data)
         _check_output(result)
@@ -153,7 +156,7 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
         worked, seconds = sum(s.worked for s in run.stages), time.monotonic() - began
         summary = Summary(manifest["run_id"], run.folder, recipe.output, run.folder / "report.html", balance,
                           _reasons(result, data), worked, seconds,
-                          data.source.notes if data.source else {})  # fmt: skip
+                          data.source.notes if data.source else {}, result.short)  # fmt: skip
         _write_report(summary)
         failpoint("report.written")
         write_json(run.folder / "result.json", _as_result(summary, run))
@@ -188,9 +191,9 @@ def _walked(recipe: Recipe, data: Dataset[Record], run: Run) -> Result:
 
 def _check_paths(recipe: Recipe) -> None:
     container_of(recipe.output)
-    if recipe.input is None:
-        raise RecipeError("input: is not given; name the file to read.")
-    check_apart(recipe.input, recipe.output, recipe.run_folder)
+    check_input(recipe)
+    if recipe.input is not None:
+        check_apart(recipe.input, recipe.output, recipe.run_folder)
     if os.path.lexists(recipe.output) and not is_ours(recipe):
         raise CannotCreate(f"{recipe.output}: exists already; choose another output, or remove it.")
     check_place(recipe.output)
@@ -198,8 +201,7 @@ def _check_paths(recipe: Recipe) -> None:
 
 def _check_room(recipe: Recipe) -> None:
     """Refuse to begin what the disk cannot hold, by a rough bound."""
-    assert recipe.input is not None  # _check_paths refuses a recipe without one
-    if (recipe.run_folder / "inputs" / "source.json").exists():
+    if recipe.input is None or (recipe.run_folder / "inputs" / "source.json").exists():
         return
     need, free = room_needed(recipe.input), disk_usage(recipe.run_folder).free
     if need > free:
@@ -233,7 +235,7 @@ def _finished(recipe: Recipe, run_id: str) -> Summary | None:
         raise CannotCreate(f"{recipe.output}: was changed after the run wrote it; choose another output, or remove it.")
     report = recipe.run_folder / "report.html"
     return Summary(run_id, recipe.run_folder, recipe.output, report, old["counts"], old["reasons"], 0, 0.0,
-                   old["notes"])  # fmt: skip
+                   old["notes"], old.get("short", ""))  # fmt: skip
 
 
 def _check_output(result: Result) -> None:
@@ -260,6 +262,9 @@ def _check_output(result: Result) -> None:
 def _write_output(recipe: Recipe, result: Result, data: Dataset[Record]) -> None:
     if result.data is None:
         raise RunError("the method made no data; use it as a step of another.")
+    if result.format is not None:
+        write_new(result.data, recipe.output, result.format)
+        return
     beside = None
     if result.scores is not None:
         beside = partial(_beside, result.scores)
@@ -282,9 +287,9 @@ def _shown(score: object) -> dict[str, Any]:  # Any: JSON
 _DONE = {"keep": "kept", "drop": "dropped", "replace": "replaced", "create": "created", "quarantine": "quarantined"}
 
 
-def _check_fields(recipe: Recipe, first: Record) -> None:
+def _check_fields(recipe: Recipe, data: Dataset[Record]) -> None:
     """Refuse input whose own field stands where scores are to be written, before any work is done for it."""
-    own = first.extra.get("scores")
+    own = data[0].extra.get("scores") if len(data) else None
     if isinstance(recipe.method, ScoreRecords) and own is not None and not isinstance(own, Mapping):
         raise DataError(f'E206 {recipe.input}: has a field "scores" of its own, where scores are written; rename it.')
 
@@ -323,5 +328,5 @@ def _as_result(summary: Summary, run: Run) -> dict[str, Json]:
         made = sorted(p for pattern in _MADE for p in summary.folder.glob(pattern))
         files: Json = {p.relative_to(summary.folder).as_posix(): digest(p) for p in made}
     return {"run_id": summary.run_id, "counts": dict(summary.counts), "reasons": dict(summary.reasons),
-            "notes": dict(summary.notes), "stages": stages, "seconds": round(summary.seconds, 3),
-            "output": output, "files": files}  # fmt: skip
+            "notes": dict(summary.notes), "short": summary.short, "stages": stages,
+            "seconds": round(summary.seconds, 3), "output": output, "files": files}  # fmt: skip

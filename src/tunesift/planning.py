@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from tunesift.budget import Price
-from tunesift.errors import RecipeError
+from tunesift.datasets import Dataset
 from tunesift.models.endpoint import PROBE_TOKENS
 from tunesift.models.folders import local_folder
 from tunesift.perform import asked as asked_models
 from tunesift.perform import endpoints
 from tunesift.reading import read
-from tunesift.recipe import Recipe
+from tunesift.recipe import Recipe, check_input
 from tunesift.records import Record
 from tunesift.running.result import Planned
 
@@ -57,9 +57,8 @@ class Plan:
 
 def plan(recipe: Recipe) -> Plan:
     """Read the data, ask the method for its stages, estimate; nothing is loaded, called or written."""
-    if recipe.input is None:
-        raise RecipeError("input: is not given; name the file to read.")
-    data = read(recipe.input, Record, recipe.reading)
+    check_input(recipe)
+    data: Dataset[Record] = read(recipe.input, Record, recipe.reading) if recipe.input else Dataset.of([])
     size = sum(len(m.text.encode()) for record in data for m in record.messages)
     tokens = int(size / BYTES_PER_TOKEN)
     stages = tuple(recipe.method.plan(len(data)))

@@ -7,7 +7,7 @@ import itertools
 import weakref
 from array import array
 from bisect import bisect_left
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from tunesift.errors import DataError, shown
 from tunesift.files import KEPT_RAW, BrokenRow, Place, RawRow, container_of, read_rows
 from tunesift.formats import (
     FORMATS,
+    PROMPTS,
+    TOPIC,
     Allowed,
     Format,
     Parsed,
@@ -70,7 +72,7 @@ class Reading:
     truncated: Lenience = "refuse"
     """What becomes of a compressed file that is cut off; its rows before the cut can be read."""
     prompts: bool = False
-    """Whether rows may have no response yet, because a model is to write it."""
+    """Whether rows may have no response yet, because a model is to write it; a text alone is then a prompt."""
 
 
 def read_dataset(path: str | Path, *, format: Format | None = None, duplicate_ids: DuplicateIds = "refuse",
@@ -159,7 +161,7 @@ class _Reader(Generic[Row]):
         """Every row of every file, with the file's number."""
         truncated = self.reading.truncated == "accept"
         for number, (path, name) in enumerate(zip(self.files, self.names, strict=True)):
-            for row in read_rows(path, name, self.notes.counts, truncated):
+            for row in read_rows(path, name, self.notes.counts, truncated, self.reading.prompts):
                 yield number, row
 
     def _recognise(self, rows: Iterator[_Row], head: list[_Row]) -> Format:
@@ -212,7 +214,8 @@ class _Reader(Generic[Row]):
                 raise DataError(f"E209 {row.place}: {said}; make them one.")
 
     def _add(self, file: int, row: RawRow, format: Format) -> None:
-        parsed = parse_row(row.fields, format, self.allowed)
+        fields = _named_prompt(row.fields) if self.reading.prompts else row.fields
+        parsed = parse_row(fields, format, self.allowed)
         for message in parsed.messages:
             if message.images:
                 self.images.check(message.images)
@@ -254,6 +257,13 @@ class _Reader(Generic[Row]):
         said = "an id stands" if len(names) == 1 else f"{len(names)} ids stand"
         said = f"{said} more than once, {shown(', '.join(names[:10]))}"
         return f"E208 {place}: {said}; make ids unique, or set duplicate_ids=first or suffix."
+
+
+def _named_prompt(fields: Mapping[str, object]) -> Mapping[str, object]:
+    """A row of a topic alone as one that has it for its prompt."""
+    if TOPIC not in fields or any(name in fields for name in (*PROMPTS, "messages", "conversations", "conversation")):
+        return fields
+    return {PROMPTS[0] if name == TOPIC else name: value for name, value in fields.items()}
 
 
 def _as_json(fields: dict[str, object]) -> bytes:

@@ -24,6 +24,7 @@ from tunesift.formats import Format
 from tunesift.inputs import path_as_text, path_of_text
 from tunesift.reading import DuplicateIds, Lenience, Reading
 from tunesift.running.local import Local
+from tunesift.running.result import reads
 from tunesift.settings import INCIDENTAL, Json, Settings, canonical
 from tunesift.yaml_text import parse_yaml, read_yaml
 
@@ -98,12 +99,22 @@ class Recipe(Settings):
     def reading(self) -> Reading:
         """How the input is read."""
         given = Reading(self.format, self.duplicate_ids, self.max_bad, self.limit)
-        return dataclasses.replace(given, empty=self.empty, turns=self.turns, truncated=self.truncated)
+        prompts = reads(self.method) == "prompts"
+        return dataclasses.replace(given, empty=self.empty, turns=self.turns, truncated=self.truncated, prompts=prompts)
 
     @property
     def run_folder(self) -> Path:
         """The run's folder: the one given, or the output's name with the ending `.run`."""
         return self.folder or self.output.with_name(f"{self.output.name}.run")
+
+
+def check_input(recipe: Recipe) -> None:
+    """Raise `RecipeError` where an input is missing, or given to a method that reads nothing."""
+    nothing = reads(recipe.method) == "nothing"
+    if recipe.input is None and not nothing:
+        raise RecipeError("input: is not given; name the file to read.")
+    if recipe.input is not None and nothing:
+        raise RecipeError(f"input: {recipe.method.kind} makes records from nothing; leave {recipe.input} out.")
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -187,7 +198,7 @@ def command(recipe: Recipe) -> str:
     """The command line that means this recipe: its method, and what differs from the method's vetted settings."""
     plain = recipe_for(recipe.method.kind, recipe.input, recipe.output)
     said = [s.removeprefix("method.") for s in _changes(plain, recipe, as_json(recipe), "")]
-    paths = [path_as_text(recipe.input or Path()), "-o", path_as_text(recipe.output)]
+    paths = [*([path_as_text(recipe.input)] if recipe.input else []), "-o", path_as_text(recipe.output)]
     return shlex.join(["tunesift", recipe.method.kind, *paths, *said])
 
 

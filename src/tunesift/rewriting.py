@@ -37,6 +37,15 @@ def write_row(record: Record, source: Fields, format: Format) -> Row:
     return row
 
 
+def new_row(record: Record, format: Format) -> Row:
+    """A row of a record that no row was before: its id, the fields of the format, and the further ones it has.
+
+    Raises `RowFault` where the format has no place for what the record says.
+    """
+    fields = write_row(record, _BLANK[format], format)
+    return {"id": record.id, **fields, **{name: value for name, value in record.extra.items() if name not in fields}}
+
+
 def _alpaca(record: Record, source: Fields) -> Row:
     answer = "output" if "output" in source or "response" not in source else "response"
     system, messages = _system(record.messages, source)
@@ -89,6 +98,15 @@ _WRITERS: dict[Format, Callable[[Record, Fields], Row]] = {
     "alpaca": _alpaca, "sharegpt": _sharegpt, "messages": _messages, "prompt-completion": _pair,
     "preference": _preference,
 }  # fmt: skip
+
+
+_BLANK: dict[Format, Fields] = {
+    "alpaca": {"instruction": "", "input": "", "output": ""},
+    "sharegpt": {"conversations": [{"from": "human", "value": ""}]},
+    "messages": {"messages": [{"role": "user", "content": ""}]},
+    "prompt-completion": {"prompt": "", "completion": ""},
+}
+"""Rows that say nothing yet."""
 
 
 def _system(messages: tuple[Message, ...], source: Fields) -> tuple[Row, tuple[Message, ...]]:

@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 from tunesift.datasets import Dataset, Source
 from tunesift.errors import ROOM_SAID, CannotCreate, DataError, DiskFull, StorageError, shown
 from tunesift.files import container_of, packing
-from tunesift.formats import RowFault
+from tunesift.formats import Format, RowFault
 from tunesift.inputs import input_digest, input_files
 from tunesift.json_text import JsonFault, parse_json
 from tunesift.parquet import parquet_batches, plain_rows, read_schema
 from tunesift.records import Record, origins
-from tunesift.rewriting import write_row
+from tunesift.rewriting import new_row, write_row
 from tunesift.tables import table_lines
 
 _GROUP = 4096
@@ -37,6 +37,8 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Fields = dict[str, Any]  # Any: JSON
 Beside = Callable[[Record], Fields]
 """Fields to write beside those of a record."""
+Texts = Callable[[], Iterator[bytes]]
+"""Rows as JSON, from the first one whenever it is called."""
 
 
 def write_records(records: Sequence[Record], path: Path, origin: Dataset[Record], beside: Beside | None = None) -> None:
@@ -52,18 +54,49 @@ def write_records(records: Sequence[Record], path: Path, origin: Dataset[Record]
     rows = _Rows(records, origin, origin.source, beside)
     if rows.from_parquet and input_digest(rows.path) != origin.source.sha256:
         raise DataError(f"E118 {rows.path}: the file changed since it was read; start again with another output.")
-    with whole_or_nothing(path) as part:
-        if container_of(path) in ("csv", "tsv"):
-            _write_table(rows, part, path)
-            return
+    with whole_or_nothing(path) as part, _column_errors(path):
+        if rows.from_parquet and container_of(path) == "parquet":
+            _write_cells(rows, part)
+        else:
+            _write_texts(rows.texts, part, path)
+
+
+def write_new(records: Iterable[Record], path: Path, format: Format) -> None:
+    """Write records that no row of an input was made into, as new rows of a format; they are walked more than once.
+
+    Raises `CannotCreate` where the path cannot be written, `DataError` where the format has no place for a record.
+    """
+
+    def texts() -> Iterator[bytes]:
+        for record in records:
+            try:
+                yield _as_json(new_row(record, format))
+            except RowFault as fault:
+                said = f'{path}: the record "{shown(record.id)}" cannot be written as {format}'
+                raise DataError(f"{said}: {fault.message}.") from None
+
+    with whole_or_nothing(path) as part, _column_errors(path):
+        _write_texts(texts, part, path)
+
+
+def _write_texts(texts: Texts, part: Path, path: Path) -> None:
+    if container_of(path) in ("csv", "tsv"):
+        _write_table(texts, part, path)
+    elif container_of(path) == "parquet":
+        _write_columns(texts, part)
+    else:
+        write_json_rows(texts(), part, path)
+
+
+@contextmanager
+def _column_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OverflowError) as error:
         if container_of(path) != "parquet":
-            write_json_rows(rows.texts(), part, path)
-            return
-        try:
-            (_write_cells if rows.from_parquet else _write_columns)(rows, part)
-        except (pa.ArrowException, OverflowError) as error:
-            reason = shown(str(error).partition("\n")[0])
-            raise DataError(f"{path}: the rows do not fit into columns ({reason}); write .jsonl instead.") from error
+            raise
+        reason = shown(str(error).partition("\n")[0])
+        raise DataError(f"{path}: the rows do not fit into columns ({reason}); write .jsonl instead.") from error
 
 
 def source_of(id: str, origin: Dataset[Record]) -> Record:
@@ -133,13 +166,13 @@ def write_json_rows(rows: Iterable[bytes], part: Path, path: Path) -> None:
             file.write(b"\n]\n")
 
 
-def _write_table(rows: _Rows, part: Path, path: Path) -> None:
+def _write_table(texts: Texts, part: Path, path: Path) -> None:
     """Walked once for the columns that any row has, and once to write them."""
-    names = list(dict.fromkeys(name for text in rows.texts() for name in orjson.loads(text)))
+    names = list(dict.fromkeys(name for text in texts() for name in orjson.loads(text)))
     with _packed(part, path) as file:
         if names:
             delimiter = "," if container_of(path) == "csv" else "\t"
-            file.writelines(table_lines(map(orjson.loads, rows.texts()), names, delimiter))
+            file.writelines(table_lines(map(orjson.loads, texts()), names, delimiter))
 
 
 @contextmanager
@@ -276,12 +309,12 @@ def _write_cells(rows: _Rows, part: Path) -> None:
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
 
-def _write_columns(rows: _Rows, part: Path) -> None:
+def _write_columns(texts: Texts, part: Path) -> None:
     """JSON to Arrow: walked once for the columns that any row has, and once to write them."""
-    schema = _schema_of(map(orjson.loads, rows.texts()))
-    texts = rows.texts()
+    schema = _schema_of(map(orjson.loads, texts()))
+    rows = texts()
     with _parquet_writer(part, schema) as writer:
-        while group := [orjson.loads(text) for text in itertools.islice(texts, _GROUP)]:
+        while group := [orjson.loads(text) for text in itertools.islice(rows, _GROUP)]:
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable
+from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable, shown
 from tunesift.models.base import Span
 from tunesift.models.likelihood import Segment, SpanEncoder
 from tunesift.models.templates import TemplateFault
@@ -32,10 +32,10 @@ def local_folder(name: str) -> Path | None:
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").exists():
-            raise ModelUnavailable(f'model "{name}" is a folder without config.json; give a model\'s folder.')
+            raise ModelUnavailable(f'model "{shown(name)}" is a folder without config.json; give a model\'s folder.')
         return path
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise ModelUnavailable(f'model "{name}" is not there; give a folder with config.json or a hub id.')
+        raise ModelUnavailable(f'model "{shown(name)}" is not there; give a folder with config.json or a hub id.')
     return None
 
 

@@ -30,7 +30,7 @@ def collect(folder: Path, counts: Mapping[str, int]) -> ReportData:
     run, note = found.run, found.note
     scorer, values = found.main
     return ReportData(
-        title=f"{Path(note['path']).name}: {_title(counts)}",
+        title=f"{Path(note['path'] or run['recipe']['output']).name}: {_title(counts)}",
         method=str(run["recipe"]["method"]["kind"]),
         run_id=run["run_id"],
         created=run["created"],
@@ -40,7 +40,7 @@ def collect(folder: Path, counts: Mapping[str, int]) -> ReportData:
         reasons=_reasons(found),
         histogram=_histogram(values, found.kept, scorer),
         rows=_rows(found, values),
-        total=counts["in"],
+        total=max(counts["in"], len(found.actions)),
         broken=_broken(folder),
         tables=tuple(_table(name, rows) for name, rows in found.tables() if rows),
     )
@@ -48,7 +48,8 @@ def collect(folder: Path, counts: Mapping[str, int]) -> ReportData:
 
 def _title(counts: Mapping[str, int]) -> str:
     done = next((name for name in ("replaced", "created") if counts.get(name)), "kept")
-    return f"{counts.get(done, 0):,} of {counts['in']:,} records {done}"
+    of = f" of {counts['in']:,}" if counts["in"] and done != "created" else ""
+    return f"{counts.get(done, 0):,}{of} records {done}"
 
 
 def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:  # Any: cells of whatever type
@@ -66,10 +67,8 @@ def facts_of(found: RunFolder) -> tuple[tuple[str, str], ...]:
 
 def _facts(run: Mapping[str, Any], note: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:  # Any: JSON
     method = run["recipe"]["method"]
-    facts = [
-        ("input", f"{note['path']} ({note['format']}, {note['rows']:,} rows)"),
-        ("output", run["recipe"]["output"]),
-    ]
+    read = f"{note['path']} ({note['format']}, {note['rows']:,} rows)" if note["path"] else "none"
+    facts = [("input", read), ("output", run["recipe"]["output"])]
     facts += [("noted in the input", f"{count:,} {kind}") for kind, count in note["notes"].items()]
     facts += [(name, _shortened(_told(value))) for name, value in method.items() if name != "kind"]
     return (*facts, ("seed", str(run["recipe"]["seed"])), ("version", str(run["versions"].get("tunesift", ""))))

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Protocol
+from typing import Literal, Protocol, cast
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RunError
+from tunesift.formats import Format
 from tunesift.records import Decision, Failure, Record, Score
 from tunesift.running.run import Run
+
+Reads = Literal["records", "prompts", "nothing"]
+"""records: a prompt and its response; prompts: a response may be missing, and a bare text is a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,10 @@ class Result:
     """What became of every record."""
     scores: Mapping[str, Mapping[str, Score | Failure]] | None = None
     """By record id, then by scorer, where the output is to show them."""
+    format: Format | None = None
+    """In which format records are written that no row of the input was made into; None where there are none."""
+    short: str = ""
+    """Why fewer records were made than asked for; empty where they were not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,11 @@ class Method(Protocol):
     def plan(self, records: int) -> list[Planned]:
         """The stages to expect for so many records."""
         ...
+
+
+def reads(method: Method) -> Reads:
+    """What a method's page reads: records, unless it says otherwise in a class variable `reads`."""
+    return cast(Reads, getattr(method, "reads", "records"))
 
 
 def kept(data: Dataset[Record], decisions: Sequence[Decision]) -> Dataset[Record]:
