@@ -66,6 +66,10 @@ Retry = Annotated[
 MaxCost = Annotated[float | None, typer.Option(help="Most money to spend on endpoints; needs --prices.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Most tokens to spend on endpoints.")]
 Prices = Annotated[Path | None, typer.Option(help="What models cost: a YAML file.")]
+Reuse = Annotated[
+    Path | None,
+    typer.Option(metavar="RUN", help="Take over what another run's folder holds of stages with the same settings."),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go on without asking: it may cost much, or fill the disk.")]
 
 
@@ -85,10 +89,10 @@ def _add(method: str, help: str) -> None:
     @app.command(name=method, help=help)
     def command(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
                 max_cost: MaxCost = None, max_tokens: MaxTokens = None, prices: Prices = None,
-                retry_failed: Retry = None, yes: Yes = False, quiet: Quiet = False,
+                retry_failed: Retry = None, reuse: Reuse = None, yes: Yes = False, quiet: Quiet = False,
                 as_json: AsJson = False) -> None:  # fmt: skip
         said = _said(settings, format=format, limit=limit) + _spending(max_cost, max_tokens, prices)
-        commands.run_method(method, input, output, said, _manner(quiet, as_json, retry_failed, yes))
+        commands.run_method(method, input, output, said, _manner(quiet, as_json, retry_failed, yes, reuse))
 
 
 for _name, _help in METHODS.items():
@@ -98,11 +102,11 @@ for _name, _help in METHODS.items():
 @app.command()
 def run(recipe: Annotated[Path, typer.Argument(readable=False, help="A recipe in YAML.")], settings: Dotted = None,
         max_cost: MaxCost = None, max_tokens: MaxTokens = None, prices: Prices = None,
-        retry_failed: Retry = None, yes: Yes = False, quiet: Quiet = False,
+        retry_failed: Retry = None, reuse: Reuse = None, yes: Yes = False, quiet: Quiet = False,
         as_json: AsJson = False) -> None:  # fmt: skip
     """Do what a recipe says; settings have their full path, such as method.keep.fraction=0.05."""
     said = (settings or []) + _spending(max_cost, max_tokens, prices)
-    commands.run_file(recipe, said, _manner(quiet, as_json, retry_failed, yes))
+    commands.run_file(recipe, said, _manner(quiet, as_json, retry_failed, yes, reuse))
 
 
 @app.command()
@@ -172,8 +176,8 @@ def _spending(max_cost: float | None, max_tokens: int | None, prices: Path | Non
     return [f"budget.{name}={value}" for name, value in named.items() if value is not None]
 
 
-def _manner(quiet: bool, as_json: bool, retry_failed: str | None, yes: bool) -> commands.Manner:
-    return commands.Manner("json" if as_json else "nothing" if quiet else "words", retry_failed, yes)
+def _manner(quiet: bool, as_json: bool, retry: str | None, yes: bool, reuse: Path | None) -> commands.Manner:
+    return commands.Manner("json" if as_json else "nothing" if quiet else "words", retry, yes, reuse)
 
 
 def main() -> None:

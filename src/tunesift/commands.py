@@ -34,6 +34,8 @@ class Manner:
     retry_failed: str | None
     """A kind of failures to try again; "any" for all kinds, None for none."""
     yes: bool
+    reuse: Path | None = None
+    """Another run's folder, to take over what it made with the same settings."""
 
     def kinds(self) -> tuple[FailureKind, ...]:
         """The kinds of failures that are tried again."""
@@ -137,7 +139,9 @@ def _run(recipe: Recipe, manner: Manner) -> None:
     stop.listen()
     progress, kinds = console.progress_for(manner.told != "words"), manner.kinds()
     try:
-        summary = run_recipe(recipe, progress=progress, stop=stop, retry_failed=kinds, yes=manner.yes)
+        summary = run_recipe(
+            recipe, progress=progress, stop=stop, retry_failed=kinds, yes=manner.yes, reuse=manner.reuse
+        )
     finally:
         stop.deafen()
     if manner.told == "json":

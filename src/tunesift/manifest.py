@@ -41,7 +41,8 @@ def open_folder(recipe: Recipe, sha256: str | None, journal: str) -> dict[str, A
     changed = differences(old["settings"], new["settings"])
     if changed:
         said = ", ".join(f"{p} was {_told(a)} and is now {_told(b)}" for p, a, b in changed[:3])
-        raise ResumeError(f"{path.parent}: holds another run: {said}; use another output or folder, or go back.")
+        right = f"write to another output, with --reuse {path.parent} to take over what stays the same"
+        raise ResumeError(f"{path.parent}: holds another run: {said}; {right}.")
     if old["input"]["sha256"] != (sha256 or ""):
         raise ResumeError(
             f"{path.parent}: the input {recipe.input} has changed since the run began; use another folder."

@@ -37,6 +37,7 @@ from tunesift.running.local import Done, together
 from tunesift.running.locking import lock, now, sign
 from tunesift.running.mending import retry_failed
 from tunesift.running.progress import Progress
+from tunesift.running.reusing import reuse
 from tunesift.running.step import Item, Made, Outcomes, Step, Work
 from tunesift.running.stopping import Stop
 from tunesift.running.watchdog import Watchdog
@@ -193,6 +194,13 @@ class Run:
     def retry(self, kinds: Collection[str]) -> int:
         """Have failures of these kinds tried again, before the page runs; how many there are."""
         return retry_failed(self.folder, self._journal, kinds)
+
+    def reuse(self, other: Path) -> int:
+        """Take over, before the page runs, what stages of the same settings made in another run; how many outcomes.
+
+        Raises `RunError` where there is no run to take from.
+        """
+        return reuse(self._journal, self.folder, other)
 
     def random(self, *names: object) -> random.Random:
         """A stream that depends on the seed and these names only."""
