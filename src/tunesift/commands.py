@@ -14,7 +14,7 @@ from tunesift.errors import CannotCreate, FewMade, ManyQuarantined, RecipeError,
 from tunesift.perform import Summary, asked, run_recipe
 from tunesift.planning import plan
 from tunesift.reading import FEW_BROKEN
-from tunesift.recipe import Recipe, load_recipe, recipe_for, recipe_named, vetted_names
+from tunesift.recipe import Recipe, load_recipe, recipe_for, recipe_named
 from tunesift.recipe import schema as recipe_schema
 from tunesift.records import FailureKind
 from tunesift.report.compare import compare as compare_runs
@@ -34,8 +34,6 @@ class Manner:
     retry_failed: str | None
     """A kind of failures to try again; "any" for all kinds, None for none."""
     yes: bool
-    reuse: Path | None = None
-    """Another run's folder, to take over what it made with the same settings."""
 
     def kinds(self) -> tuple[FailureKind, ...]:
         """The kinds of failures that are tried again."""
@@ -55,7 +53,7 @@ def run_method(method: str, input: Path | None, output: Path, settings: list[str
 def run_file(recipe: Path, settings: list[str], manner: Manner) -> None:
     """Run a recipe's file with the settings put in."""
     name = str(recipe)
-    if not recipe.exists() and name in vetted_names():
+    if not recipe.exists() and recipe.suffix not in (".yaml", ".yml"):
         _run(recipe_named(name, settings), manner)
         return
     _run(load_recipe(recipe, settings), manner)
@@ -139,9 +137,7 @@ def _run(recipe: Recipe, manner: Manner) -> None:
     stop.listen()
     progress, kinds = console.progress_for(manner.told != "words"), manner.kinds()
     try:
-        summary = run_recipe(
-            recipe, progress=progress, stop=stop, retry_failed=kinds, yes=manner.yes, reuse=manner.reuse
-        )
+        summary = run_recipe(recipe, progress=progress, stop=stop, retry_failed=kinds, yes=manner.yes)
     finally:
         stop.deafen()
     if manner.told == "json":

@@ -262,7 +262,22 @@ def _cell_rows(file: _File, stream: Stream, delimiter: str) -> Iterator[RawRow |
         if isinstance(row.cells, JsonFault):
             yield BrokenRow(place, row.cells.code, row.cells.message, row.raw[:KEPT_RAW])
         else:
-            yield RawRow(place, row.cells, orjson.dumps(row.cells))
+            fields = {name: _unfolded(name, cell) for name, cell in row.cells.items()}
+            yield RawRow(place, fields, orjson.dumps(fields))
+
+
+_LISTS = ("messages", "conversations", "conversation", "history", "chosen", "rejected", "prompt")
+
+
+def _unfolded(name: str, cell: str) -> object:
+    """What a cell holds: lists of turns stand in tables as JSON, as we write them."""
+    if name not in _LISTS or not cell.startswith("["):
+        return cell
+    try:
+        value, end = parse_json(cell)
+    except JsonFault:
+        return cell
+    return value if isinstance(value, list) and not cell[end:].strip() else cell
 
 
 def _one_row(place: Place, raw: bytes, bare: bool) -> RawRow | BrokenRow:

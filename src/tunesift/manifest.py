@@ -8,6 +8,7 @@ import platform
 import secrets
 import sqlite3
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def open_folder(recipe: Recipe, sha256: str | None, journal: str) -> dict[str, A
     old = read_json(path)
     if old.get("format") != FORMAT:
         raise ResumeError(f"{path.parent}: is a run of format {old.get('format')}, not {FORMAT}; use another folder.")
-    changed = differences(old["settings"], new["settings"])
+    changed = _telling(differences(old["settings"], new["settings"]))
     if changed:
         said = ", ".join(f"{p} was {_told(a)} and is now {_told(b)}" for p, a, b in changed[:3])
         right = f"write to another output, with --reuse {path.parent} to take over what stays the same"
@@ -48,6 +49,12 @@ def open_folder(recipe: Recipe, sha256: str | None, journal: str) -> dict[str, A
             f"{path.parent}: the input {recipe.input} has changed since the run began; use another folder."
         )
     return old
+
+
+def _telling(changed: Sequence[tuple[str, Json, Json]]) -> list[tuple[str, Json, Json]]:
+    """The differences without the identities of models whose names differ."""
+    named = {path.removesuffix(".name") for path, _, _ in changed if path.endswith(".name")}
+    return [d for d in changed if d[0].removesuffix(".identity") not in named or not d[0].endswith(".identity")]
 
 
 def is_ours(recipe: Recipe) -> bool:

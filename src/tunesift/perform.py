@@ -102,7 +102,6 @@ class _Manner:
     stop: Stop
     retry_failed: Collection[FailureKind]
     yes: bool
-    reuse: Path | None
 
 
 def run_recipe(
@@ -112,13 +111,11 @@ def run_recipe(
     stop: Stop | None = None,
     retry_failed: Collection[FailureKind] = (),
     yes: bool = False,
-    reuse: Path | None = None,
 ) -> Summary:
     """Do what a recipe says; what its folder already holds is not done again.
 
     Failures of the kinds in `retry_failed` are tried again, and with them whatever was made of them. `yes` goes on
-    where a run would stop and ask, since the disk may be too small. `reuse` is another run's folder: what its stages
-    made with the same settings, of items of the same id and content, is not done again.
+    where a run would stop and ask, since the disk may be too small.
 
     Raises `RecipeError`, `DataError`, `ModelError` or `RunError`; each says what would be right. A run that ends so
     before it has done anything leaves no folder behind, so that it can be started again with what was wrong put right.
@@ -128,7 +125,7 @@ def run_recipe(
     recipe.budget.price_table(endpoints(recipe))  # what has no price is refused before anything is read
     new = not recipe.run_folder.exists()
     try:
-        return _run(recipe, _Manner(progress or Progress(), stop or Stop(), retry_failed, yes, reuse))
+        return _run(recipe, _Manner(progress or Progress(), stop or Stop(), retry_failed, yes))
     except RunLocked:
         raise
     except TunesiftError as error:
@@ -145,8 +142,8 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
         began = time.monotonic()
         manifest = open_folder(recipe, input_digest(recipe.input) if recipe.input else None, run.journal)
         run.retry(manner.retry_failed)
-        if manner.reuse is not None:
-            run.reuse(manner.reuse)
+        if recipe.reuse is not None:
+            run.reuse(recipe.reuse)
         if (done := _finished(recipe, manifest["run_id"])) is not None:
             return done
         if not manner.yes:

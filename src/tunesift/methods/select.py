@@ -77,6 +77,8 @@ class Select(Settings):
             raise RecipeError(f"also: there are two scorers of the kind {twice[0]!r}; name each kind once.")
         if self.also and not isinstance(self.keep, Combined):
             raise RecipeError("also: only keep.kind=combined looks at several scores; leave it empty.")
+        if isinstance(self.scorer, Perplexity) and getattr(self.keep, "below", None) == 1.0:
+            raise RecipeError("keep.below: 1 is IFD's bound, and every perplexity is above it; write keep.below=null.")
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Keep records by their scores."""

@@ -22,9 +22,7 @@ def reuse(journal: Journal, folder: Path, other: Path) -> int:
     is no run to take from.
     """
     if not (other / "run.json").exists():
-        raise RunError(
-            f"{other}: is not a run's folder; name one to take from, such as kept.json.run."
-        )
+        raise RunError(f"{other}: is not a run's folder; name one to take from, such as kept.json.run.")
     if os.path.realpath(other) == os.path.realpath(folder):
         raise RunError(f"{other}: is this run's own folder; leave --reuse out, what it holds is not done again.")
     if read_json(other / "run.json").get("format") != FORMAT:
