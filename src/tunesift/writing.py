@@ -9,7 +9,8 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
@@ -32,6 +33,7 @@ from tunesift.tables import table_lines
 _GROUP = 4096
 """Rows of one group of a Parquet file."""
 _LINE_END = re.compile(rb"[\r\n]+[ \t]*")
+_BEHIND = 'the record "{}" comes after one that stands behind it in the input; write records in the input\'s order.'
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Fields = dict[str, Any]  # Any: JSON
@@ -195,11 +197,15 @@ class _Rows:
             pairs: list[tuple[Record, Record]] = []
             numbers: list[int] = []
             while todo and (number := self._row_in(file, todo[1].id) - before) < batch.num_rows:
+                if number < 0:
+                    raise DataError(_BEHIND.format(shown(todo[0].id)))
                 pairs.append(todo)
                 numbers.append(int(number))
                 todo = next(wanted, None)
             if pairs:
                 yield _picked(batch, numbers), pairs
+        if todo:
+            raise DataError(_BEHIND.format(shown(todo[0].id)))
 
     def _batches(self) -> Iterator[tuple[int, int, pa.RecordBatch]]:
         """Batches with the number of their file and the rows of it that are before them."""
@@ -215,21 +221,24 @@ class _Rows:
 
     def _rewritten(self, batch: pa.RecordBatch, pairs: list[tuple[Record, Record]]) -> pa.RecordBatch:
         """The batch with the cells in which a record says something new; all others stay as they are."""
+        columns: dict[str, dict[int, object]] = defaultdict(dict)
         for number, (record, old) in enumerate(pairs):
             if record == old:
                 continue
             fields = _sound(next(plain_rows(batch.slice(number, 1))))
-            new = self._put_back(record, fields)
-            for name in [n for n in new if new[n] != fields.get(n)]:
-                batch = self._with_cell(batch, name, number, new[name])
+            for name, cell in self._put_back(record, fields).items():
+                if cell != fields.get(name):
+                    columns[name][number] = cell
+        for name, cells in columns.items():
+            batch = self._with_cells(batch, name, cells)
         return batch
 
-    def _with_cell(self, batch: pa.RecordBatch, name: str, row: int, cell: object) -> pa.RecordBatch:
+    def _with_cells(self, batch: pa.RecordBatch, name: str, new: Mapping[int, object]) -> pa.RecordBatch:
+        """The batch with these cells of one column, by row."""
         if name not in batch.schema.names:
             raise DataError(f'{self.path}: has no column "{name}", which a changed record needs; write .jsonl instead.')
         place = batch.schema.get_field_index(name)
-        cells = batch.column(place).to_pylist()
-        cells[row] = cell
+        cells = [new.get(row, cell) for row, cell in enumerate(batch.column(place).to_pylist())]
         return batch.set_column(place, batch.schema.field(place), pa.array(cells, batch.schema.field(place).type))
 
     def _text(self, record: Record, old: Record, fields: Fields) -> bytes:
