@@ -24,7 +24,7 @@ ROWS = {
     0: ("errors",),
     1: ("settings", "heartbeat", "books", "records", "datasets", "files", "json_text", "formats", "reading", "rewriting",
         "writing", "prompts", "parsing", "parquet", "tables", "inputs", "images", "notes",
-        "yaml_text", "budget", "language", "scratch"),
+        "yaml_text", "budget", "language", "scratch", "disk"),
     2: ("models", "running"),
     3: ("scoring", "tuning"),
     4: ("evaluation",),

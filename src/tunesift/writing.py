@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunesift.datasets import Dataset, Source
+from tunesift.disk import NO_ROOM, sync
 from tunesift.errors import ROOM_SAID, CannotCreate, DataError, DiskFull, StorageError, shown
 from tunesift.files import container_of, packing
 from tunesift.formats import RowFault
@@ -34,7 +35,6 @@ _GROUP = 4096
 """Rows of one group of a Parquet file."""
 _LINE_END = re.compile(rb"[\r\n]+[ \t]*")
 _BEHIND = 'the record "{}" comes after one that stands behind it in the input; write records in the input\'s order.'
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Fields = dict[str, Any]  # Any: JSON
 Beside = Callable[[Record], Fields]
@@ -79,35 +79,31 @@ def source_of(id: str, origin: Dataset[Record]) -> Record:
 @contextmanager
 def whole_or_nothing(path: Path) -> Iterator[Path]:
     """A temporary neighbour that takes the name of `path` when all has gone well, and is removed otherwise."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    part = _neighbour(path)
     with _create_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield part
-            _sync(part)
+            sync(part)
             part.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    """Make a file's bytes, or a folder's names, survive a loss of power."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def check_place(path: Path) -> None:
     """Raise `CannotCreate` where no file of this name can be made; asked before any work is done for it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    part = _neighbour(path)
     with _create_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
         part.unlink()
+
+
+def _neighbour(path: Path) -> Path:
+    """Where this process writes a file before it gets its name."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 @contextmanager
@@ -117,7 +113,7 @@ def _create_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         why = error.strerror or str(error).partition("\n")[0]
         why = "a file stands where its folder should" if isinstance(error, FileExistsError) else why
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise DiskFull(f"{path}: {why}; {ROOM_SAID} and start again.") from error
         if error.errno == errno.EIO:
             raise StorageError(f"{path}: {why}; check the disk and start again.") from error
