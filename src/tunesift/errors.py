@@ -17,7 +17,6 @@
     │  ├─ StorageError                 reading or writing the run folder failed
     │  │  └─ DiskFull                  no room left; what was in flight is kept
     │  └─ Stopped                      asked to stop; what was in flight is done
-    ├─ TuningError
     └─ MissingExtra                    an optional library is not installed
 
 Every message is one sentence: where, what is wrong with the value in it, and what would be right.
@@ -29,8 +28,6 @@ MOST_SAID = 400
 """Characters of one message."""
 MOST_SHOWN = 80
 """Characters of data that one message quotes."""
-
-
 ROOM_SAID = "make room on the disk"
 """What a full disk asks for; a run that knows how much says it here."""
 
@@ -136,10 +133,6 @@ class Stopped(RunError):
     """Somebody asked the run to stop; what was in flight is done, and the same command goes on."""
 
     exit_code = 130  # 143 for SIGTERM
-
-
-class TuningError(TunesiftError):
-    """Training stopped without a checkpoint."""
 
 
 class MissingExtra(TunesiftError):

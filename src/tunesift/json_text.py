@@ -46,6 +46,14 @@ def alike(names: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
+def kind_of(value: object) -> str:
+    """What kind of thing a value is, as messages name it."""
+    if value is None:
+        return "null"
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -76,7 +84,7 @@ _ANY_JSON = json.JSONDecoder(parse_int=float)
 """Finds where a value ends, whatever it holds."""
 
 
-def parse_json(text: str, start: int = 0) -> tuple[Any, int]:
+def parse_json(text: str, start: int = 0) -> tuple[Any, int]:  # Any: JSON
     """The JSON value that begins at `start` and where it ends; raises `JsonFault` for what we do not accept."""
     try:
         value, end = _DECODER.raw_decode(text, start)

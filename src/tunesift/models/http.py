@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from tunesift.errors import ParameterRefused, RecipeError, shown
+from tunesift.formats import image_kind
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
 from tunesift.models.batches import Batching, office
 from tunesift.models.endpoint import PROBE_TOKENS, Call, Endpoint, endpoint
@@ -47,7 +48,8 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 Drawn = tuple[Completion, ...]
 
-_IMAGES = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF8", "gif"), (b"RIFF", "webp"))
+_IMAGES = ("png", "jpeg", "gif", "webp")
+"""Kinds of images that endpoints take."""
 _ENCODING = Lock()
 """Tokenizers fail where two threads use one at a time."""
 _OURS = ("model", "messages", "prompt", "input", "n", "stream")
@@ -215,8 +217,8 @@ class HttpModel(Settings):
                 raw = file.read(MOST_IMAGE + 1)
         except (OSError, ValueError) as error:
             raise Fault("row", "E638", f'the image "{shown(name)}" cannot be read ({type(error).__name__})') from None
-        kind = next((k for magic, k in _IMAGES if raw.startswith(magic)), None)
-        if kind is None or len(raw) > MOST_IMAGE:
+        kind = image_kind(raw)
+        if kind not in _IMAGES or len(raw) > MOST_IMAGE:
             raise Fault(
                 "row", "E638", f'"{shown(name)}" is no PNG, JPEG, GIF or WebP of at most {MOST_IMAGE // 2**20} MB'
             )
