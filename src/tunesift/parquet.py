@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tunesift.errors import DataError, shown
+from tunesift.errors import DataError, first_line, shown
 from tunesift.json_text import JsonFault, alike
 
 MAX_RATIO = 200
@@ -68,7 +68,7 @@ def _opened(path: Path) -> Iterator[Any]:  # Any: a path, or a file of Arrow's
             odd = any("\udc80" <= c <= "\udcff" for c in str(path))
             yield pa.PythonFile(closing.enter_context(path.open("rb"))) if odd else path
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: a column whose name is no UTF-8
-            reason = shown(str(error).partition("\n")[0])
+            reason = first_line(error)
             code = "E111" if "checksum" in str(error).lower() else "E110"
             raise DataError(f"{code} {path}: is not a sound Parquet file ({reason}); write it again.") from error
 

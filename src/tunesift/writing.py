@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from tunesift.datasets import Dataset, Source
 from tunesift.disk import NO_ROOM, sync
-from tunesift.errors import ROOM_SAID, CannotCreate, DataError, DiskFull, StorageError, shown
+from tunesift.errors import ROOM_SAID, CannotCreate, DataError, DiskFull, StorageError, first_line, shown
 from tunesift.files import container_of, packing
 from tunesift.formats import RowFault
 from tunesift.inputs import input_digest, input_files
@@ -64,7 +64,7 @@ def write_records(records: Sequence[Record], path: Path, origin: Dataset[Record]
         try:
             (_write_cells if rows.from_parquet else _write_columns)(rows, part)
         except (pa.ArrowException, OverflowError) as error:
-            reason = shown(str(error).partition("\n")[0])
+            reason = first_line(error)
             raise DataError(f"{path}: the rows do not fit into columns ({reason}); write .jsonl instead.") from error
 
 
@@ -111,7 +111,7 @@ def _create_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = error.strerror or str(error).partition("\n")[0]
+        why = error.strerror or first_line(error)
         why = "a file stands where its folder should" if isinstance(error, FileExistsError) else why
         if error.errno in NO_ROOM:
             raise DiskFull(f"{path}: {why}; {ROOM_SAID} and start again.") from error

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunesift.disk import NO_ROOM, create, sync
-from tunesift.errors import ROOM_SAID, DiskFull, StorageError
+from tunesift.errors import ROOM_SAID, DiskFull, StorageError, first_line
 from tunesift.settings import Json
 
 RESERVE_BYTES = 64 * 2**20
@@ -60,7 +60,7 @@ def storage_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError, pa.ArrowException) as error:
-        said = f"{place}: {str(error).splitlines()[0][:160]}"
+        said = f"{place}: {first_line(error)}"
         if _is_full(error, place):
             raise DiskFull(f"{said}; {ROOM_SAID} and start again.") from error
         raise StorageError(f"{said}; check the disk and start again.") from error
