@@ -242,6 +242,6 @@ def release(folder: Path) -> bool:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    """SHA-256 of a file's bytes, in hexadecimal; raises `StorageError` where it cannot be read."""
+    with storage_errors(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

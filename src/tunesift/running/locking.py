@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import filelock
@@ -74,11 +74,14 @@ def looked_at(folder: Path) -> Iterator[None]:
     if not path.exists():  # nobody has ever written the folder, or it is a copy without its lock
         yield
         return
-    with storage_errors(path), path.open("rb") as file:
+    with storage_errors(path), ExitStack() as opening:
+        file = opening.enter_context(path.open("rb"))
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunLocked(_held(folder)) from None
+        looking = opening.pop_all()
+    with looking:
         yield
 
 

@@ -306,4 +306,4 @@ def _put_aside(folder: Path) -> None:
         for name in ("state.db-wal", "state.db-shm", "state.db"):
             path = folder / name
             if path.exists():
-                path.rename(folder / f"{name.replace('state.db', f'state.db.damaged-{number}')}")
+                path.rename(folder / name.replace("state.db", f"state.db.damaged-{number}"))
