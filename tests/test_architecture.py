@@ -24,7 +24,7 @@ ROWS = {
     0: ("errors",),
     1: ("settings", "heartbeat", "books", "records", "datasets", "files", "json_text", "formats", "reading", "rewriting",
         "writing", "prompts", "parsing", "parquet", "tables", "inputs", "images", "notes",
-        "yaml_text", "budget", "language", "scratch"),
+        "yaml_text", "budget", "language", "scratch", "disk"),
     2: ("models", "running"),
     3: ("scoring", "tuning"),
     4: ("evaluation",),
@@ -39,16 +39,24 @@ REPORT_KNOWS = (0, 1, 2)
 """Rows that the report may import: it must draw a run of a method it has never heard of."""
 
 HEAVY: Mapping[str, tuple[str, ...]] = {
-    "torch": ("models.likelihood", "models.transformers", "models.nli", "models.reward", "tuning", "telling"),
-    "transformers": (
+    "torch": (
+        "models.likelihood",
         "models.transformers",
-        "models.folders",
-        "models.template_child",
+        "models.loading",
         "models.nli",
         "models.reward",
         "tuning",
+        "telling",
     ),
-    "safetensors": ("models.transformers", "models.nli", "models.reward", "tuning"),
+    "transformers": (
+        "models.transformers",
+        "models.folders",
+        "models.loading",
+        "models.template_child",
+        "models.reward",
+        "tuning",
+    ),
+    "safetensors": ("models.loading", "models.reward", "tuning"),
     "vllm": ("models.vllm",),
     "ray": ("running.ray",),
     "trl": ("tuning",),

@@ -76,10 +76,20 @@ def test_a_classifier_of_something_else_is_refused(folder: Path, tmp_path: Path)
     )
 
 
-def test_a_folder_without_a_model_is_unavailable(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelUnavailable, match=r"cannot be loaded \(.+\); give a folder or a hub id\.$"):
+    with pytest.raises(ModelRefused, match=r"has no \.safetensors weights; convert it, other formats can run code\.$"):
         NliModel(name=str(tmp_path)).contradiction(PAIRS)
+    with pytest.raises(
+        ModelUnavailable, match=r'nowhere" is not there; give a folder with config\.json or a hub id\.$'
+    ):
+        NliModel(name=str(tmp_path / "nowhere")).contradiction(PAIRS)
+
+
+def test_a_device_that_is_not_there_is_a_sentence(folder: Path) -> None:
+    with pytest.raises(ModelUnavailable, match=r'^device: "gpu7" is not to be had here \(.+\); write auto or cpu\.$'):
+        NliModel(name=str(folder), device="gpu7").contradiction(PAIRS)
+    assert NliModel(name=str(folder), device="auto").contradiction(PAIRS)
 
 
 def test_a_classifier_is_known_by_its_content(folder: Path) -> None:

@@ -110,6 +110,11 @@ def test_a_folder_that_is_no_encoder_is_unavailable(tmp_path: Path) -> None:
         SentenceModel(name=str(tmp_path)).embed(["x"])
 
 
+def test_a_device_that_is_not_there_is_a_sentence(folder: Path) -> None:
+    with pytest.raises(ModelUnavailable, match=r'^device: "gpu7" is not to be had here \(.+\); write auto or cpu\.$'):
+        SentenceModel(name=str(folder), device="gpu7").embed(["x"])
+
+
 def test_weights_that_could_run_code_are_not_loaded(folder: Path, tmp_path: Path) -> None:
     """A pickle in the place of the weights: opening it would leave a file behind."""
     copy, canary = tmp_path / "pickled", tmp_path / "canary"
