@@ -45,8 +45,8 @@ class _Run:
 def compare(paths: Sequence[Path]) -> CompareData:
     """Read finished runs over the same records, matched by id.
 
-    Raises `RecipeError` for fewer than two folders or one that is given twice, `RunError` for one that is no finished
-    run, and `DataError` where no record was decided on by all.
+    Raises `RecipeError` for fewer than two folders or one that is given twice, `RunError` for a run that is not
+    finished, and `DataError` for what is no run's folder, or where no record was decided on by all.
     """
     if len({path.resolve() for path in paths}) < max(2, len(paths)):
         raise RecipeError("compare takes two or more different run folders.")
