@@ -22,7 +22,7 @@ SOURCE = Path(tunesift.__file__).parent
 
 ROWS = {
     0: ("errors",),
-    1: ("settings", "heartbeat", "books", "records", "datasets", "files", "json_text", "formats", "reading", "rewriting",
+    1: ("arrays", "settings", "heartbeat", "books", "records", "datasets", "files", "json_text", "formats", "reading", "rewriting",
         "writing", "prompts", "parsing", "parquet", "tables", "inputs", "images", "notes",
         "yaml_text", "budget", "language", "scratch"),
     2: ("models", "running"),

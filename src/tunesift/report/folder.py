@@ -15,13 +15,13 @@ import numpy.typing as npt
 import orjson
 import pyarrow.parquet as pq
 
+from tunesift.arrays import Bools, Numbers
 from tunesift.datasets import Dataset, Source, open_dataset
 from tunesift.errors import DataError, RunError
 from tunesift.records import IN_OUTPUT, Action, Record, origins
 from tunesift.running.fsio import read_json
 from tunesift.running.run import MADE, OUTPUT
 
-Numbers = npt.NDArray[np.float64]
 ACTIONS = get_args(Action)
 MOST_ROWS = 100
 """Rows of a small table that a page shows."""
@@ -45,7 +45,7 @@ class RunFolder:
         return np.concatenate(found) if found else np.zeros(0, np.int8)
 
     @cached_property
-    def kept(self) -> npt.NDArray[np.bool_]:
+    def kept(self) -> Bools:
         """Whether a record is in the output, or something in its place."""
         return np.isin(self.actions, [ACTIONS.index(action) for action in IN_OUTPUT])
 
@@ -89,7 +89,7 @@ class RunFolder:
                 found[id] = self.made.by_id(new)
         return found
 
-    def tables(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:  # Any: cells of whatever type
+    def tables(self) -> Iterator[tuple[str, list[dict[str, object]]]]:
         """Name and rows of every small table."""
         for path in sorted((self.path / "tables").glob("*.parquet")):
             yield path.stem, pq.ParquetFile(path).read(use_threads=False).slice(0, MOST_ROWS).to_pylist()

@@ -12,13 +12,14 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from tunesift.arrays import Numbers
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
 from tunesift.models import EmbedModel
 from tunesift.models.ngrams import HashedNgrams
 from tunesift.prompts import input_of
 from tunesift.records import Action, Decision, Failure, Record
-from tunesift.scoring.deciding import Decisions, Groups, Numbers, budget, ranked
+from tunesift.scoring.deciding import Decisions, Groups, budget, ranked
 from tunesift.scoring.diversity import clusters_of, k_centre, spread_out
 from tunesift.scoring.selectors import Largest, Pool, check_budget, check_fraction
 from tunesift.settings import Settings

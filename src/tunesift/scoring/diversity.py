@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tunesift.arrays import Numbers, Places
 from tunesift.errors import MissingExtra
 from tunesift.heartbeat import beat
-from tunesift.scoring.deciding import Numbers, Places
 
 Matrix = npt.NDArray[Any]  # Any: float32 or float64
 Rows = slice | Places

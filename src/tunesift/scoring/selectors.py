@@ -13,10 +13,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from tunesift.arrays import Numbers
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
 from tunesift.records import Decision, Failure, Record, Score
-from tunesift.scoring.deciding import Decisions, Numbers, budget, budgets, finite_values, groups_of, lengths, ranked
+from tunesift.scoring.deciding import Decisions, budget, budgets, finite_values, groups_of, lengths, ranked
 from tunesift.settings import Settings
 
 
