@@ -178,7 +178,7 @@ def check(recipe: Mapping[str, Json], overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(*lines) from None
 
 
-def as_json(recipe: Recipe) -> dict[str, Any]:  # Any: JSON of the whole recipe
+def as_json(recipe: Recipe) -> dict[str, Json]:
     """The recipe as it would be written down, every default included."""
     return dict(_ADAPTER.dump_python(recipe, mode="json"))
 

@@ -16,9 +16,10 @@ def tell_selection(run: Run, data: Dataset[Record], scores: Mapping[str, Score],
     values = {id: s.value for id, s in scores.items() if s.value is not None}
     cut = min((values[id] for id in kept if id in values), default=None)
     sizes = {record.id: sum(len(m.text) for m in record.messages) for record in data}
+    kept_sizes = [size for id, size in sizes.items() if id in kept]
     run.table("selection", [{
         "records": len(sizes), "kept": len(kept), "cut": cut, "tied": sum(value == cut for value in values.values()),
-        "mean_characters": _mean([*sizes.values()]), "mean_characters_kept": _mean([sizes[id] for id in kept]),
+        "mean_characters": _mean([*sizes.values()]), "mean_characters_kept": _mean(kept_sizes),
     }])  # fmt: skip
 
 
