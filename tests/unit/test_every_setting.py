@@ -20,7 +20,6 @@ from typing import Any, get_args, get_type_hints
 import pyarrow.parquet as pq
 import pytest
 
-from conftest import MakeTiny
 from faultserver.fixtures import Ledger, Make
 from harness.tiny import classifier, encoder
 from tunesift import (
@@ -73,6 +72,8 @@ from tunesift.methods.selectit import PROMPTS
 from tunesift.records import Score
 from tunesift.scoring.selectors import Pool, Scored
 from tunesift.settings import incidental_fields
+
+MakeTiny = Callable[..., Path]
 
 # --- what there is to set --------------------------------------------------------------------------------------------
 
