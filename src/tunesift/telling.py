@@ -13,21 +13,23 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tunesift import catalogue
 from tunesift.console import told_spent
-from tunesift.errors import DataError, RunError, printable, shown
+from tunesift.errors import DataError, printable, shown
 from tunesift.methods.clear import AnyFilter
 from tunesift.methods.clear_evidence import AnySimilarity
 from tunesift.methods.select import AnyScorer
-from tunesift.models import ChatModel
+from tunesift.models import ChatModel, EmbedModel, LikelihoodModel
 from tunesift.models.folders import EMBEDDED, local_folder
+from tunesift.models.nli import NliModel
 from tunesift.planning import Plan, matrix_rate, plan
-from tunesift.recipe import Recipe, load_recipe, recipe_for
+from tunesift.recipe import Recipe, load_recipe, members, recipe_for
+from tunesift.report.folder import check_decided, check_run
 from tunesift.running.database import open_state
 from tunesift.running.fsio import read_json, storage_errors
 from tunesift.running.ledger import read_spent
@@ -104,19 +106,10 @@ def told_run(folder: Path, as_json: bool) -> str:
     return "\n".join(map(printable, lines))
 
 
-def check_run(folder: Path) -> None:
-    """Raise `DataError` for what is no run's folder."""
-    if not (folder / "run.json").exists():
-        raise DataError(f"{folder}: is not a run's folder; it has no run.json.")
-
-
 def told_record(folder: Path, id: str, as_json: bool) -> str:
     """One record's decision, and its outcome in every stage; with it, outcomes of what was made of it."""
-    path = folder / "decisions.parquet"
-    _read(folder, "run.json")
-    if not path.exists():
-        raise RunError(f"{folder}: has no decisions yet; start the run again to finish it.")
-    rows = pq.read_table(path, filters=[("record_id", "=", id)]).to_pylist()
+    check_decided(folder)
+    rows = pq.read_table(folder / "decisions.parquet", filters=[("record_id", "=", id)]).to_pylist()
     if not rows:
         raise DataError(f'{folder}: no record has the id "{shown(id)}"; ids are in decisions.parquet.')
     own = (pc.field("id") == id) | pc.starts_with(pc.field("id"), f"{id}~")  # what was made of it, too
@@ -136,8 +129,8 @@ def told_record(folder: Path, id: str, as_json: bool) -> str:
 def told_catalogue(as_json: bool) -> str:
     """Everything a recipe may name, from the unions that the recipe reader reads."""
     unions = {"methods": catalogue.AnyMethod, "scorers": AnyScorer, "selectors": AnyFilter, "executors": Local,
-              "models": ChatModel, "similarities": AnySimilarity}  # fmt: skip
-    found = {group: {_kind(m): _entry(m) for m in _members(union)} for group, union in unions.items()}
+              "models": ChatModel | LikelihoodModel | EmbedModel | NliModel, "similarities": AnySimilarity}  # fmt: skip
+    found = {group: {_kind(m): _entry(m) for m in members(union)} for group, union in unions.items()}
     if as_json:
         return json.dumps(found)
     lines = []
@@ -172,11 +165,6 @@ def _device() -> str:
     import torch
 
     return f"cuda: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
-
-
-def _members(union: Any) -> list[type]:  # Any: types as values
-    inner = get_args(union)[0] if get_origin(union) is Annotated else union
-    return [m for member in get_args(inner) for m in _members(member)] or [inner]
 
 
 def _kind(member: type) -> str:

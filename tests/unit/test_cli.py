@@ -275,7 +275,7 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
     baselines = {"random", "longest", "shortest"}
     by_score = {"confident", "largest", "smallest", "above", "quota", "combined", "diverse"}
     assert set(found["selectors"]) == {*by_score, *baselines, "distinct"}
-    assert {"transformers", "scripted"} <= set(found["models"])
+    assert set(found["models"]) == {"transformers", "http", "scripted", "sentence-transformers", "hashed-ngrams", "nli"}
     told = tunesift("list").out
     assert all(kind in told and entry["summary"] in told for group in found.values() for kind, entry in group.items())
 
