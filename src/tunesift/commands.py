@@ -19,6 +19,7 @@ from tunesift.recipe import schema as recipe_schema
 from tunesift.records import FailureKind
 from tunesift.report.compare import compare as compare_runs
 from tunesift.report.compare import told_compare
+from tunesift.report.folder import check_run
 from tunesift.report.html import render
 from tunesift.running import mending
 from tunesift.running.fsio import write_bytes
@@ -84,7 +85,7 @@ def compare(runs: list[Path], output: Path, as_json: bool) -> None:
 
 def verify(run: Path, as_json: bool) -> None:
     """Print what of a run's folder is not as it was written; raises `StorageError` where anything is not."""
-    telling.check_run(run)
+    check_run(run)
     found = mending.verify(run)
     if as_json:
         print(json.dumps([asdict(finding) for finding in found]))
@@ -104,7 +105,7 @@ def _advice(run: Path, found: Sequence[mending.Finding]) -> str:
 
 def repair(run: Path, as_json: bool) -> None:
     """Print what was done to a damaged folder; raises `StorageError` where something cannot be repaired."""
-    telling.check_run(run)
+    check_run(run)
     done = mending.repair(run)
     said = list(done.said) or ([] if done.left else [f"{run}: nothing is damaged."])
     if as_json:

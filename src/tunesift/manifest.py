@@ -18,6 +18,7 @@ from tunesift.inputs import path_as_text, path_of_text
 from tunesift.recipe import Recipe, as_json, command
 from tunesift.running.database import FORMAT, open_state
 from tunesift.running.fsio import failpoint, read_json, write_json
+from tunesift.running.locking import now
 from tunesift.settings import Json, differences, semantic
 
 _LIBRARIES = ("tunesift", "numpy", "pyarrow", "pydantic", "torch", "transformers")
@@ -30,7 +31,7 @@ def open_folder(recipe: Recipe, sha256: str | None, journal: str) -> dict[str, A
     new: dict[str, Json] = {"settings": semantic(recipe), "input": input}
     if not path.exists():
         id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
-        run = {"format": FORMAT, "run_id": id, "created": time.strftime("%Y-%m-%d %H:%M:%S"), "versions": _versions(),
+        run = {"format": FORMAT, "run_id": id, "created": now(), "versions": _versions(),
                "command": command(recipe), "recipe": as_json(recipe), "journal": journal,
                **new}  # fmt: skip
         write_json(path, run)

@@ -43,7 +43,7 @@ DuplicateIds = Literal["refuse", "first", "suffix"]
 Lenience = Literal["refuse", "accept"]
 
 _TRIED = 100
-"""Rows looked at to recognise a format."""
+"""Rows looked at to recognise a format, and before which the share of broken ones says little."""
 FEW_BROKEN = 9
 """Broken rows that never stop a run, so that a small file may have one."""
 _WATCHED = 1000
@@ -242,7 +242,7 @@ class _Reader(Generic[Row]):
 
     def _check_share(self, whole: bool = False) -> None:
         """Stop where too many rows are broken: of the first thousand, or of the whole file if it has fewer."""
-        counted = self.rows if whole else _WATCHED if self.rows < _TRIED else max(self.rows, _TRIED)
+        counted = self.rows if whole or self.rows >= _TRIED else _WATCHED
         many = len(self.broken) > FEW_BROKEN and len(self.broken) > self.reading.max_bad * counted
         if many and self.rows <= _WATCHED:
             first = self.broken[0][1]

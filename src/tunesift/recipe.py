@@ -194,7 +194,7 @@ def check(recipe: Mapping[str, Json], overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(*lines) from None
 
 
-def as_json(recipe: Recipe) -> dict[str, Any]:  # Any: JSON of the whole recipe
+def as_json(recipe: Recipe) -> dict[str, Json]:
     """The recipe as it would be written down, every default included."""
     return dict(_ADAPTER.dump_python(recipe, mode="json"))
 
@@ -376,17 +376,16 @@ def _chosen(hint: Any, value: Json) -> Any:  # Any: types as values
         hint = get_args(hint)[0]
     if get_origin(hint) not in (Union, types.UnionType):
         return hint
-    members = [m for m in _members(hint) if dataclasses.is_dataclass(m)]
     kind = value.get("kind") if isinstance(value, dict) else None
-    for member in members:
+    for member in filter(dataclasses.is_dataclass, members(hint)):
         if kind is None or any(f.name == "kind" and f.default == kind for f in dataclasses.fields(member)):
             return member
     return None
 
 
-def _members(union: Any) -> list[Any]:  # Any: types as values
+def members(union: Any) -> list[Any]:  # Any: types as values
     """The classes of a union, also of unions inside it."""
     if get_origin(union) is Annotated:
-        return _members(get_args(union)[0])
+        return members(get_args(union)[0])
     inside = get_args(union) if get_origin(union) in (Union, types.UnionType) else ()
-    return [m for member in inside for m in _members(member)] if inside else [union]
+    return list(dict.fromkeys(m for member in inside for m in members(member))) if inside else [union]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -24,11 +24,12 @@ from tunesift.errors import DataError, RecipeError, printable, shown
 from tunesift.methods.clear import AnyFilter
 from tunesift.methods.clear_evidence import AnySimilarity
 from tunesift.methods.select import AnyScorer
-from tunesift.models import ChatModel
+from tunesift.models import ChatModel, EmbedModel, LikelihoodModel
 from tunesift.models.folders import EMBEDDED, local_folder
+from tunesift.models.nli import NliModel
 from tunesift.planning import Plan, matrix_rate, plan
-from tunesift.recipe import Recipe, load_recipe, recipe_for
-from tunesift.report.folder import RunFolder, run_folder
+from tunesift.recipe import Recipe, load_recipe, members, recipe_for
+from tunesift.report.folder import RunFolder, check_run, run_folder
 from tunesift.running.database import open_state
 from tunesift.running.fsio import read_json, storage_errors
 from tunesift.running.ledger import read_spent
@@ -111,23 +112,11 @@ def told_run(folder: Path, as_json: bool) -> str:
     return "\n".join(map(printable, lines))
 
 
-def check_run(folder: Path) -> None:
-    """Raise `DataError` for what is no run's folder."""
-    if (folder / "run.json").exists():
-        return
-    beside = folder.with_name(f"{folder.name}.run")
-    if (beside / "run.json").exists():
-        raise DataError(f"{folder}: is not a run's folder; the run that wrote it is in {beside}.")
-    why = "is not a run's folder; it has no run.json" if folder.exists() else "there is no such folder"
-    raise DataError(f"{folder}: {why}.")
-
-
 def told_record(folder: Path, id: str, as_json: bool) -> str:
     """One record, its decision, and its outcome in every stage; with it, outcomes of what was made of it.
 
     `id` is a record's id, the beginning of just one, or its number, from 1.
     """
-    check_run(folder)
     whole = run_folder(folder)
     id, action, reason = _decided(whole, id)
     own = (pc.field("id") == id) | pc.starts_with(pc.field("id"), f"{id}~")  # what was made of it, too
@@ -185,8 +174,8 @@ def _rounded(outcome: object) -> object:
 def told_catalogue(as_json: bool) -> str:
     """Everything a recipe may name, from the unions that the recipe reader reads."""
     unions = {"methods": catalogue.AnyMethod, "scorers": AnyScorer, "selectors": AnyFilter, "executors": Local,
-              "models": ChatModel, "similarities": AnySimilarity}  # fmt: skip
-    found = {group: {_kind(m): _entry(m) for m in _members(union)} for group, union in unions.items()}
+              "models": ChatModel | LikelihoodModel | EmbedModel | NliModel, "similarities": AnySimilarity}  # fmt: skip
+    found = {group: {_kind(m): _entry(m) for m in members(union)} for group, union in unions.items()}
     if as_json:
         return json.dumps(found)
     lines = []
@@ -221,11 +210,6 @@ def _device() -> str:
     import torch
 
     return f"cuda: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
-
-
-def _members(union: Any) -> list[type]:  # Any: types as values
-    inner = get_args(union)[0] if get_origin(union) is Annotated else union
-    return [m for member in get_args(inner) for m in _members(member)] or [inner]
 
 
 def _kind(member: type) -> str:

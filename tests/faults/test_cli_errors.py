@@ -357,7 +357,7 @@ USAGE = {
     ("selct",): "No such command 'selct'",
     ("select",): "Missing argument",
     ("select", "a.jsonl"): "Missing option '--output' / '-o'",
-    ("select", "a.jsonl", "-o", "b.jsonl", "--kep", "5"): "No such option: --kep",
+    ("select", "a.jsonl", "-o", "b.jsonl", "--kep", "5"): "No such option: --kep; settings have no dashes, such as keep=10%; see tunesift select --help.",
     ("select", "a.jsonl", "-o", "b.jsonl", "--limit", "x"): "Invalid value for '--limit'",
     ("select", "a.jsonl", "-o", "b.jsonl", "--limit", "0"): "Invalid value for '--limit'",
     ("inspect",): "Missing argument",
@@ -377,7 +377,9 @@ def test_what_is_not_there_to_inspect_or_to_plan_is_named(tunesift: Command, sel
     wanted = {
         ("inspect", "nowhere"): (65, "nowhere: there is no such folder."),
         ("inspect", "out.jsonl.run", "no\x1bid"): (65, 'out.jsonl.run: no record has the id "no\\x1bid"; ids are in report.html, and 5 means the fifth record.'),
+        ("compare", "nowhere", "out.jsonl.run"): (65, "nowhere: there is no such folder."),
         ("plan", "selct", "a.jsonl"): (64, "there is no method selct; use one of cherry, clear, clear-correct, combined, perplexity, refine-alpaca, refine-wizardlm, reflection, score, select, selectit, selectit-full, selective-reflection, superfiltering, superfiltering-d, or a recipe in YAML."),
+        ("inspect", "out.jsonl.run", "21"): (65, 'out.jsonl.run: no record has the id "21"; ids are in report.html, and 5 means the fifth record.'),
         ("inspect", "out.jsonl"): (65, "out.jsonl: is not a run's folder; the run that wrote it is in out.jsonl.run."),
         ("plan", "a.jsonl"): (64, "a.jsonl: is no method; write tunesift plan select a.jsonl, or another method."),
         ("run", "selct"): (64, "there is no method selct; use one of cherry, clear, clear-correct, combined, perplexity, refine-alpaca, refine-wizardlm, reflection, score, select, selectit, selectit-full, selective-reflection, superfiltering, superfiltering-d, or a recipe in YAML."),

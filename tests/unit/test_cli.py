@@ -256,15 +256,11 @@ def test_a_record_is_found_by_its_number_and_by_the_beginning_of_its_id(tunesift
     assert not any(re.search(r"\.\d{5}", line) for line in fifth)
     id = fifth[0].partition(":")[0]
     assert tunesift("inspect", "b_kept.jsonl.run", id[:12]).out.splitlines() == fifth
-    assert tunesift("inspect", "b_kept.jsonl.run", "31").code == 65
 
 
 def test_the_version_and_help_are_told(tunesift: Command) -> None:
     assert re.fullmatch(r"tunesift \d+\.\d+\.\d+\n", tunesift("--version").out)
     assert "Usage: tunesift" in tunesift("help").out
-    assert tunesift("select", "--keep", "10%").sentence == (
-        "No such option: --keep; settings have no dashes, such as keep=10%; see tunesift select --help."
-    )
 
 
 def test_a_recipe_may_say_ten_percent(tunesift: Command, place: Path) -> None:
@@ -320,7 +316,7 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
     baselines = {"random", "longest", "shortest"}
     by_score = {"confident", "largest", "smallest", "above", "quota", "combined", "diverse"}
     assert set(found["selectors"]) == {*by_score, *baselines, "distinct"}
-    assert {"transformers", "scripted"} <= set(found["models"])
+    assert set(found["models"]) == {"transformers", "http", "scripted", "sentence-transformers", "hashed-ngrams", "nli"}
     told = tunesift("list").out
     assert all(kind in told and entry["summary"] in told for group in found.values() for kind, entry in group.items())
 

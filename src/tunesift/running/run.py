@@ -31,7 +31,16 @@ from tunesift.errors import (
 from tunesift.heartbeat import beat
 from tunesift.records import Decision, Failure, Record
 from tunesift.running.call import Call, Walked
-from tunesift.running.fsio import jot, refuse_link, release, reserve, storage_errors, write_batches, write_table
+from tunesift.running.fsio import (
+    jot,
+    refuse_link,
+    release,
+    reserve,
+    storage_errors,
+    temporary,
+    write_batches,
+    write_table,
+)
 from tunesift.running.journal import Journal
 from tunesift.running.local import Done, together
 from tunesift.running.locking import lock, now, sign
@@ -241,7 +250,7 @@ class Run:
             self._journal.opened(stage).finish(len(walked))
         self._journal.empty_stock()
         with storage_errors(self.folder):
-            for path in (self.folder / "progress.json", self.folder / "progress.json.tmp"):
+            for path in (noted := self.folder / "progress.json", temporary(noted)):
                 path.unlink(missing_ok=True)
         starts = range(0, len(decisions), ROWS)
         write_batches(self.folder / "decisions.parquet", _DECISIONS,
