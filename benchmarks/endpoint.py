@@ -133,7 +133,7 @@ def measure(work: dict[str, Callable[[], object]], repeat: int) -> Measured:
     return found
 
 
-KINDS = (("h11", "/h11/"), ("httpcore", "/httpcore/"), ("json", "/json/"), ("tunesift", "/tunesift/"),
+KINDS = (("h11", "/h11/"), ("httpcore2", "/httpcore2/"), ("json", "/json/"), ("tunesift", "/tunesift/"),
          ("sqlite", "sqlite3"), ("pydantic", "pydantic"), ("sockets", "_socket"), ("threads", "threading"),
          ("futures", "/concurrent/"))  # fmt: skip
 
@@ -188,7 +188,7 @@ def ours_here(url: str, calls: int) -> None:
 
 def versions() -> dict[str, str]:
     found = {}
-    for name in ("tunesift", "httpcore", "openai"):
+    for name in ("tunesift", "httpcore2", "openai"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -4,7 +4,7 @@
 
 The scripted server answers each prompt by a rule after a delay. Ours is the recipe `reflection` as a user runs it, in a
 process of its own, with the journal and the ledger on; the plain loop sends the same two prompts for each record, one
-after the other, over one httpx connection, and writes a line of JSON: what the authors' scripts do, without their
+after the other, over one httpx2 connection, and writes a line of JSON: what the authors' scripts do, without their
 retries. Both run in turn. Memory is the peak of the process's own (RssAnon, looked at twenty times a second) less what
 it has after its imports, with half of the rows and with all. Writes `benchmarks/results/refining.json`.
 """
@@ -75,21 +75,21 @@ def child_ours(rows: Path, url: str) -> dict[str, float]:
 
 def child_loop(rows: Path, url: str) -> dict[str, float]:
     """The same prompts, one after the other."""
-    import httpx
+    import httpx2
 
     from tunesift.methods.reflection import BETTER_ANSWER, CRITIC, EDITOR, NEW_INSTRUCTION
     from tunesift.methods.reflection_reading import read_answer, read_pair
     from tunesift.models.base import Completion
     from tunesift.prompts import fenced, fill
 
-    def ask(client: httpx.Client, persona: str, template: str, instruction: str, answer: str) -> str:
+    def ask(client: httpx2.Client, persona: str, template: str, instruction: str, answer: str) -> str:
         pair = f"{fenced('instruction', instruction)}\n\n{fenced('answer', answer)}"
         messages = [{"role": "system", "content": persona}, {"role": "user", "content": fill(template, pair=pair)}]
         body = {"model": "tiny", "messages": messages, "temperature": 0.0, "max_tokens": 2048}
         return str(client.post(f"{url}/chat/completions", json=body).json()["choices"][0]["message"]["content"])
 
     began = time.perf_counter()
-    with httpx.Client(trust_env=False) as client, rows.with_name(f"loop-{rows.stem}.jsonl").open("w") as out:
+    with httpx2.Client(trust_env=False) as client, rows.with_name(f"loop-{rows.stem}.jsonl").open("w") as out:
         for row in map(json.loads, rows.read_text().splitlines()):
             instruction = f"{row['instruction']}\n\n{row['input']}".strip()
             said = ask(client, EDITOR, NEW_INSTRUCTION, instruction, row["output"])

@@ -231,7 +231,7 @@ def loaded(statement: str, libraries: tuple[str, ...]) -> set[str]:
 
 
 def test_importing_the_package_loads_no_library() -> None:
-    light = ("numpy", "pyarrow", "pydantic", "typer", "rich", "yaml", "orjson", "httpx", "filelock")
+    light = ("numpy", "pyarrow", "pydantic", "typer", "rich", "yaml", "orjson", "httpx2", "filelock")
     assert loaded("import tunesift", (*HEAVY, *light)) == set()
 
 
@@ -301,7 +301,7 @@ def _depth(statement: ast.stmt) -> int:
 IMPURE_MODULES = re.compile(
     r"(time|datetime|calendar|uuid|secrets|threading|asyncio|subprocess|socket|multiprocessing|concurrent|os|sys|io"
     r"|shutil|tempfile|glob|locale|platform"
-    r"|random\.(?!Random$)\w+|numpy\.random|contextvars|atexit|signal|urllib|httpx|requests|importlib)(\.|$)"
+    r"|random\.(?!Random$)\w+|numpy\.random|contextvars|atexit|signal|urllib|httpx2?|requests|importlib)(\.|$)"
 )
 """What a page must not import from: the clock, the environment, a shared generator, the disk, another thread."""
 IMPURE_NAMES = re.compile(

@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tunesift import (
@@ -66,8 +66,8 @@ def served(make_tiny: MakeTiny, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=1.0, trust_env=False).status_code == 200
-    except httpx.HTTPError:
+        return httpx2.get(url, timeout=1.0, trust_env=False).status_code == 200
+    except httpx2.HTTPError:
         return False
 
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-import httpx
+import httpx2
 
 from tunesift import (
     INCIDENTAL,
@@ -28,7 +28,7 @@ from tunesift.running.stopping import Stop
 
 journal.PART_ROWS = 32
 home, name, port = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-client = httpx.Client(headers={"x-life": name}, timeout=30, trust_env=False)
+client = httpx2.Client(headers={"x-life": name}, timeout=30, trust_env=False)
 
 
 @cache

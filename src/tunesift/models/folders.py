@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import httpx
+import httpx2
 
 from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable, first_line, shown
 from tunesift.models.base import Span
@@ -83,8 +83,8 @@ def ask_hub(name: str) -> None:
     if constants.HF_HUB_OFFLINE:
         raise nowhere(name)
     try:
-        httpx.head(constants.ENDPOINT, timeout=5.0)
-    except httpx.HTTPError as error:
+        httpx2.head(constants.ENDPOINT, timeout=5.0)
+    except httpx2.HTTPError as error:
         raise nowhere(name) from error
 
 

@@ -1,7 +1,7 @@
 """How is one request sent and its answer read, within a deadline that holds and a size that is bounded?
 
-httpx reads with a timeout per read, which a server that drips never reaches, and unpacks without a limit. So we stand
-one layer below it, on httpcore: the same connections, and a network layer of ours that knows when the attempt ends.
+httpx2 reads with a timeout per read, which a server that drips never reaches, and unpacks without a limit. So we stand
+one layer below it, on httpcore2: the same connections, and a network layer of ours that knows when the attempt ends.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import httpcore
-import httpx
+import httpcore2
+import httpx2
 
 from tunesift.errors import RecipeError
 
@@ -79,16 +79,16 @@ class Wire:
         parts = urlsplit(way.url)
         self._way = way
         self._host, self._path = parts.hostname or "", parts.path.rstrip("/")
-        self._origin = httpcore.URL(way.url).origin
+        self._origin = httpcore2.URL(way.url).origin
         self._secure = parts.scheme == "https"
-        self._context = httpx.create_ssl_context(trust_env=way.trust_env) if self._secure else None
+        self._context = httpx2.create_ssl_context(trust_env=way.trust_env) if self._secure else None
         self._proxy = _proxy(parts.scheme, self._host) if way.trust_env else None
         if self._proxy and not self._secure and not way.insecure:
             raise RecipeError(
                 "url: an http:// address through a proxy is read by the proxy; write https, or insecure: true."
             )
         self._idle: list[_Line] = []
-        self._posted: dict[str, httpcore.URL] = {}
+        self._posted: dict[str, httpcore2.URL] = {}
         """The few addresses that are posted to; taking one apart costs as much as reading a small answer."""
 
     def send(self, path: str, headers: list[tuple[bytes, bytes]], body: bytes | None) -> Answer:
@@ -98,30 +98,30 @@ class Wire:
         except IndexError:
             line = _Line(self._connection, checked=self._secure or self._way.insecure)
         if body is None:
-            request, most = httpcore.Request("GET", self._address(path), headers=headers), MOST_FILE
+            request, most = httpcore2.Request("GET", self._address(path), headers=headers), MOST_FILE
         else:
             url = self._posted.get(path)
             if url is None:
                 url = self._posted[path] = self._address(path)
             headers = [*headers, (b"Content-Length", str(len(body)).encode())]
-            request, most = httpcore.Request("POST", url, headers=headers, content=body), MOST_BODY
+            request, most = httpcore2.Request("POST", url, headers=headers, content=body), MOST_BODY
         try:
             return line.send(request, self._way.timeout_s, most)
         finally:
             self._idle.append(line)
 
-    def _address(self, path: str) -> httpcore.URL:
-        return httpcore.URL(self._way.url.rstrip("/") + path)
+    def _address(self, path: str) -> httpcore2.URL:
+        return httpcore2.URL(self._way.url.rstrip("/") + path)
 
-    def _connection(self, network: httpcore.NetworkBackend) -> httpcore.HTTPConnection | httpcore.HTTPProxy:
+    def _connection(self, network: httpcore2.NetworkBackend) -> httpcore2.HTTPConnection | httpcore2.HTTPProxy:
         """A connection that nothing has been sent over; through a proxy it is a pool of one."""
         options: dict[str, Any] = {"keepalive_expiry": IDLE_S, "ssl_context": self._context}
         if self._proxy is None:
-            return httpcore.HTTPConnection(self._origin, network_backend=network, **options)
+            return httpcore2.HTTPConnection(self._origin, network_backend=network, **options)
         parts = urlsplit(self._proxy)
         auth = (parts.username or "", parts.password or "") if parts.username else None
         address = f"{parts.scheme}://{parts.hostname}:{parts.port or 80}"
-        return httpcore.HTTPProxy(address, proxy_auth=auth, network_backend=network, max_connections=1, **options)
+        return httpcore2.HTTPProxy(address, proxy_auth=auth, network_backend=network, max_connections=1, **options)
 
 
 class _Line:
@@ -129,7 +129,7 @@ class _Line:
 
     def __init__(
         self,
-        connect: Callable[[httpcore.NetworkBackend], httpcore.HTTPConnection | httpcore.HTTPProxy],
+        connect: Callable[[httpcore2.NetworkBackend], httpcore2.HTTPConnection | httpcore2.HTTPProxy],
         *,
         checked: bool,
     ) -> None:
@@ -144,38 +144,38 @@ class _Line:
         """Seconds until the attempt must be over."""
         left = self.ends - time.monotonic()
         if left <= 0:
-            raise httpcore.ReadTimeout("deadline")
+            raise httpcore2.ReadTimeout("deadline")
         return left
 
-    def send(self, request: httpcore.Request, timeout_s: float, most: int) -> Answer:
+    def send(self, request: httpcore2.Request, timeout_s: float, most: int) -> Answer:
         self.ends, self.fresh, self.heard = time.monotonic() + timeout_s, False, False
         self._renew()
         try:
             response = self._open.handle_request(request)
-        except httpcore.TimeoutException:
+        except httpcore2.TimeoutException:
             raise TransportFault("deadline", f"no answer within {timeout_s:g} s") from None
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.ProxyError) as error:
             raise self._before_header(error) from None
         try:
             headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in response.headers}
             chunks = cast(Iterable[bytes], response.stream)
             return Answer(response.status, headers, unpacked(chunks, headers.get("content-encoding", ""), most))
-        except httpcore.TimeoutException:
+        except httpcore2.TimeoutException:
             raise TransportFault("slow", f"the answer was not complete within {timeout_s:g} s") from None
-        except (httpcore.NetworkError, httpcore.ProtocolError):
+        except (httpcore2.NetworkError, httpcore2.ProtocolError):
             raise TransportFault("cut", "the connection ended in the middle of the answer") from None
         finally:
             response.close()
 
     def _renew(self) -> None:
         """Leave a connection that was closed, or that the server commonly closes about now; pools do so themselves."""
-        if isinstance(self._open, httpcore.HTTPConnection) and (self._open.is_closed() or self._open.has_expired()):
+        if isinstance(self._open, httpcore2.HTTPConnection) and (self._open.is_closed() or self._open.has_expired()):
             self._open.close()
             self._open = self._connect(self._network)
 
     def _before_header(self, error: Exception) -> TransportFault:
         said = str(error)
-        if isinstance(error, httpcore.ConnectError | httpcore.ProxyError):
+        if isinstance(error, httpcore2.ConnectError | httpcore2.ProxyError):
             return TransportFault("refused", f"no connection ({said[:120]})")
         if self.heard:
             large = "too much data" in said or "too long" in said
@@ -185,21 +185,21 @@ class _Line:
         return TransportFault("closed", "the connection was closed without an answer")
 
 
-class _Network(httpcore.NetworkBackend):
+class _Network(httpcore2.NetworkBackend):
     """Opens connections within the time that is left, to where they may go."""
 
     def __init__(self, line: _Line, checked: bool) -> None:
         self._line, self._checked = line, checked
-        self._plain = httpcore.SyncBackend()
+        self._plain = httpcore2.SyncBackend()
 
-    def connect_tcp(self, host: str, port: int, *rest: Any, **options: Any) -> httpcore.NetworkStream:  # Any: as given
+    def connect_tcp(self, host: str, port: int, *rest: Any, **options: Any) -> httpcore2.NetworkStream:  # Any: as given
         self._line.fresh = True
         limit = min(CONNECT_S, self._line.left())
         try:
             stream = self._connected(_addresses(host, port, limit), port)
-        except httpcore.ConnectTimeout:
+        except httpcore2.ConnectTimeout:
             raise TransportFault("refused", f"no connection to {host}:{port} within {limit:.0f} s") from None
-        except httpcore.ConnectError as error:
+        except httpcore2.ConnectError as error:
             raise _unconnected(error.args[0] if error.args else error, host, port) from None
         if (
             not self._checked
@@ -209,29 +209,29 @@ class _Network(httpcore.NetworkBackend):
             raise TransportFault("public", f"{host} has a public address")
         return _Stream(stream, self._line)
 
-    def _connected(self, addresses: Sequence[str], port: int) -> httpcore.NetworkStream:
+    def _connected(self, addresses: Sequence[str], port: int) -> httpcore2.NetworkStream:
         """A connection to the first of a name's addresses that takes one."""
         for address in addresses[:-1]:
-            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+            with suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 return self._open(address, port)
         return self._open(addresses[-1], port)
 
-    def _open(self, address: str, port: int) -> httpcore.NetworkStream:
+    def _open(self, address: str, port: int) -> httpcore2.NetworkStream:
         limit = min(CONNECT_S, self._line.left())
         return self._plain.connect_tcp(
             address, port, limit, socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
         )
 
 
-class _Stream(httpcore.NetworkStream):
+class _Stream(httpcore2.NetworkStream):
     """A connection whose reads and writes end with the attempt, however little comes at a time."""
 
-    def __init__(self, plain: httpcore.NetworkStream, line: _Line) -> None:
+    def __init__(self, plain: httpcore2.NetworkStream, line: _Line) -> None:
         self._plain, self._line = plain, line
         self._held = bytearray()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        with suppress(httpcore.WriteError):  # a server may answer, and close, before it has read everything
+        with suppress(httpcore2.WriteError):  # a server may answer, and close, before it has read everything
             self._flush()
         data = self._plain.read(max_bytes, self._line.left())
         self._line.heard = self._line.heard or bool(data)
@@ -253,10 +253,10 @@ class _Stream(httpcore.NetworkStream):
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
+    ) -> httpcore2.NetworkStream:
         try:
             return _Stream(self._plain.start_tls(ssl_context, server_hostname, self._line.left()), self._line)
-        except httpcore.ConnectError as error:
+        except httpcore2.ConnectError as error:
             cause = error.args[0] if error.args else error
             if isinstance(cause, ssl.SSLCertVerificationError):
                 raise TransportFault("certificate", cause.verify_message) from None
@@ -264,7 +264,7 @@ class _Stream(httpcore.NetworkStream):
                 raise TransportFault("certificate", str(cause.reason)) from None
             raise
 
-    def get_extra_info(self, info: str) -> Any:  # Any: as httpcore has it
+    def get_extra_info(self, info: str) -> Any:  # Any: as httpcore2 has it
         return self._plain.get_extra_info(info)
 
 
