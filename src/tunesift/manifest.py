@@ -16,7 +16,7 @@ from typing import Any
 from tunesift.errors import ResumeError, shown
 from tunesift.inputs import path_as_text, path_of_text
 from tunesift.recipe import Recipe, as_json, command
-from tunesift.running.database import FORMAT, open_state
+from tunesift.running.database import FORMAT, rows_done
 from tunesift.running.fsio import failpoint, read_json, write_json
 from tunesift.running.locking import now
 from tunesift.settings import Json, differences, semantic
@@ -69,9 +69,7 @@ def is_ours(recipe: Recipe) -> bool:
 def has_work(folder: Path) -> bool:
     """Whether anything was done in this folder that a new start would do again."""
     try:
-        with open_state(folder / "state.db") as db:
-            (found,) = db.execute("SELECT EXISTS (SELECT 1 FROM part) OR EXISTS (SELECT 1 FROM result)").fetchone()
-            return bool(found)
+        return bool(rows_done(folder))
     except sqlite3.Error:
         return (folder / "state.db").exists()
 

@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import sqlite3
-from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -30,7 +29,7 @@ from tunesift.models.nli import NliModel
 from tunesift.planning import Plan, matrix_rate, plan
 from tunesift.recipe import Recipe, load_recipe, members, recipe_for
 from tunesift.report.folder import RunFolder, check_run, run_folder
-from tunesift.running.database import open_state
+from tunesift.running.database import rows_done
 from tunesift.running.fsio import read_json, storage_errors
 from tunesift.running.ledger import read_spent
 from tunesift.running.local import Local
@@ -222,13 +221,8 @@ def _entry(member: type) -> dict[str, Any]:  # Any: JSON
 
 
 def _stage_rows(folder: Path) -> dict[str, int]:
-    """Items done by stage, of a run that may be under way."""
-    query = "SELECT stage, rows FROM part UNION ALL SELECT stage, 1 FROM result"
-    counts: Counter[str] = Counter()
-    with storage_errors(folder), open_state(folder / "state.db") as db:
-        for stage, rows in db.execute(query):
-            counts[stage] += rows
-    return dict(counts)
+    with storage_errors(folder):
+        return rows_done(folder)
 
 
 def _read(folder: Path, name: str) -> Mapping[str, Any]:  # Any: JSON

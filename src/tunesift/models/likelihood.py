@@ -241,7 +241,7 @@ def batches(segments: Sequence[Segment], tokens: int) -> Iterator[list[int]]:
 def losses(
     segments: Sequence[Segment],
     hidden_of: Callable[[list[Segment]], torch.Tensor],
-    head: Callable[[Any], Any],
+    head: Callable[[torch.Tensor], torch.Tensor],
     before: int = 0,
 ) -> list[TargetLoss]:
     """Losses of one padded batch; `hidden_of` gives [B, T, H] of the tokens after the first `before` of each segment,
@@ -268,7 +268,9 @@ def losses(
     return [TargetLoss(tuple(n.tolist()), s.truncated) for n, s in zip(nats, segments, strict=True)]
 
 
-def _nats(picked: torch.Tensor, which: list[int], gold: torch.Tensor, head: Callable[[Any], Any]) -> torch.Tensor:
+def _nats(
+    picked: torch.Tensor, which: list[int], gold: torch.Tensor, head: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
     """Negative log-likelihood of each gold token under its row, [G]; projects a few rows at a time."""
     import torch
 

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import sqlite3
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -267,6 +268,16 @@ def named(db: sqlite3.Connection, stage: str) -> tuple[int, Json]:
         return ordinal, json.loads(settings)
     except ValueError as error:
         raise sqlite3.DatabaseError(f"state.db is damaged: the settings of the stage {stage} are no JSON") from error
+
+
+def rows_done(folder: Path) -> dict[str, int]:
+    """Rows done by stage, of a run that may be under way."""
+    query = "SELECT stage, rows FROM part UNION ALL SELECT stage, 1 FROM result"
+    counts: Counter[str] = Counter()
+    with open_state(folder / "state.db") as db:
+        for stage, rows in db.execute(query):
+            counts[stage] += rows
+    return dict(counts)
 
 
 def _text(content: bytes) -> str:
