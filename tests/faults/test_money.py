@@ -154,8 +154,8 @@ def test_failed_calls_are_final_until_they_are_tried_again_and_then_only_they_ar
 def test_a_cap_on_money_without_a_price_is_refused_before_anything_is_sent(home: Path, server: FaultServer) -> None:
     said = tunesift(home, "run", "--max-cost", "1", check=64).stderr
     assert said == (
-        'budget.max_cost: "student" has no price in budget.prices, which is not given; add it, or limit '
-        "budget.max_tokens instead.\n"
+        'budget.max_cost: "student" has no price; name a file of prices with --prices, or limit tokens with '
+        "--max-tokens instead.\n"
     )
     (home / "prices.yaml").write_text("teacher:\n  input: 1\n  output: 1\n")
     assert (

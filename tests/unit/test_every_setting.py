@@ -261,7 +261,8 @@ def identity(model: Any) -> object:  # Any: a model of the hub
 
 
 FLIPS = [
-    flip(Select(scorer=IFD(student=S)), came_of, scorer=Perplexity(student=S), keep=Largest(fraction=0.5)),
+    flip(Select(scorer=IFD(student=S), keep=Largest(fraction=0.5)), came_of, scorer=Perplexity(student=S)),
+    flip(Select(scorer=IFD(student=S)), came_of, keep=Largest(fraction=0.5)),
     flip(
         Select(scorer=IFD(student=S), also=(ReversedIFD(student=S),), keep=Combined(weights={"reversed-ifd": -1})),
         came_of, also=(ReversedIFD(student=S, ratio="loss"),),

@@ -87,7 +87,7 @@ def test_superfiltering_d_names_its_encoder_in_every_reason(folder: Path, tmp_pa
 
 
 def test_a_folder_that_is_no_encoder_is_unavailable(tmp_path: Path) -> None:
-    with pytest.raises(ModelUnavailable, match=r'nowhere" is not there; give a folder with config.json or a hub id'):
+    with pytest.raises(ModelUnavailable, match=r"is not there; give a folder with config.json or a hub id"):
         SentenceModel(name=str(tmp_path / "nowhere")).embed(["x"])
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelUnavailable, match="cannot be loaded as a sentence encoder"):

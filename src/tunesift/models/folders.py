@@ -90,7 +90,9 @@ def ask_hub(name: str) -> None:
 
 def nowhere(name: str) -> ModelUnavailable:
     """What to say of a name that neither a folder nor the hub knows."""
-    return ModelUnavailable(f'model "{name}" is no folder here and no hub gave it; check the name or the network.')
+    return ModelUnavailable(
+        f'model "{shown(name)}" is no folder here and no hub gave it; check the name or the network.'
+    )
 
 
 def folder_identity(name: str, revision: str | None) -> str:

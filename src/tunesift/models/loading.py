@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from typing import Any, Literal
 
-from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable, first_line
+from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable, first_line, shown
 from tunesift.models.folders import local_folder, nowhere, place_of
 
 LEAST_ADDRESS_SPACE = 3 * 2**30
@@ -46,7 +46,7 @@ def load(  # Any: transformers' own classes
         raise _not_loaded(name, error) from error
     odd = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     if odd:  # transformers has drawn these at random
-        raise ModelRefused(f'model "{name}" has no fitting weights for {odd[0]}; give a whole {_WHOLE[auto]}.')
+        raise ModelRefused(f'model "{shown(name)}" has no fitting weights for {odd[0]}; give a whole {_WHOLE[auto]}.')
     return model.eval().to(where), tokenizer
 
 
@@ -77,5 +77,7 @@ def _not_loaded(name: str, error: Exception) -> ModelUnavailable | ModelRefused:
     if folder is None:
         return nowhere(name)
     if not any(folder.glob("*.safetensors")):
-        return ModelRefused(f'model "{name}" has no .safetensors weights; convert it, other formats can run code.')
-    return ModelRefused(f'model "{name}" cannot be loaded ({first_line(error)}); check its files.')
+        return ModelRefused(
+            f'model "{shown(name)}" has no .safetensors weights; convert it, other formats can run code.'
+        )
+    return ModelRefused(f'model "{shown(name)}" cannot be loaded ({first_line(error)}); check its files.')

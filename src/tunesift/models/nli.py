@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
-from tunesift.errors import ModelRefused
+from tunesift.errors import ModelRefused, shown
 from tunesift.models.folders import LOADING, folder_identity
 from tunesift.models.loading import load
 from tunesift.settings import INCIDENTAL, Settings
@@ -55,7 +55,9 @@ def _label(name: str, labels: dict[int, str]) -> int:
     found = [number for number, label in labels.items() if label.lower().startswith("contradict")]
     if len(found) != 1:
         said = ", ".join(map(str, labels.values()))
-        raise ModelRefused(f'model "{name}" has no label for contradiction ({said[:80]}); use one tuned on MNLI.')
+        raise ModelRefused(
+            f'model "{shown(name)}" has no label for contradiction ({said[:80]}); use one tuned on MNLI.'
+        )
     return int(found[0])
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
-from tunesift.errors import MissingExtra, ModelUnavailable, first_line
+from tunesift.errors import MissingExtra, ModelUnavailable, first_line, shown
 from tunesift.heartbeat import beat
 from tunesift.models.folders import LOADING, folder_identity, local_folder, nowhere, place_of
 from tunesift.models.loading import usable_device
@@ -60,4 +60,4 @@ def _encoder(name: str, revision: str | None, device: str) -> Any:  # Any: sente
             if folder is None:
                 raise nowhere(name) from error
             said = first_line(error)
-            raise ModelUnavailable(f'model "{name}" cannot be loaded as a sentence encoder ({said}).') from None
+            raise ModelUnavailable(f'model "{shown(name)}" cannot be loaded as a sentence encoder ({said}).') from None
