@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from threading import Condition
 
 from tunesift.errors import ModelUnavailable, Stopped, TunesiftError
-from tunesift.heartbeat import beat, waiting
+from tunesift.heartbeat import beat, resting, waiting
 from tunesift.models.pace import LONGEST_OUTAGE_S, Pace, Signal, Ticket
 
 LONGEST_PAUSE_S = 3600.0
@@ -121,7 +121,8 @@ class Turnstile:
 
     def rest(self, number: int, epoch: int, least: float = 0.0) -> None:
         """Let one thread wait before it tries for the `number`th time again; full jitter above the least seconds."""
-        self.sleep(self._random.uniform(least, min(60.0, 0.5 * 2 ** min(number, 9))), epoch)
+        with resting():
+            self.sleep(self._random.uniform(least, min(60.0, 0.5 * 2 ** min(number, 9))), epoch)
 
     def sleep(self, seconds: float, epoch: int) -> None:
         """Let one thread wait for so long, unless the endpoint says a final no or the run is to end."""

@@ -10,9 +10,13 @@ from queue import SimpleQueue
 from typing import Annotated, Generic, Literal, TypeVar
 
 from tunesift.errors import RecipeError, RunError, TunesiftError, shown
+from tunesift.heartbeat import at_rest
 from tunesift.records import Failure
 from tunesift.running.step import Made, Step, Work
 from tunesift.settings import INCIDENTAL, Settings, settings_within
+
+MOST_RESTING = 3
+"""Chunks for each slot that may rest before they are tried again while others take their place."""
 
 Item = TypeVar("Item")
 Given = TypeVar("Given")
@@ -44,12 +48,13 @@ class Local(Settings):
         """Yield chunk numbers and outcomes, all that are finished at a time, in whatever order chunks finish.
 
         A slot is free again when the next ones are asked for, so no more than `concurrency` chunks are ever between
-        being begun and being written down. Where one raises, or the user interrupts, the others in flight are yielded
+        being begun and being written down; but a chunk that rests before it is tried again keeps no other waiting, up
+        to three for each slot. Where one raises, or the user interrupts, the others in flight are yielded
         before the error is raised.
         """
         slots = concurrency(step)
         if slots > 1:
-            with ThreadPoolExecutor(slots) as pool:
+            with ThreadPoolExecutor(slots * (1 + MOST_RESTING)) as pool:
                 yield from _in_threads(pool, slots, step, work)
             return
         while chunks := work.take(1):
@@ -85,7 +90,8 @@ def _in_threads(pool: ThreadPoolExecutor, slots: int, step: Step[Item, Made], wo
     trouble: list[BaseException] = []
     while running or not trouble:
         try:
-            for number, items in work.take(0 if trouble else slots - len(running)):
+            free = slots + min(at_rest(), MOST_RESTING * slots) - len(running)
+            for number, items in work.take(0 if trouble else free):
                 future = pool.submit(_whole, step, items)
                 running[future] = number
                 future.add_done_callback(ended.add)
