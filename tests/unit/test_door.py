@@ -43,6 +43,7 @@ from tunesift import (
     StorageError,
     TooManyFailures,
 )
+from tunesift.heartbeat import resting
 from tunesift.records import content_digest
 from tunesift.running import journal as storage
 from tunesift.running import local
@@ -539,6 +540,28 @@ class Meet(Slow):
         if chunk[0].id in ("r0", "r1", "r2", "r3"):
             MEETING.wait()
         return super(Meet, self).__call__(chunk)
+
+
+LAST_IS_DONE = threading.Event()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rest(Slow):
+    """The first two items rest until the last is done."""
+
+    def __call__(self, chunk: Sequence[Record], /) -> list[Score | Failure]:
+        if chunk[0].id in ("r0", "r1"):
+            with resting():
+                assert LAST_IS_DONE.wait(30)
+        if chunk[0].id == "r7":
+            LAST_IS_DONE.set()
+        return super(Rest, self).__call__(chunk)
+
+
+def test_items_that_rest_before_they_are_tried_again_keep_no_others_waiting(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", Local()) as run:
+        found = run.map("rest", Rest(student=ScriptedModel(concurrency=2)), records(8))
+    assert len(found.good()) == 8
 
 
 def test_as_many_as_concurrency_are_in_flight_and_never_more_are_begun_and_not_written_down(

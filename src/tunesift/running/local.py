@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Annotated, Generic, Literal, TypeVar
 
 from tunesift.errors import RecipeError, RunError, TunesiftError, shown
@@ -15,6 +16,8 @@ from tunesift.records import Failure
 from tunesift.running.step import Made, Step, Work
 from tunesift.settings import INCIDENTAL, Settings, settings_within
 
+MOMENT_S = 0.2
+"""Seconds after which it is looked anew how many rest, where none has ended."""
 MOST_RESTING = 3
 """Chunks for each slot that may rest before they are tried again while others take their place."""
 
@@ -74,13 +77,15 @@ class _Ended(Generic[Given]):
         self._woken.put(None)
 
     def of(self, running: Mapping[Future[Given], object]) -> list[Future[Given]]:
-        """Those of the running that have ended, once there is one; again and again, until they run no longer."""
+        """Those of the running that have ended, again and again until they run no longer; none after a moment in which
+        none has."""
         while not self._woken.empty():
             self._woken.get()
         while self._ended and self._ended[0] not in running:
             self._ended.popleft()
-        while running and not self._ended:
-            self._woken.get()
+        if running and not self._ended:
+            with suppress(Empty):
+                self._woken.get(timeout=MOMENT_S)
         return list(self._ended)
 
 
@@ -101,11 +106,12 @@ def _in_threads(pool: ThreadPoolExecutor, slots: int, step: Step[Item, Made], wo
                 raise
             trouble.append(error)
             continue
-        if not done:
+        if not running:
             return
         finished = [(running.pop(future), future) for future in done]
         trouble += [raised for _, future in finished if (raised := future.exception()) is not None]
-        yield [(number, future.result()) for number, future in finished if future.exception() is None]
+        if done:
+            yield [(number, future.result()) for number, future in finished if future.exception() is None]
     raise trouble[0]
 
 
