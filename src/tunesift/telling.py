@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tunesift import catalogue
+from tunesift.budget import told_money
 from tunesift.console import told_spent
-from tunesift.errors import DataError, RunError, printable, shown
+from tunesift.errors import DataError, RunError, printable, shown, told_count
 from tunesift.methods.clear import AnyFilter
 from tunesift.methods.clear_evidence import AnySimilarity
 from tunesift.methods.select import AnyScorer
@@ -51,21 +52,34 @@ def told_plan(recipe: Recipe, as_json: bool) -> str:
     if as_json:
         return json.dumps(dataclasses.asdict(found))
     lines = [
-        f"{recipe.input}: {found.records:,} records, {found.broken:,} unreadable rows, about {found.tokens:,} tokens"
+        f"{recipe.input}: {told_count(found.records, 'record')}, {told_count(found.broken, 'unreadable row')}, "
+        f"about {told_count(found.tokens, 'token')}"
     ]
     lines += [
-        f"  stage {s.stage}: {'at most ' if s.spare else ''}{s.items:,} items, "
+        f"  stage {s.stage}: {'at most ' if s.spare else ''}{told_count(s.items, 'item')}, "
         + (f"{s.forwards} {_passes(s)} each, by {s.model}" if s.forwards else "no model")
         for s in found.stages
     ]
     if found.calls:
-        cost = f"at most {found.money:.4f}" if found.money is not None else "not known: give --prices"
-        usual = f"{found.expected:,} calls where every reply can be used, " if found.expected + 1 < found.calls else ""
-        lines.append(f"  endpoints: {usual}at most {found.calls:,} calls and {found.billed:,} tokens; cost: {cost}")
-        lines.append(f"  time: about {found.waits:,} s for each second that an answer takes, where nothing limits it")
+        lines += _told_calls(found)
     else:
         lines.append(f"  time: {_told_time(found)}; calls: 0; cost: 0")
     return "\n".join(map(printable, lines))
+
+
+def _told_calls(found: Plan) -> list[str]:
+    """What is asked of endpoints, what it costs, how long it takes."""
+    usual = f"{told_count(found.expected, 'call')} where every reply can be used, " if found.spares else ""
+    most = f"{told_count(found.calls, 'call')} ({found.probes} of them small, one before each stage)"
+    cost = "not known: give --prices"
+    if found.money is not None and found.expected_money is not None:
+        cost = (f"about {told_money(found.expected_money)} where an answer is as long as its record, "
+                f"at most {told_money(found.money)}")  # fmt: skip
+    return [
+        f"  endpoints: {usual}at most {most} and {told_count(found.billed, 'token')}",
+        f"  cost: {cost}",
+        f"  time: about {found.waits:,} s if an answer takes 1 s",
+    ]
 
 
 def _passes(stage: Planned) -> str:
@@ -91,7 +105,7 @@ def told_run(folder: Path, as_json: bool) -> str:
     lines = [f"{folder}: run {run['run_id']} of {run['created']}, {'complete' if done else 'not complete'}"]
     lines += [f"  input: {run['input']['path']}", f"  output: {run['recipe']['output']}"]
     lines += [f"  settings: {json.dumps(run['settings']['method'])}"]
-    lines += [f"  stage {name}: {count:,} items done" for name, count in _stage_rows(folder).items()]
+    lines += [f"  stage {name}: {told_count(count, 'item')} done" for name, count in _stage_rows(folder).items()]
     lines += [f"  {told_spent(spent)}" for spent in read_spent(folder)]
     if done:
         lines.append("  " + ", ".join(f"{count:,} {name}" for name, count in result["counts"].items()))

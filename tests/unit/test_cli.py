@@ -227,6 +227,36 @@ def test_plan_knows_the_time_of_a_model_in_a_folder_without_loading_it(tunesift:
     assert " s on this machine's processor" in tunesift("plan", "select", "a.jsonl").out
 
 
+def test_plan_of_an_endpoint_tells_calls_money_and_time(tunesift: Command, place: Path) -> None:
+    words = ["plan", "reflection", "a.jsonl", "teacher.url=http://localhost:1/v1", "teacher.model=toy"]
+    calls, cost, time = tunesift(*words).out.splitlines()[-3:]
+    assert calls.startswith(
+        "  endpoints: 60 calls where every reply can be used, at most 186 calls (6 of them small, one before each stage) and "
+    )
+    assert (cost, time) == ("  cost: not known: give --prices", "  time: about 12 s if an answer takes 1 s")
+    (place / "p.yaml").write_text("toy: {input: 1.0, output: 200.0}\n")
+    found = tunesift(*words, "--prices", "p.yaml", "--json").json
+    assert 0 < found["expected_money"] < found["money"]
+    said = f"about {found['expected_money']:.2f} where an answer is as long as its record, at most {found['money']:.2f}"
+    assert f"  cost: {said}" in tunesift(*words, "--prices", "p.yaml").out.splitlines()
+
+
+def test_one_is_told_as_one(tunesift: Command, place: Path) -> None:
+    rows = (place / "a.jsonl").read_text().splitlines(keepends=True)[:1]
+    (place / "a.jsonl").write_text(rows[0])
+    assert tunesift("plan", "select", "a.jsonl", SCRIPTED).out.splitlines()[:2] == [
+        "a.jsonl: 1 record, 0 unreadable rows, about 13 tokens",
+        "  stage score: 1 item, 2 forward passes each, by scripted",
+    ]
+    told = tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "keep=100%")
+    assert told.err.startswith("score: 1 item\nscore: done, 1 item in ")
+    assert "; 1 item was worked on" in told.out
+    assert "  stage score: 1 item done" in tunesift("inspect", "kept.jsonl.run").out
+    (place / "b.jsonl").write_text("".join(rows) + rows[0].replace('"r0"', '"other"'))
+    told = tunesift("select", "b.jsonl", "-o", "other.jsonl", SCRIPTED)
+    assert "  note: 1 row that repeats an earlier one word for word" in told.out
+
+
 def test_inspect_shows_a_run_and_one_of_its_records(tunesift: Command) -> None:
     tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--quiet")
     told = tunesift("inspect", "kept.jsonl.run").out.splitlines()

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from tunesift.errors import told_count
 from tunesift.files import Place
+from tunesift.notes import told_note
 from tunesift.records import Record
 from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row, Table
 from tunesift.report.folder import Numbers, RunFolder, run_folder
@@ -67,9 +69,9 @@ def facts_of(found: RunFolder) -> tuple[tuple[str, str], ...]:
 
 def _facts(run: Mapping[str, Any], note: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:  # Any: JSON
     method = run["recipe"]["method"]
-    read = f"{note['path']} ({note['format']}, {note['rows']:,} rows)" if note["path"] else "none"
+    read = f"{note['path']} ({note['format']}, {told_count(note['rows'], 'row')})" if note["path"] else "none"
     facts = [("input", read), ("output", run["recipe"]["output"])]
-    facts += [("noted in the input", f"{count:,} {kind}") for kind, count in note["notes"].items()]
+    facts += [("noted in the input", told_note(kind, count)) for kind, count in note["notes"].items()]
     facts += [(name, _shortened(_told(value))) for name, value in method.items() if name != "kind"]
     return (*facts, ("seed", str(run["recipe"]["seed"])), ("version", str(run["versions"].get("tunesift", ""))))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tunesift.errors import DataError, RecipeError
+from tunesift.errors import DataError, RecipeError, told_count
 from tunesift.report.collect import facts_of, shown_messages
 from tunesift.report.data import CompareData, Correlation, Difference, Different, Overlap, Side
 from tunesift.report.folder import Numbers, RunFolder, run_folder
@@ -64,7 +64,7 @@ def compare(paths: Sequence[Path]) -> CompareData:
     lengths = np.array([len(folders[0].data.by_id(id).response) for id in ids], np.float64)
     codes, bands = _bands(lengths)
     return CompareData(
-        title=f"{len(runs)} runs over {len(ids):,} records",
+        title=f"{len(runs)} runs over {told_count(len(ids), 'record')}",
         records=len(ids),
         median_length=float(np.median(lengths)),
         notes=_notes(folders, len(ids)),
