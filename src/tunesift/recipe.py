@@ -127,6 +127,11 @@ def vetted_names() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in _VETTED.iterdir() if file.name.endswith(".yaml"))
 
 
+def vetted_summary(name: str) -> str:
+    """What a recipe of the package is, in half a line: the first line of its file."""
+    return (_VETTED / f"{name}.yaml").read_text("utf-8").split("\n", 1)[0].removeprefix("# ")
+
+
 def recipe_named(name: str, overrides: Sequence[str]) -> Recipe:
     """A recipe of the package, with input and output among the overrides; settings of the method need no prefix."""
     if not any(override.startswith("output=") for override in overrides):

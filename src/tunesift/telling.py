@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import platform
+import resource
 import shutil
 import sqlite3
 from collections import Counter
@@ -21,14 +22,14 @@ import pyarrow.parquet as pq
 from tunesift import catalogue
 from tunesift.budget import told_money
 from tunesift.console import told_spent
-from tunesift.errors import DataError, RunError, printable, shown, told_count
+from tunesift.errors import DataError, RunError, printable, shown, told_bytes, told_count
 from tunesift.methods.clear import AnyFilter
 from tunesift.methods.clear_evidence import AnySimilarity
-from tunesift.methods.select import AnyScorer
-from tunesift.models import ChatModel
+from tunesift.methods.select import AnyScorer, AnySelector
+from tunesift.models import ChatModel, EmbedModel
 from tunesift.models.folders import EMBEDDED, local_folder
 from tunesift.planning import Plan, matrix_rate, plan
-from tunesift.recipe import Recipe, load_recipe, recipe_for
+from tunesift.recipe import Recipe, load_recipe, recipe_for, vetted_names, vetted_summary
 from tunesift.running.database import open_state
 from tunesift.running.fsio import read_json, storage_errors
 from tunesift.running.ledger import read_spent
@@ -148,36 +149,62 @@ def told_record(folder: Path, id: str, as_json: bool) -> str:
 
 
 def told_catalogue(as_json: bool) -> str:
-    """Everything a recipe may name, from the unions that the recipe reader reads."""
+    """Everything a recipe may name, from the unions that the recipe reader reads, and the recipes of the package."""
     unions = {"methods": catalogue.AnyMethod, "scorers": AnyScorer, "selectors": AnyFilter, "executors": Local,
-              "models": ChatModel, "similarities": AnySimilarity}  # fmt: skip
+              "models": ChatModel, "embedders": EmbedModel, "similarities": AnySimilarity}  # fmt: skip
     found = {group: {_kind(m): _entry(m) for m in _members(union)} for group, union in unions.items()}
+    for kind in set(found["selectors"]) - {_kind(m) for m in _members(AnySelector)}:
+        found["selectors"][kind]["only"] = "clear"
+    found["recipes"] = {name: {"summary": vetted_summary(name)} for name in vetted_names()}
     if as_json:
         return json.dumps(found)
+    width = max(len(kind) for entries in found.values() for kind in entries)
     lines = []
     for group, entries in found.items():
         lines.append(f"{group}:")
         for kind, entry in entries.items():
-            lines.append(f"  {kind:<18} {entry['summary']}")
-            lines.append(f"  {'':<18} settings: {', '.join(entry['settings']) or 'none'}")
-    return "\n".join(lines)
+            only = f" (for {entry['only']} only)" if "only" in entry else ""
+            lines.append(f"  {kind:<{width}}  {entry['summary']}{only}")
+            if "settings" in entry:
+                lines.append(f"  {'':<{width}}  settings: {', '.join(entry['settings']) or 'none'}")
+    return "\n".join([*lines, "every setting: docs/reference.md"])
 
 
 def told_machine(as_json: bool) -> str:
     """Versions, extras, devices, speed and limits of this machine."""
     scorer = local_folder(EMBEDDED)
-    found: dict[str, object] = {
+    files, space = (_limit(which) for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS))
+    found: dict[str, Any] = {  # Any: JSON
         "python": platform.python_version(), "tunesift": _version("tunesift"), "sqlite": sqlite3.sqlite_version,
         "processors": os.cpu_count(), "gflops_float32": round(matrix_rate() / 1e9, 1),
-        "free_disk_gb": round(shutil.disk_usage(".").free / 1e9, 1),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "free_disk_gb": round(shutil.disk_usage(".").free / 1e9, 1), "open_files": files, "address_space": space,
         "embedded_scorer": bool(scorer and (scorer / "model.safetensors").exists()),
         "device": _device(),
     }  # fmt: skip
     installed = {name: all(find_spec(m) for m in modules) for name, modules in _EXTRAS.items()}
     if as_json:
         return json.dumps({**found, "extras": installed})
-    extras = ", ".join(f"{n} {'installed' if there else 'missing'}" for n, there in installed.items())
-    return "\n".join([*(f"{name.replace('_', ' ')}: {value}" for name, value in found.items()), f"extras: {extras}"])
+    there, missing = ([name for name, has in installed.items() if has is wanted] for wanted in (True, False))
+    return "\n".join([
+        f"tunesift {found['tunesift']} on Python {found['python']}, with SQLite {found['sqlite']}",
+        f"processor: {told_count(found['processors'], 'core')}, {found['gflops_float32']:,.1f} billion operations a "
+        "second in a float32 matrix product",
+        f"device: {found['device']}",
+        f"memory: {found['memory_gb']:,.1f} GB in all",
+        f"disk: {found['free_disk_gb']:,.1f} GB free in this folder",
+        f"limits: {'no limit of' if files is None else f'{files:,}'} open files, "
+        f"{'no limit of' if space is None else told_bytes(space)} address space",
+        f"embedded scorer: {'in the package' if found['embedded_scorer'] else 'missing; install tunesift anew'}",
+        f"extras: {', '.join(there) or 'none'} installed"
+        + (f'; missing: {", ".join(missing)} (pip install "tunesift[{",".join(missing)}]")' if missing else ""),
+    ])  # fmt: skip
+
+
+def _limit(which: int) -> int | None:
+    """What this process may have of something; None for as much as it likes."""
+    soft, _ = resource.getrlimit(which)
+    return None if soft == resource.RLIM_INFINITY else soft
 
 
 def _device() -> str:
@@ -185,7 +212,7 @@ def _device() -> str:
         return 'none: install the "local" extra'
     import torch
 
-    return f"cuda: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
+    return f"cuda: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu; torch finds no GPU"
 
 
 def _members(union: Any) -> list[type]:  # Any: types as values

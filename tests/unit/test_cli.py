@@ -306,8 +306,18 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
     by_score = {"confident", "largest", "smallest", "above", "quota", "combined", "diverse"}
     assert set(found["selectors"]) == {*by_score, *baselines, "distinct"}
     assert {"transformers", "scripted"} <= set(found["models"])
-    told = tunesift("list").out
-    assert all(kind in told and entry["summary"] in told for group in found.values() for kind, entry in group.items())
+    assert {kind for kind, entry in found["selectors"].items() if "only" in entry} == {"confident"}
+    assert "hashed-ngrams" in found["embedders"]
+    assert {*found["methods"], "superfiltering", "clear-correct"} <= set(found["recipes"])
+    told = tunesift("list").out.splitlines()
+    lines = [line for line in told if line.startswith("  ")]
+    entries = [(kind, entry["summary"]) for group in found.values() for kind, entry in group.items()]
+    column = max(len(kind) for kind, _ in entries) + 4
+    assert all(
+        any(line.split()[0] == kind and line[column:].startswith(said) for line in lines) for kind, said in entries
+    )
+    assert {line[column - 2 : column] for line in lines} == {"  "}
+    assert told[-1] == "every setting: docs/reference.md"
 
 
 def test_schema_is_json(tunesift: Command) -> None:
@@ -318,7 +328,11 @@ def test_doctor_says_what_this_machine_can_do(tunesift: Command) -> None:
     found = tunesift("doctor", "--json").json
     assert found["embedded_scorer"] is True
     assert found["processors"] > 0 < found["gflops_float32"]
-    assert "embedded scorer: True" in tunesift("doctor").out
+    assert found["memory_gb"] > 0 < found["open_files"]
+    told = tunesift("doctor").out
+    assert "embedded scorer: in the package" in told
+    assert f"limits: {found['open_files']:,} open files, " in told
+    assert f"disk: {found['free_disk_gb']:,.1f} GB free" in told
 
 
 COMMANDS = [
@@ -348,10 +362,25 @@ def test_help_names_every_command(tunesift: Command) -> None:
 def test_every_command_has_a_help(tunesift: Command, name: str) -> None:
     told = " ".join(tunesift(name, "--help").out.split())
     assert f"tunesift {name}" in told
-    if name in ("select", "cherry", "score"):
-        assert all(
-            word in told for word in ("--output", "--format", "--limit", "--quiet", "--json", "NAME=VALUE", "keep=5%")
-        )
+    if name in cli.METHODS:
+        words = ("--output", "--format", "--limit", "--quiet", "--json", "NAME=VALUE", f"Example: tunesift {name} ")
+        assert all(word in told for word in words)
+        others = {"teacher.url", "raters.0", "scorers.0", "scorer.student"} - set(cli.METHODS[name].settings.split("="))
+        said = cli.METHODS[name].settings
+        assert all(word in said or word not in told for word in others), "the settings of other commands"
+
+
+def test_the_example_of_every_method_is_a_recipe(place: Path) -> None:
+    for name, words in cli.METHODS.items():
+        _, _, output, *settings = words.example.split()
+        assert recipe_for(name, Path("alpaca.json"), Path(output), settings).method.kind == name
+
+
+def test_help_of_run_says_that_recipes_go_by_name(tunesift: Command) -> None:
+    told = " ".join(tunesift("run", "--help").out.replace("│", " ").split())
+    assert "or the name of one of the package; tunesift list has them" in told
+    assert "Example: tunesift run superfiltering input=alpaca.json output=kept.json" in told
+    assert "Example: tunesift select alpaca.json -o kept.json keep=10%" in tunesift("--help").out
 
 
 def test_progress_goes_to_stderr_and_the_result_alone_to_stdout(tunesift: Command) -> None:

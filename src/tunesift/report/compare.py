@@ -77,9 +77,12 @@ def compare(paths: Sequence[Path]) -> CompareData:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The outputs' names without their endings; the folders' names, or their paths, where two would have one name."""
-    short, names = [_ENDING.sub("", path.name) or path.name for path in paths], [path.name for path in paths]
-    return next((n for n in (short, names) if len(set(n)) == len(n)), [str(path) for path in paths])
+    """The outputs' names without their endings; with them, or with their paths, where two would have one name."""
+    short = [_ENDING.sub("", path.name) or path.name for path in paths]
+    whole, placed = ([text.removesuffix(".run") or text for text in texts]
+                     for texts in ([path.name for path in paths], list(map(str, paths))))  # fmt: skip
+    ways = (short, whole, placed)
+    return next((names for names in ways if len(set(names)) == len(names)), [str(path) for path in paths])
 
 
 def _shared(folders: Sequence[RunFolder]) -> list[npt.NDArray[np.int64]]:
@@ -204,12 +207,12 @@ def told_compare(found: CompareData) -> str:
         lines.append(said + f" (all: {found.median_length:,.0f})")
     lines += ["rank correlations (Spearman):"]
     lines += [f"  {_number(c.value)}  {c.first} / {c.second}, over {c.over:,}" for c in found.correlations]
-    lines += ["overlap of what is kept (Jaccard; at equal budget; by chance):"]
-    lines += [
-        f"  {_number(o.jaccard)}  {_number(o.equal)}  {_number(o.chance)}  {o.first} / {o.second}, "
-        f"{o.both:,} in both, budget {o.budget:,}"
-        for o in found.overlaps
-    ]
+    heads = ("in both", "Jaccard", "budget", "Jaccard at that budget", "by chance")
+    lines += ["overlap of what is kept:", f"  {'  '.join(heads)}"]
+    for o in found.overlaps:
+        cells = (f"{o.both:,}", _number(o.jaccard), f"{o.budget:,}", _number(o.equal), _number(o.chance))
+        aligned = "  ".join(cell.rjust(len(head)) for cell, head in zip(cells, heads, strict=True))
+        lines.append(f"  {aligned}  {o.first} / {o.second}")
     return "\n".join(lines)
 
 

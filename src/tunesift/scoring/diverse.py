@@ -1,6 +1,6 @@
 """Which records stay, so that those that stay differ? Superfiltering.D (arXiv:2402.00530) and its relatives.
 
-The best by score are the candidates; of these, a few that stand for all of them are kept (card ifd.md, item 11).
+The best by score are the candidates; of these, a few that stand for all of them are kept.
 """
 
 from __future__ import annotations

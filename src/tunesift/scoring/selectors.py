@@ -102,7 +102,7 @@ class Largest(Settings):
     """Keep only scores up to this; 1 for IFD as Cherry has it."""
     rule: Literal["ours", "cherry"] = "ours"
     """ours: a fraction of all records, ties to the earlier one; cherry: a fraction of the records within the bounds,
-    ties to the later one, as the authors' script has it (card ifd.md, item 8)."""
+    ties to the later one, as the authors' script has it."""
 
     def __post_init__(self) -> None:
         check_budget(self.fraction, self.count)
