@@ -10,6 +10,7 @@ import re
 import shlex
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
@@ -220,7 +221,16 @@ def _changes(old: object, new: Settings, told: Mapping[str, Json], path: str) ->
         if isinstance(value, Settings) and isinstance(before, Settings) and isinstance(inner, dict):
             yield from _changes(before, value, inner, f"{path}{name}.")
         else:
-            yield f"{path}{name}={json.dumps(inner, ensure_ascii=False)}"
+            yield f"{path}{name}={_spelled(inner)}"
+
+
+def _spelled(value: Json) -> str:
+    """A value as an override says it: a text as it stands where it is read back as the same text."""
+    if isinstance(value, str) and value[:1] not in "\"'":
+        with suppress(RecipeError):
+            if _split(f"x={value}") == (["x"], value):
+                return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _default(field_: dataclasses.Field[Any]) -> object:  # Any: of any type

@@ -72,7 +72,7 @@ def _facts(run: Mapping[str, Any], note: Mapping[str, Any]) -> tuple[tuple[str, 
     read = f"{note['path']} ({note['format']}, {told_count(note['rows'], 'row')})" if note["path"] else "none"
     facts = [("input", read), ("output", run["recipe"]["output"])]
     facts += [("noted in the input", told_note(kind, count)) for kind, count in note["notes"].items()]
-    facts += [(name, _shortened(_told(value))) for name, value in method.items() if name != "kind"]
+    facts += [(name, _shortened(said)) for name, value in method.items() if name != "kind" and (said := _told(value))]
     return (*facts, ("seed", str(run["recipe"]["seed"])), ("version", str(run["versions"].get("tunesift", ""))))
 
 
@@ -93,7 +93,7 @@ def _told(value: object) -> str:
         return f"{head} ({inner})" if head and inner else str(head or inner)
     if isinstance(value, list):
         return "; ".join(map(_told, value))
-    return str(value)
+    return "none" if value is None else str(value)
 
 
 def _reasons(found: RunFolder) -> tuple[Bar, ...]:

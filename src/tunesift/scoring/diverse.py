@@ -17,7 +17,7 @@ from tunesift.errors import RecipeError
 from tunesift.models import EmbedModel
 from tunesift.models.ngrams import HashedNgrams
 from tunesift.records import Action, Decision, Failure, Record
-from tunesift.scoring.deciding import Decisions, Groups, Numbers, budget, ranked
+from tunesift.scoring.deciding import Decisions, Groups, Numbers, budget, ranked, told_value
 from tunesift.scoring.diversity import clusters_of, k_centre, spread_out
 from tunesift.scoring.selectors import Largest, Pool, check_budget, check_fraction
 from tunesift.settings import Settings
@@ -103,7 +103,7 @@ class Diverse(Settings):
             if inside[place] < 0:
                 assert first is not None  # where nothing is scored, every record is a candidate
                 return first[place]
-            score = "" if values is None else f"; {pool.label} {values[place]:.4f}"
+            score = "" if values is None else f"; {pool.label} {told_value(values[place])}"
             action, said = told[int(inside[place])]
             return Decision(id, action, f"{said}{score}")
 
