@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tunesift.cli import app
+from tunesift.errors import TunesiftError
 from tunesift.recipe import schema
 
 PAGE = Path(__file__).resolve().parent / "reference.md"
@@ -87,9 +89,23 @@ number of records in place of the fraction. `10%` may stand wherever a fraction 
 """
 
 
+def exit_codes() -> str:
+    """A table of what the command line ends with, from the errors themselves."""
+    said: dict[int, list[str]] = {}
+    families = [TunesiftError]
+    for family in families:
+        families += [found for found in family.__subclasses__() if found.__module__ == TunesiftError.__module__]
+        first = cell(re.split(r"(?<=\.)\s|, so that|; also", family.__doc__ or "")[0]).rstrip(".")
+        said.setdefault(family.exit_code, []).append(f"`{family.__name__}`: {first}")
+    said[TunesiftError.exit_code][0] = "anything else; with a traceback it is a fault of ours"
+    rows = [f"| {code} | {'; '.join(texts)} |" for code, texts in sorted(said.items())]
+    rows = [row.replace("| 130 |", "| 130, 143 |") for row in rows]
+    return "\n".join(["| code | what happened |", "| --- | --- |", "| 0 | all is done |", *rows]) + "\n"
+
+
 def page() -> str:
     """The whole reference."""
-    return f"{HEAD}\n## Commands\n\n{commands()}\n## Settings\n\n{settings()}"
+    return f"{HEAD}\n## Commands\n\n{commands()}\n## Exit codes\n\n{exit_codes()}\n## Settings\n\n{settings()}"
 
 
 if __name__ == "__main__":

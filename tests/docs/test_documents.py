@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,29 @@ def test_every_table_of_the_reference_is_whole() -> None:
     assert not loose
     assert "| `parameters` | `{}` |" in page
     assert "`keep=10%` and `keep=0.1` are short for `keep.fraction=0.1`" in (ROOT / "docs" / "reference.md").read_text()
+
+
+def test_every_exit_code_stands_in_the_reference() -> None:
+    from tunesift import errors
+
+    page = (ROOT / "docs" / "reference.md").read_text("utf-8")
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.TunesiftError)
+    ]
+    assert len(kinds) > 15
+    for kind in kinds:
+        row = next(line for line in page.splitlines() if re.match(rf"\| {kind.exit_code}\b", line))
+        assert kind is errors.TunesiftError or f"`{kind.__name__}`: " in row
+
+
+def test_every_dependency_stands_on_the_page_of_dependencies() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *(name for extra, names in extras.items() if extra != "dev" for name in names)]
+    page = (ROOT / "docs" / "dependencies.md").read_text("utf-8")
+    for need in needed:
+        name = re.split(r"[<>=\[]", need)[0]
+        assert re.search(rf"\| {re.escape(name)} \d", page), name
 
 
 def test_nothing_refers_to_what_is_not_in_the_repository() -> None:
