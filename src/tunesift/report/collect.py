@@ -90,7 +90,9 @@ def _told(value: object) -> str:
         named = value.get("name")
         if named is not None and "kind" in value:
             return str(named)
-        inner = ", ".join(f"{k} {_told(v)}" for k, v in value.items() if v is not None and k != "kind")
+        inner = ", ".join(
+            f"{k} {said}" for k, v in value.items() if v is not None and k != "kind" and (said := _told(v))
+        )
         return f"{head} ({inner})" if head and inner else str(head or inner)
     if isinstance(value, list):
         return "; ".join(map(_told, value))
