@@ -18,9 +18,10 @@ setup: $(READY)  ## the environment, and the hooks where this is a git checkout
 	if [ -d .git ]; then $(BIN)/pre-commit install; fi
 
 $(READY): pyproject.toml constraints.txt
+	@echo "installing tunesift, torch and the test tools into .venv: a minute or more, and silent while it loads"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[local,cluster,images,embed,dev]"
-	touch $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[local,cluster,images,embed,dev]"
+	@touch $(READY) && echo "installed"
 
 check: $(READY)  ## format, lint, strict types, architecture
 	$(BIN)/ruff format --check .

@@ -25,6 +25,11 @@ class Price:
         return math.ceil(prompt * self.prompt + completion * self.completion)
 
 
+def told_money(amount: float) -> str:
+    """Money in words: with two decimals, with four below a tenth."""
+    return f"{amount:.4f}" if 0 < amount < 0.1 else f"{amount:,.2f}"
+
+
 @dataclass(frozen=True, slots=True)
 class Caps:
     """What a run may spend at most; None for no limit."""

@@ -7,7 +7,7 @@ import logging
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -31,6 +31,7 @@ app = typer.Typer(
     help="Make instruction data better, and prove it: score, select, and see the reason for every row.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: tunesift select alpaca.json -o kept.json keep=10%",
 )
 
 Input = Annotated[
@@ -41,16 +42,6 @@ Input = Annotated[
     ),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where the result goes; the ending says how.")]
-Dotted = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[NAME=VALUE]...",
-        help="Settings by dotted name: keep=5% or scorer.student.name=FOLDER for select, student.name=FOLDER "
-        "for cherry, raters.0.model.name=FOLDER for selectit, student.name=FOLDER for clear, "
-        "teacher.url=URL and teacher.model=NAME for reflection and selective-reflection, "
-        "scorers.0.student.name=FOLDER for score, method.keep=5% for run.",
-    ),
-]
 Format = Annotated[
     str | None,
     typer.Option(help="alpaca, sharegpt, messages, prompt-completion or preference; recognised by itself."),
@@ -74,6 +65,20 @@ Reuse = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go on without asking: it may cost much, or fill the disk.")]
 
 
+def _dotted(own: str) -> Any:  # Any: what typer takes for a default
+    return typer.Argument(None, metavar="[NAME=VALUE]...", help=f"Settings by dotted name: {own}")
+
+
+class Words(NamedTuple):
+    """What the help of a method's command says."""
+
+    help: str
+    settings: str
+    """Its own settings, in a line or two."""
+    example: str
+    """What may stand behind the command's name."""
+
+
 def _tell_version(asked: bool) -> None:
     if asked:
         print(f"tunesift {version('tunesift')}")
@@ -90,45 +95,87 @@ def _every(
 
 
 METHODS = {
-    "select": "Score every record and keep the best: by IFD, the largest tenth, unless settings say otherwise.",
-    "cherry": "Cherry LLM: what the student itself finds instructive, with its pre-experience sample.",
-    "selectit": "SelectIT: what models rate highly and surely, whatever the wording of the question.",
-    "clear": "CLEAR's filter: what the model that will be tuned is itself confident is right.",
-    "reflection": "Reflection-Tuning: have a teacher criticise and rewrite every record.",
-    "selective-reflection": "The same, where the model that will be tuned accepts or refuses what the teacher writes.",
-    "score": "Write every record with its id and its scores; drop nothing.",
+    "select": Words(
+        "Score every record and keep the best: by IFD, the largest tenth, unless settings say otherwise.",
+        "keep=5%, or keep.kind=longest and other selectors; scorer.student.name=FOLDER for a model of your own, "
+        "scorer.kind=reversed-ifd for another score.",
+        "alpaca.json -o kept.json keep=5%",
+    ),
+    "cherry": Words(
+        "Cherry LLM: what the student itself finds instructive, with its pre-experience sample.",
+        "student.name=FOLDER, the model that will be tuned; keep=5%; pre_experience=null leaves the sample out.",
+        "alpaca.json -o kept.json student.name=llama keep=5%",
+    ),
+    "selectit": Words(
+        "SelectIT: what models rate highly and surely, whatever the wording of the question.",
+        "raters.0.model.name=FOLDER, a model that rates; keep=20%; level=token, sentence or model.",
+        "alpaca.json -o kept.json raters.0.model.name=llama",
+    ),
+    "clear": Words(
+        "CLEAR's filter: what the model that will be tuned is itself confident is right.",
+        "student.name=FOLDER, the model that will be tuned, or student.kind=http with student.url=URL and "
+        "student.model=NAME; keep=50%; samples=5.",
+        "alpaca.json -o kept.json student.name=llama",
+    ),
+    "reflection": Words(
+        "Reflection-Tuning: have a teacher criticise and rewrite every record.",
+        "teacher.url=URL and teacher.model=NAME, teacher.key_env=VARIABLE where a key is asked for; "
+        "halves=response for half the calls.",
+        "alpaca.json -o better.json teacher.url=http://localhost:8000/v1 teacher.model=NAME",
+    ),
+    "selective-reflection": Words(
+        "The same, where the model that will be tuned accepts or refuses what the teacher writes.",
+        "teacher.url=URL, teacher.model=NAME and student.name=FOLDER; otherwise=original keeps what was not accepted.",
+        "alpaca.json -o better.json teacher.url=http://localhost:8000/v1 teacher.model=NAME student.name=llama",
+    ),
+    "score": Words(
+        "Write every record with its id and its scores; drop nothing.",
+        "scorers.0.student.name=FOLDER for a model of your own; scorers.0.kind=perplexity for another score.",
+        "alpaca.json -o scored.jsonl",
+    ),
 }
 """The commands of the methods, which all take the same words."""
 
 
-def _add(method: str, help: str) -> None:
-    @app.command(name=method, help=help)
-    def command(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
-                max_cost: MaxCost = None, max_tokens: MaxTokens = None, prices: Prices = None,
+def _add(method: str, words: Words) -> None:
+    own = _dotted(words.settings)
+
+    @app.command(name=method, help=words.help, epilog=f"Example: tunesift {method} {words.example}")
+    def command(input: Input, output: Output, settings: list[str] | None = own, format: Format = None,
+                limit: Limit = None, max_cost: MaxCost = None, max_tokens: MaxTokens = None, prices: Prices = None,
                 retry_failed: Retry = None, reuse: Reuse = None, yes: Yes = False, quiet: Quiet = False,
                 as_json: AsJson = False) -> None:  # fmt: skip
         said = _said(settings, format=format, limit=limit, reuse=reuse) + _spending(max_cost, max_tokens, prices)
         commands.run_method(method, input, output, said, _manner(quiet, as_json, retry_failed, yes))
 
 
-for _name, _help in METHODS.items():
-    _add(_name, _help)
+for _name, _words in METHODS.items():
+    _add(_name, _words)
 
 
-@app.command()
-def run(recipe: Annotated[Path, typer.Argument(readable=False, help="A recipe in YAML.")], settings: Dotted = None,
+_OF_A_RUN = _dotted(
+    "method.keep=5%, or input=FILE, for a file; for a recipe of the package as for its method: input=FILE output=FILE "
+    "keep=5%."
+)
+_OF_A_PLAN = _dotted("what the run would be given, such as keep=5%.")
+
+
+@app.command(epilog="Example: tunesift run superfiltering input=alpaca.json output=kept.json scorer.student.name=gpt2")
+def run(recipe: Annotated[Path, typer.Argument(readable=False, help="A recipe in YAML, or the name of one of the "
+                                               "package; tunesift list has them.")],
+        settings: list[str] | None = _OF_A_RUN,
         max_cost: MaxCost = None, max_tokens: MaxTokens = None, prices: Prices = None,
         retry_failed: Retry = None, reuse: Reuse = None, yes: Yes = False, quiet: Quiet = False,
         as_json: AsJson = False) -> None:  # fmt: skip
-    """Do what a recipe says; settings have their full path, such as method.keep.fraction=0.05."""
+    """Do what a recipe says: a file of yours, or one of the package by its name."""
     said = _said(settings, reuse=reuse) + _spending(max_cost, max_tokens, prices)
     commands.run_file(recipe, said, _manner(quiet, as_json, retry_failed, yes))
 
 
-@app.command()
-def plan(what: Annotated[str, typer.Argument(help="A method's name, or a recipe in YAML.")],
+@app.command(epilog="Example: tunesift plan select alpaca.json keep=5%")
+def plan(what: Annotated[str, typer.Argument(help="Name of a method or a recipe of the package, or a YAML file.")],
          input: Annotated[Path | None, typer.Argument(help="File of records, for a method.")] = None,
-         settings: Dotted = None, format: Format = None, limit: Limit = None, prices: Prices = None,
+         settings: list[str] | None = _OF_A_PLAN, format: Format = None, limit: Limit = None, prices: Prices = None,
          as_json: AsJson = False) -> None:  # fmt: skip
     """Say what a run would ask for: stages, calls, tokens, time, money. Loads no weights, calls nobody."""
     said = _said(settings, format=format, limit=limit) + _spending(None, None, prices)
@@ -145,7 +192,8 @@ def inspect(run: Annotated[Path, typer.Argument(help="A run's folder, such as ke
 
 @app.command()
 def compare(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Two or more runs' folders.")],
-            output: Annotated[Path, typer.Option("--output", "-o", help="Where the page goes.")] = Path("compare.html"),
+            output: Annotated[Path, typer.Option("--output", "-o", help="Where the page goes; an earlier comparison "
+                                             "there is replaced.")] = Path("compare.html"),
             as_json: AsJson = False) -> None:  # fmt: skip
     """Compare what runs over the same records kept: scores, overlap, length, and what only one of them keeps."""
     commands.compare(runs, output, as_json)
@@ -167,7 +215,7 @@ def repair(run: Annotated[Path, typer.Argument(help="A run's folder, such as kep
 
 @app.command(name="list")
 def list_(as_json: AsJson = False) -> None:
-    """List methods, scorers, selectors, models and executors, with their settings."""
+    """List methods, scorers, selectors, models and their settings, and the recipes of the package."""
     commands.list_everything(as_json)
 
 

@@ -75,12 +75,13 @@ def compare(runs: list[Path], output: Path, as_json: bool) -> None:
     check_place(output)
     if output.exists() and b"<title>tunesift comparison</title>" not in output.read_bytes()[:100_000]:
         raise CannotCreate(f"{output}: exists already and is no comparison; choose another output, or remove it.")
-    found = compare_runs(runs)
+    found, again = compare_runs(runs), output.exists()
     write_bytes(output, render(found).encode())
     if as_json:
         print(json.dumps(asdict(found)))
     else:
-        print("\n".join(map(printable, [*told_compare(found).split("\n"), f"page: {output}"])))
+        page = f"page: {output.absolute()}{', in place of the one that was there' if again else ''}"
+        print("\n".join(map(printable, [*told_compare(found).split("\n"), page])))
 
 
 def verify(run: Path, as_json: bool) -> None:

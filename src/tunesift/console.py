@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from tunesift.errors import printable
+from tunesift.budget import told_money
+from tunesift.errors import printable, told_count
+from tunesift.notes import told_note
 from tunesift.perform import Summary
 from tunesift.running.ledger import Spent
 from tunesift.running.progress import Progress
@@ -33,7 +35,7 @@ class LineProgress(Progress):
         self._total, self._done, self._now, self._failed = total, done, 0, 0
         self._began = self._said = time.monotonic()
         found = f", {done:,} of them done before" if done else ""
-        self._say(f"{stage}: {total:,} items{found}")
+        self._say(f"{stage}: {told_count(total, 'item')}{found}")
 
     def advance(self, stage: str, items: int, failed: int) -> None:
         self._now += items
@@ -46,7 +48,7 @@ class LineProgress(Progress):
 
     def end(self, stage: str) -> None:
         if self._now:
-            self._say(f"{stage}: done, {self._now:,} items in {time.monotonic() - self._began:.1f} s "
+            self._say(f"{stage}: done, {told_count(self._now, 'item')} in {time.monotonic() - self._began:.1f} s "
                       f"({self._rate():.1f} a second), {self._failed} failed")  # fmt: skip
 
     def _rate(self) -> float:
@@ -84,14 +86,15 @@ def told(summary: Summary) -> str:
     lines = [f"{printable(str(summary.output))}: {summary.balance}"]
     width = max((len(f"{n:,}") for n in summary.reasons.values()), default=0)
     lines += [f"  {count:>{width},}  {printable(reason)}" for reason, count in list(summary.reasons.items())[:12]]
-    lines += [f"  note: {count:,} {kind}" for kind, count in summary.notes.items()]
+    lines += [f"  note: {told_note(kind, count)}" for kind, count in summary.notes.items()]
     if summary.short:
         lines.append(f"  {printable(summary.short)}")
     elif not sum(summary.counts.get(name, 0) for name in ("kept", "replaced", "created")):
         lines.append("  nothing was kept, for the reasons above; with other settings, write to another output")
     if summary.seconds:
         rate = max(summary.counts["in"], summary.counts.get("created", 0)) / summary.seconds
-        lines.append(f"  {summary.seconds:.1f} s, {rate:.1f} records a second; {summary.worked:,} items were worked on")
+        worked = f"{told_count(summary.worked, 'item')} {'was' if summary.worked == 1 else 'were'} worked on"
+        lines.append(f"  {summary.seconds:.1f} s, {rate:.1f} records a second; {worked}")
     else:
         lines.append("  nothing was left to do; the run was complete")
     lines += [f"  {told_spent(spent)}" for spent in summary.spent]
@@ -103,11 +106,11 @@ def told_spent(spent: Spent) -> str:
     """What one model was asked and paid, in words."""
     tokens = spent.exact_prompt + spent.exact_completion
     more = f", and at most {spent.unknown_tokens:,} more" if spent.unknown_tokens else ""
-    said = f"{printable(spent.model)}: {spent.calls:,} calls, {tokens:,} tokens{more}"
+    said = f"{printable(spent.model)}: {told_count(spent.calls, 'call')}, {told_count(tokens, 'token')}{more}"
     if not spent.exact_micros + spent.unknown_micros:
         return said
-    most = f" to {(spent.exact_micros + spent.unknown_micros) / 1e6:.4f}" if spent.unknown_micros else ""
-    return f"{said}; cost {spent.exact_micros / 1e6:.4f}{most}"
+    most = f" to {told_money((spent.exact_micros + spent.unknown_micros) / 1e6)}" if spent.unknown_micros else ""
+    return f"{said}; cost {told_money(spent.exact_micros / 1e6)}{most}"
 
 
 def as_fields(summary: Summary) -> dict[str, object]:

@@ -173,6 +173,11 @@ def told_bytes(count: float) -> str:
     return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
+def told_count(count: int, noun: str) -> str:
+    """A number with its noun: 1 item, 1,200 items."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def told(text: str) -> str:
     """A message as anybody gets it: on one line, escaped, of at most 400 characters."""
     said = printable(text)

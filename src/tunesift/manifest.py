@@ -15,11 +15,12 @@ from typing import Any
 
 from tunesift.errors import ResumeError, shown
 from tunesift.inputs import path_as_text, path_of_text
-from tunesift.recipe import Recipe, as_json, command
+from tunesift.recipe import Recipe, as_json
 from tunesift.running.database import FORMAT, rows_done
 from tunesift.running.fsio import failpoint, read_json, write_json
 from tunesift.running.locking import now
 from tunesift.settings import Json, differences, semantic
+from tunesift.spelling import command
 
 _LIBRARIES = ("tunesift", "numpy", "pyarrow", "pydantic", "torch", "transformers")
 

@@ -24,6 +24,21 @@ UNSEEN = 'images whose content was not looked at; install the "images" extra'
 KINDS = (BLANK, MARKS, CUT, NUL, EMPTY, TURNS, ORDERS, COPIES, TWINS, NO_IMAGE, UNSEEN)
 """Everything that a note can be about, in the order in which notes are told."""
 
+_ONE = {
+    BLANK: "blank line",
+    MARKS: "byte order mark inside a file",
+    CUT: "file that is cut off; its rows before the cut were read",
+    NUL: "row with a NUL character, which some servers reject",
+    EMPTY: "row with an empty instruction",
+    TURNS: "row whose turns are out of order",
+    ORDERS: "row that seems to give orders to a judge or a model; flagged, not changed",
+    COPIES: "row that repeats an earlier one word for word",
+    TWINS: "id that differs from another one in case, accents' form or spaces only",
+    NO_IMAGE: "image that is not where its path says",
+    UNSEEN: 'image whose content was not looked at; install the "images" extra',
+}
+"""The same of one."""
+
 _ORDERS = re.compile(
     r"\b(?:ignore|disregard|forget|override)\b[^\n]{0,60}"
     r"\b(?:instructions?|rubrics?|prompts?|rules|guidelines|criteria|scor(?:e|ing)|grading)\b"
@@ -54,6 +69,11 @@ class Notes:
         self.counts[COPIES] = len(self._said) - _distinct(self._said)
         self.counts[TWINS] = _distinct(self._ids) - _distinct(self._folded)
         return {kind: self.counts[kind] for kind in KINDS if self.counts[kind]}
+
+
+def told_note(kind: str, count: int) -> str:
+    """A note with its number: 2 blank lines, 1 blank line."""
+    return f"{count:,} {_ONE.get(kind, kind) if count == 1 else kind}"
 
 
 def gives_orders(text: str) -> bool:

@@ -43,16 +43,25 @@ class Plan:
     seconds: float | None
     """Time to expect on this machine's processor; None where the model's size is not known here, or lies elsewhere."""
     expected: int
-    """Requests to endpoints where all goes well."""
+    """Requests to endpoints where all goes well, without probes."""
     calls: int
-    """Most requests to endpoints, where none has to be tried again."""
+    """Most requests to endpoints, where none has to be tried again; a probe of each stage included."""
+    probes: int
+    """How many of these are probes: small requests that see, before the first of a stage, what an endpoint takes."""
     billed: int
     """Most tokens that those can be billed for: a token is at least a byte."""
     money: float | None
     """Most that they can cost; None where a model has no price."""
+    expected_money: float | None
+    """What those where all goes well cost, if an answer is as long as its record; None where a model has no price."""
     waits: int
     """Answers of endpoints that are waited for one after the other, at the concurrency that is set: the seconds to
     expect for each second that an answer takes."""
+
+    @property
+    def spares(self) -> bool:
+        """Whether calls are made only where an earlier one came out so."""
+        return self.expected + self.probes < self.calls
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -67,12 +76,14 @@ def plan(recipe: Recipe) -> Plan:
     prices = recipe.budget.price_table(models)
     asked = [s for s in stages if s.model in models]
     each = math.ceil(size / max(1, len(data)))
-    money = sum(_micros(s, each, prices) for s in asked) / 1e6 if models <= set(prices) else None
+    priced = models <= set(prices)
     return Plan(
         records=len(data), broken=len(data.source.broken) if data.source else 0, tokens=tokens, stages=stages,
         seconds=None if asked else _seconds(stages, tokens), calls=sum(s.items * s.forwards + 1 for s in asked),
         expected=sum(s.items * s.forwards for s in asked if not s.spare),
-        billed=sum(sum(_bound(s, each)) for s in asked), money=money,
+        probes=len(asked), billed=sum(sum(_bound(s, each)) for s in asked),
+        money=sum(_micros(s, each, prices) for s in asked) / 1e6 if priced else None,
+        expected_money=sum(_usual(s, each, prices) for s in asked if not s.spare) / 1e6 if priced else None,
         waits=sum(math.ceil(s.items * s.forwards / at_once[s.model]) + 1 for s in asked),
     )  # fmt: skip
 
@@ -85,6 +96,13 @@ def _bound(stage: Planned, each: int) -> tuple[int, int]:
 
 def _micros(stage: Planned, each: int, prices: Mapping[str, Price]) -> int:
     return prices[stage.model].micros(*_bound(stage, each))
+
+
+def _usual(stage: Planned, each: int, prices: Mapping[str, Price]) -> int:
+    """What a stage costs where all goes well, if an answer is as long as its record."""
+    passes = stage.items * stage.forwards
+    prompt, answer = (each + stage.around) / BYTES_PER_TOKEN, min(stage.answer, each / BYTES_PER_TOKEN)
+    return prices[stage.model].micros(math.ceil(passes * prompt), math.ceil(passes * answer))
 
 
 def _seconds(stages: tuple[Planned, ...], tokens: int) -> float | None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.resources
-import json
 import re
-import shlex
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
@@ -131,6 +129,11 @@ def vetted_names() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in _VETTED.iterdir() if file.name.endswith(".yaml"))
 
 
+def vetted_summary(name: str) -> str:
+    """What a recipe of the package is, in half a line: the first line of its file."""
+    return (_VETTED / f"{name}.yaml").read_text("utf-8").split("\n", 1)[0].removeprefix("# ")
+
+
 def recipe_named(name: str, overrides: Sequence[str]) -> Recipe:
     """A recipe of the package, with input and output among the overrides; settings of the method need no prefix."""
     needs = ("output",) if reads(recipe_for(name, None, Path()).method) == "nothing" else ("input", "output")
@@ -169,7 +172,7 @@ def _filled(recipe: dict[str, Json]) -> dict[str, Json]:
 def override(recipe: Mapping[str, Json], overrides: Sequence[str]) -> dict[str, Json]:
     """The recipe with dotted settings put in; a new `kind` drops its neighbours, a `count` the fraction beside it."""
     changed: dict[str, Json] = {k: v for k, v in recipe.items()}
-    pairs = [_split(text) for text in overrides]
+    pairs = [said(text) for text in overrides]
     for path, value in sorted(
         pairs, key=lambda pair: (pair[0][-1] != "kind", len(pair[0]) if pair[0][-1] == "kind" else 0)
     ):
@@ -199,34 +202,6 @@ def as_json(recipe: Recipe) -> dict[str, Json]:
     return dict(_ADAPTER.dump_python(recipe, mode="json"))
 
 
-def command(recipe: Recipe) -> str:
-    """The command line that means this recipe: its method, and what differs from the method's vetted settings."""
-    plain = recipe_for(recipe.method.kind, recipe.input, recipe.output)
-    said = [s.removeprefix("method.") for s in _changes(plain, recipe, as_json(recipe), "")]
-    paths = [*([path_as_text(recipe.input)] if recipe.input else []), "-o", path_as_text(recipe.output)]
-    return shlex.join(["tunesift", recipe.method.kind, *paths, *said])
-
-
-def _changes(old: object, new: Settings, told: Mapping[str, Json], path: str) -> Iterator[str]:
-    """The overrides that make the new settings out of the old; out of defaults where they are of another kind."""
-    same = type(old) is type(new)
-    if not same:
-        yield f"{path}kind={told['kind']}"
-    for field_ in dataclasses.fields(cast(Any, new)):  # Any: Settings are dataclasses
-        name, value, inner = field_.name, getattr(new, field_.name), told[field_.name]
-        before = getattr(old, name) if same else _default(field_)
-        if name == "kind" or before == value:
-            continue
-        if isinstance(value, Settings) and isinstance(before, Settings) and isinstance(inner, dict):
-            yield from _changes(before, value, inner, f"{path}{name}.")
-        else:
-            yield f"{path}{name}={json.dumps(inner, ensure_ascii=False)}"
-
-
-def _default(field_: dataclasses.Field[Any]) -> object:  # Any: of any type
-    return field_.default_factory() if callable(field_.default_factory) else field_.default
-
-
 def schema() -> dict[str, Any]:  # Any: a JSON schema
     """JSON schema of a recipe, for editors."""
     found = _ADAPTER.json_schema()
@@ -246,7 +221,8 @@ def _mapping(value: Json, name: str) -> dict[str, Json]:
     return value
 
 
-def _split(text: str) -> tuple[list[str], Json]:
+def said(text: str) -> tuple[list[str], Json]:
+    """The path and the value that an override gives."""
     name, equals, value = text.partition("=")
     if not equals or not name or not all(name.split(".")):
         raise RecipeError(_no_setting(text.removeprefix("method.")))

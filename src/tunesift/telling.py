@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import platform
+import resource
 import shutil
 import sqlite3
 from collections.abc import Mapping
@@ -18,16 +19,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tunesift import catalogue
+from tunesift.budget import told_money
 from tunesift.console import told_spent
-from tunesift.errors import DataError, RecipeError, printable, shown
+from tunesift.errors import DataError, RecipeError, printable, shown, told_bytes, told_count
 from tunesift.methods.clear import AnyFilter
 from tunesift.methods.clear_evidence import AnySimilarity
-from tunesift.methods.select import AnyScorer
+from tunesift.methods.select import AnyScorer, AnySelector
 from tunesift.models import ChatModel, EmbedModel, LikelihoodModel
 from tunesift.models.folders import EMBEDDED, local_folder
 from tunesift.models.nli import NliModel
 from tunesift.planning import Plan, matrix_rate, plan
-from tunesift.recipe import Recipe, load_recipe, members, recipe_for
+from tunesift.recipe import Recipe, load_recipe, members, recipe_for, vetted_names, vetted_summary
 from tunesift.report.folder import RunFolder, check_run, run_folder
 from tunesift.running.database import rows_done
 from tunesift.running.fsio import read_json, storage_errors
@@ -58,21 +60,34 @@ def told_plan(recipe: Recipe, as_json: bool) -> str:
     if as_json:
         return json.dumps(dataclasses.asdict(found))
     lines = [
-        f"{recipe.input}: {found.records:,} records, {found.broken:,} unreadable rows, about {found.tokens:,} tokens"
+        f"{recipe.input}: {told_count(found.records, 'record')}, {told_count(found.broken, 'unreadable row')}, "
+        f"about {told_count(found.tokens, 'token')}"
     ]
     lines += [
-        f"  stage {s.stage}: {'at most ' if s.spare else ''}{s.items:,} items, "
+        f"  stage {s.stage}: {'at most ' if s.spare else ''}{told_count(s.items, 'item')}, "
         + (f"{s.forwards} {_passes(s)} each, by {s.model}" if s.forwards else "no model")
         for s in found.stages
     ]
     if found.calls:
-        cost = f"at most {found.money:.4f}" if found.money is not None else "not known: give --prices"
-        usual = f"{found.expected:,} calls where every reply can be used, " if found.expected + 1 < found.calls else ""
-        lines.append(f"  endpoints: {usual}at most {found.calls:,} calls and {found.billed:,} tokens; cost: {cost}")
-        lines.append(f"  time: about {found.waits:,} s for each second that an answer takes, where nothing limits it")
+        lines += _told_calls(found)
     else:
         lines.append(f"  time: {_told_time(found)}; calls: 0; cost: 0")
     return "\n".join(map(printable, lines))
+
+
+def _told_calls(found: Plan) -> list[str]:
+    """What is asked of endpoints, what it costs, how long it takes."""
+    usual = f"{told_count(found.expected, 'call')} where every reply can be used, " if found.spares else ""
+    most = f"{told_count(found.calls, 'call')} ({found.probes} of them small, one before each stage)"
+    cost = "not known: give --prices"
+    if found.money is not None and found.expected_money is not None:
+        cost = (f"about {told_money(found.expected_money)} where an answer is as long as its record, "
+                f"at most {told_money(found.money)}")  # fmt: skip
+    return [
+        f"  endpoints: {usual}at most {most} and {told_count(found.billed, 'token')}",
+        f"  cost: {cost}",
+        f"  time: about {found.waits:,} s if an answer takes 1 s",
+    ]
 
 
 def _passes(stage: Planned) -> str:
@@ -98,7 +113,7 @@ def told_run(folder: Path, as_json: bool) -> str:
     lines = [f"{folder}: run {run['run_id']} of {run['created']}, {'complete' if done else 'not complete'}"]
     lines += [f"  input: {run['input']['path']}", f"  output: {run['recipe']['output']}"]
     lines += [f"  settings: {json.dumps(run['settings']['method'])}"]
-    lines += [f"  stage {name}: {count:,} items done" for name, count in _stage_rows(folder).items()]
+    lines += [f"  stage {name}: {told_count(count, 'item')} done" for name, count in _stage_rows(folder).items()]
     lines += [f"  {told_spent(spent)}" for spent in read_spent(folder)]
     if done:
         lines.append("  " + ", ".join(f"{count:,} {name}" for name, count in result["counts"].items()))
@@ -171,36 +186,63 @@ def _rounded(outcome: object) -> object:
 
 
 def told_catalogue(as_json: bool) -> str:
-    """Everything a recipe may name, from the unions that the recipe reader reads."""
+    """Everything a recipe may name, from the unions that the recipe reader reads, and the recipes of the package."""
     unions = {"methods": catalogue.AnyMethod, "scorers": AnyScorer, "selectors": AnyFilter, "executors": Local,
-              "models": ChatModel | LikelihoodModel | EmbedModel | NliModel, "similarities": AnySimilarity}  # fmt: skip
+              "models": ChatModel | LikelihoodModel | NliModel, "embedders": EmbedModel,
+              "similarities": AnySimilarity}  # fmt: skip
     found = {group: {_kind(m): _entry(m) for m in members(union)} for group, union in unions.items()}
+    for kind in set(found["selectors"]) - {_kind(m) for m in members(AnySelector)}:
+        found["selectors"][kind]["only"] = "clear"
+    found["recipes"] = {name: {"summary": vetted_summary(name)} for name in vetted_names()}
     if as_json:
         return json.dumps(found)
+    width = max(len(kind) for entries in found.values() for kind in entries)
     lines = []
     for group, entries in found.items():
         lines.append(f"{group}:")
         for kind, entry in entries.items():
-            lines.append(f"  {kind:<18} {entry['summary']}")
-            lines.append(f"  {'':<18} settings: {', '.join(entry['settings']) or 'none'}")
-    return "\n".join(lines)
+            only = f" (for {entry['only']} only)" if "only" in entry else ""
+            lines.append(f"  {kind:<{width}}  {entry['summary']}{only}")
+            if "settings" in entry:
+                lines.append(f"  {'':<{width}}  settings: {', '.join(entry['settings']) or 'none'}")
+    return "\n".join([*lines, "every setting: docs/reference.md"])
 
 
 def told_machine(as_json: bool) -> str:
     """Versions, extras, devices, speed and limits of this machine."""
     scorer = local_folder(EMBEDDED)
-    found: dict[str, object] = {
+    files, space = (_limit(which) for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS))
+    found: dict[str, Any] = {  # Any: JSON
         "python": platform.python_version(), "tunesift": _version("tunesift"), "sqlite": sqlite3.sqlite_version,
         "processors": os.cpu_count(), "gflops_float32": round(matrix_rate() / 1e9, 1),
-        "free_disk_gb": round(shutil.disk_usage(".").free / 1e9, 1),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "free_disk_gb": round(shutil.disk_usage(".").free / 1e9, 1), "open_files": files, "address_space": space,
         "embedded_scorer": bool(scorer and (scorer / "model.safetensors").exists()),
         "device": _device(),
     }  # fmt: skip
     installed = {name: all(find_spec(m) for m in modules) for name, modules in _EXTRAS.items()}
     if as_json:
         return json.dumps({**found, "extras": installed})
-    extras = ", ".join(f"{n} {'installed' if there else 'missing'}" for n, there in installed.items())
-    return "\n".join([*(f"{name.replace('_', ' ')}: {value}" for name, value in found.items()), f"extras: {extras}"])
+    there, missing = ([name for name, has in installed.items() if has is wanted] for wanted in (True, False))
+    return "\n".join([
+        f"tunesift {found['tunesift']} on Python {found['python']}, with SQLite {found['sqlite']}",
+        f"processor: {told_count(found['processors'], 'core')}, {found['gflops_float32']:,.1f} billion operations a "
+        "second in a float32 matrix product",
+        f"device: {found['device']}",
+        f"memory: {found['memory_gb']:,.1f} GB in all",
+        f"disk: {found['free_disk_gb']:,.1f} GB free in this folder",
+        f"limits: {'no limit of' if files is None else f'{files:,}'} open files, "
+        f"{'no limit of' if space is None else told_bytes(space)} address space",
+        f"embedded scorer: {'in the package' if found['embedded_scorer'] else 'missing; install tunesift anew'}",
+        f"extras: {', '.join(there) or 'none'} installed"
+        + (f'; missing: {", ".join(missing)} (pip install "tunesift[{",".join(missing)}]")' if missing else ""),
+    ])  # fmt: skip
+
+
+def _limit(which: int) -> int | None:
+    """What this process may have of something; None for as much as it likes."""
+    soft, _ = resource.getrlimit(which)
+    return None if soft == resource.RLIM_INFINITY else soft
 
 
 def _device() -> str:
@@ -208,7 +250,7 @@ def _device() -> str:
         return 'none: install the "local" extra'
     import torch
 
-    return f"cuda: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
+    return f"cuda: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu; torch finds no GPU"
 
 
 def _kind(member: type) -> str:

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,58 @@ def test_the_reference_page_is_what_make_docs_would_write() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.page() == (ROOT / "docs" / "reference.md").read_text("utf-8"), "run `make docs`"
+
+
+def test_every_table_of_the_reference_is_whole() -> None:
+    """Every row has three cells, ends on its line, and says something of its setting."""
+    page = (ROOT / "docs" / "reference.md").read_text("utf-8").partition("## Settings")[2]
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert len(rows) > 150
+    for row in rows:
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)]
+        assert (len(cells), cells[0], cells[-1]) == (5, "", ""), row
+        assert all(cells[1:-1]), row
+        assert cells[1] != "`kind`"
+    starts = ("#", "|", "`kind: ")
+    loose = [line for line in page.splitlines() if " | " in line and not line.startswith(starts)]
+    assert not loose
+    assert "| `parameters` | `{}` |" in page
+    assert "`keep=10%` and `keep=0.1` are short for `keep.fraction=0.1`" in (ROOT / "docs" / "reference.md").read_text()
+
+
+def test_every_exit_code_stands_in_the_reference() -> None:
+    from tunesift import errors
+
+    page = (ROOT / "docs" / "reference.md").read_text("utf-8")
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.TunesiftError)
+    ]
+    assert len(kinds) > 15
+    for kind in kinds:
+        row = next(line for line in page.splitlines() if re.match(rf"\| {kind.exit_code}\b", line))
+        assert kind is errors.TunesiftError or f"`{kind.__name__}`: " in row
+
+
+def test_every_dependency_stands_on_the_page_of_dependencies() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *(name for extra, names in extras.items() if extra != "dev" for name in names)]
+    page = (ROOT / "docs" / "dependencies.md").read_text("utf-8")
+    for need in needed:
+        name = re.split(r"[<>=\[]", need)[0]
+        assert re.search(rf"\| {re.escape(name)} \d", page), name
+
+
+def test_nothing_refers_to_what_is_not_in_the_repository() -> None:
+    texts = [
+        ROOT / "README.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "src").rglob("*.py"),
+        *(ROOT / "src").rglob("*.yaml"),
+    ]
+    for path in texts:
+        found = re.search(r"\bcard \w+\.md|\bthe contract\b|an issue of its own", path.read_text("utf-8"))
+        assert not found, f"{path}: {found}"
 
 
 def test_every_command_of_the_readme_exists() -> None:

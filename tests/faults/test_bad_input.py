@@ -1,4 +1,4 @@
-"""The corpus of bad input, by its numbers in the reliability contract: each entry gives its listed result and no other.
+"""The corpus of bad input, by number (R41 of docs/reliability.md): each entry gives its listed result and no other.
 
 Its 76 entries are the cases below, the functions that have a number in their name, and those of test_bad_images.py.
 """

@@ -1,4 +1,4 @@
-"""The fault matrix of the contract: every fault ends in its class, over both routes, with the right attempts and bill."""
+"""The faults of an endpoint (R15 of docs/reliability.md): each ends in its class, over both routes, with the right attempts and bill."""
 
 from __future__ import annotations
 

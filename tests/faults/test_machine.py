@@ -60,7 +60,7 @@ JSON = st.recursive(
 QUICKLY = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-# Properties: 1, 2, 7, 8 of section 3.6 of the contract; 12 is the machine's
+# Properties of rows, and of the machine
 
 
 @QUICKLY

@@ -177,7 +177,7 @@ def test_the_plan_bounds_what_is_then_spent(home: Path, server: FaultServer) -> 
     assert "cost: not known: give --prices" in words
     # Two losses for each of forty records, at most eight calls at once, and the first small one.
     assert planned["waits"] == 80 // 8 + 1
-    assert "time: about 11 s for each second that an answer takes" in words
+    assert "time: about 11 s if an answer takes 1 s" in words
 
 
 @pytest.mark.slow

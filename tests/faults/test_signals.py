@@ -23,7 +23,7 @@ from harness.runs import ask_command, make_records, select_command
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 LONGEST_CALL_S = 0.016
 PATIENCE_S = 2.0
-"""What the contract allows beyond the longest call in flight."""
+"""What a signal may take beyond the longest call in flight."""
 
 
 def begin(command: Command, home: Path, name: str) -> subprocess.Popen[str]:

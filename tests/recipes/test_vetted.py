@@ -12,7 +12,7 @@ import tunesift
 import tunesift.methods
 from tunesift import Recipe, ScriptedModel, load_recipe, recipe_for, run_recipe
 from tunesift.planning import plan
-from tunesift.recipe import as_json, check, vetted
+from tunesift.recipe import as_json, check, vetted, vetted_summary
 
 FILES = sorted((Path(tunesift.__file__).parent / "recipes").glob("*.yaml"))
 NAMES = [file.stem for file in FILES]
@@ -70,7 +70,8 @@ def test_it_names_the_source_of_its_numbers(file: Path) -> None:
     text = file.read_text("utf-8")
     comment = "\n".join(line for line in text.splitlines() if line.startswith("#"))
     assert text.startswith("#")
-    assert re.search(r"arXiv:\d{4}\.\d{5}|card \w+\.md", comment), "name a paper or a card"
+    assert re.search(r"arXiv:\d{4}\.\d{5}", comment), "name a paper"
+    assert len(vetted_summary(file.stem)) <= 110
 
 
 def test_it_names_nothing_that_has_to_be_downloaded_unless_its_comment_says_so(file: Path) -> None:

@@ -13,6 +13,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,19 +178,13 @@ def test_a_run_over_nothing_says_so_in_words(bare: ReportData, tmp_path: Path) -
     seen = look_at(bare, "bare.js", tmp_path)
     assert seen["trouble"] == []
     assert seen["hidden"] == [True, True]
-    assert seen["empty"] == [
-        "No records were counted.",
-        "This run gives no score to draw.",
-        "No record was dropped.",
-        "No record was kept.",
-        "No record was dropped.",
-        "There are no records to show.",
-    ]
+    assert seen["sections"] == ["What became of the records", "Records"]
+    assert seen["empty"] == ["No records were counted.", "There are no records to show."]
 
 
 REFINED = ReportData(
     title="Refined", method="reflection", run_id="1", created="now", command="tunesift reflection", facts=(),
-    funnel=(Bar("in", 2), Bar("replaced", 1), Bar("kept", 1)), reasons=(), histogram=None, total=2, broken=(),
+    funnel=(Bar("in", 2), Bar("replaced", 1), Bar("kept", 1), Bar("dropped", 0)), reasons=(), histogram=None, total=2, broken=(),
     rows=(
         Row("a1", 1, "replace", "rewritten", None, {}, (("user", "Name a long river."), ("assistant", "The Nile, 6,650 km.")),
             (("user", "Name a river."), ("assistant", "The Rhine."))),
@@ -208,6 +203,25 @@ def test_before_and_after_stand_side_by_side_with_the_changed_words_marked(tmp_p
     assert seen["new"] == ["long ", "Nile, 6,650 km"]
     assert seen["unmarked"] == 0
     assert seen["found"] == ["a1"]  # by a word that is gone
+
+
+def test_a_report_on_refined_records_shows_them_before_and_after_and_no_empty_card(tmp_path: Path) -> None:
+    seen = look_at(REFINED, "refined.js", tmp_path)
+    assert seen["sections"] == ["What became of the records", "Counted along the way", "Before and after", "Records"]
+    assert seen["columns"] == ["Replaced"]
+    assert seen["shown"] == ["a1"]
+    assert seen["bars"] == [True, True, True, False]  # a count of 0 draws nothing
+
+
+def test_what_is_just_below_a_whole_number_is_not_shown_as_one(tmp_path: Path) -> None:
+    said = (("user", "a"), ("assistant", "b"))
+    rows = tuple(
+        Row(f"r{n}", n, "keep", "x", score, {}, said)
+        for n, score in enumerate((0.99996, 1.0, 0.99999996, 0.5, 3e-4, 1.00004))
+    )
+    seen = look_at(replace(REFINED, rows=rows, total=6), "refined.js", tmp_path)
+    assert seen["scores"] == ["0.999960", "1.0000", "0.99999996", "0.5000", "3.000e-4", "1.000040"]
+    assert seen["head"] == "Line in the file"
 
 
 def test_small_tables_are_shown_as_tables(tmp_path: Path) -> None:

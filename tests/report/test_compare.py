@@ -81,8 +81,8 @@ def test_runs_are_called_as_their_outputs_unless_two_would_be_called_the_same() 
         return names_of([Path(name) for name in names])
 
     assert called("a/x.jsonl.run", "a/v1.2.parquet.run", "b/z.jsonl.gz.run", "c/own") == ["x", "v1.2", "z", "own"]
-    assert called("a/x.jsonl.run", "a/x.json.run") == ["x.jsonl.run", "x.json.run"]
-    assert called("a/x.jsonl.run", "b/x.jsonl.run") == ["a/x.jsonl.run", "b/x.jsonl.run"]
+    assert called("a/x.jsonl.run", "a/x.json.run") == ["x.jsonl", "x.json"]
+    assert called("a/x.jsonl.run", "b/x.jsonl.run") == ["a/x.jsonl", "b/x.jsonl"]
 
 
 def test_overlap_is_jaccard_as_it_is_at_equal_budget_and_by_chance(found: CompareData, home: Path) -> None:
@@ -136,7 +136,14 @@ def test_the_command_writes_a_page_and_tells_it_in_words_or_json(home: Path, tmp
     runs = [str(folder) for folder in folders(home, "ifd", "longest")]
     words = CliRunner().invoke(app, ["compare", *runs, "-o", str(tmp_path / "c.html")])
     assert words.exit_code == 0
-    assert "overlap of what is kept" in words.output
+    lines = words.output.splitlines()
+    (heads,) = (line for line in lines if line.startswith("  in both  "))
+    row = lines[lines.index(heads) + 1]
+    assert row.endswith("  ifd / longest")
+    assert len(row.removesuffix("  ifd / longest")) == len(heads)
+    assert lines[-1] == f"page: {tmp_path / 'c.html'}"
+    again = CliRunner().invoke(app, ["compare", *runs, "-o", str(tmp_path / "c.html")])
+    assert again.output.splitlines()[-1] == f"page: {tmp_path / 'c.html'}, in place of the one that was there"
     assert (tmp_path / "c.html").read_text().startswith("<!doctype html>")
     told = CliRunner().invoke(app, ["compare", *runs, "-o", str(tmp_path / "c.html"), "--json"])
     assert json.loads(told.output)["overlaps"][0]["budget"] == 10

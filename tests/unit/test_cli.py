@@ -228,6 +228,36 @@ def test_plan_knows_the_time_of_a_model_in_a_folder_without_loading_it(tunesift:
     assert " s on this machine's processor" in tunesift("plan", "select", "a.jsonl").out
 
 
+def test_plan_of_an_endpoint_tells_calls_money_and_time(tunesift: Command, place: Path) -> None:
+    words = ["plan", "reflection", "a.jsonl", "teacher.url=http://localhost:1/v1", "teacher.model=toy"]
+    calls, cost, time = tunesift(*words).out.splitlines()[-3:]
+    assert calls.startswith(
+        "  endpoints: 60 calls where every reply can be used, at most 186 calls (6 of them small, one before each stage) and "
+    )
+    assert (cost, time) == ("  cost: not known: give --prices", "  time: about 12 s if an answer takes 1 s")
+    (place / "p.yaml").write_text("toy: {input: 1.0, output: 200.0}\n")
+    found = tunesift(*words, "--prices", "p.yaml", "--json").json
+    assert 0 < found["expected_money"] < found["money"]
+    said = f"about {found['expected_money']:.2f} where an answer is as long as its record, at most {found['money']:.2f}"
+    assert f"  cost: {said}" in tunesift(*words, "--prices", "p.yaml").out.splitlines()
+
+
+def test_one_is_told_as_one(tunesift: Command, place: Path) -> None:
+    rows = (place / "a.jsonl").read_text().splitlines(keepends=True)[:1]
+    (place / "a.jsonl").write_text(rows[0])
+    assert tunesift("plan", "select", "a.jsonl", SCRIPTED).out.splitlines()[:2] == [
+        "a.jsonl: 1 record, 0 unreadable rows, about 13 tokens",
+        "  stage score: 1 item, 2 forward passes each, by scripted",
+    ]
+    told = tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "keep=100%")
+    assert told.err.startswith("score: 1 item\nscore: done, 1 item in ")
+    assert "; 1 item was worked on" in told.out
+    assert "  stage score: 1 item done" in tunesift("inspect", "kept.jsonl.run").out
+    (place / "b.jsonl").write_text("".join(rows) + rows[0].replace('"r0"', '"other"'))
+    told = tunesift("select", "b.jsonl", "-o", "other.jsonl", SCRIPTED)
+    assert "  note: 1 row that repeats an earlier one word for word" in told.out
+
+
 def test_inspect_shows_a_run_and_one_of_its_records(tunesift: Command) -> None:
     tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--quiet")
     told = tunesift("inspect", "kept.jsonl.run").out.splitlines()
@@ -316,9 +346,19 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
     baselines = {"random", "longest", "shortest"}
     by_score = {"confident", "largest", "smallest", "above", "quota", "combined", "diverse"}
     assert set(found["selectors"]) == {*by_score, *baselines, "distinct"}
-    assert set(found["models"]) == {"transformers", "http", "scripted", "sentence-transformers", "hashed-ngrams", "nli"}
-    told = tunesift("list").out
-    assert all(kind in told and entry["summary"] in told for group in found.values() for kind, entry in group.items())
+    assert set(found["models"]) == {"transformers", "http", "scripted", "nli"}
+    assert {kind for kind, entry in found["selectors"].items() if "only" in entry} == {"confident"}
+    assert set(found["embedders"]) == {"sentence-transformers", "hashed-ngrams", "transformers", "http", "scripted"}
+    assert {*found["methods"], "superfiltering", "clear-correct"} <= set(found["recipes"])
+    told = tunesift("list").out.splitlines()
+    lines = [line for line in told if line.startswith("  ")]
+    entries = [(kind, entry["summary"]) for group in found.values() for kind, entry in group.items()]
+    column = max(len(kind) for kind, _ in entries) + 4
+    assert all(
+        any(line.split()[0] == kind and line[column:].startswith(said) for line in lines) for kind, said in entries
+    )
+    assert {line[column - 2 : column] for line in lines} == {"  "}
+    assert told[-1] == "every setting: docs/reference.md"
 
 
 def test_schema_is_json(tunesift: Command) -> None:
@@ -329,7 +369,11 @@ def test_doctor_says_what_this_machine_can_do(tunesift: Command) -> None:
     found = tunesift("doctor", "--json").json
     assert found["embedded_scorer"] is True
     assert found["processors"] > 0 < found["gflops_float32"]
-    assert "embedded scorer: True" in tunesift("doctor").out
+    assert found["memory_gb"] > 0 < found["open_files"]
+    told = tunesift("doctor").out
+    assert "embedded scorer: in the package" in told
+    assert f"limits: {found['open_files']:,} open files, " in told
+    assert re.search(r"^disk: [\d,]+\.\d GB free in this folder$", told, re.M)
 
 
 COMMANDS = [
@@ -359,10 +403,25 @@ def test_help_names_every_command(tunesift: Command) -> None:
 def test_every_command_has_a_help(tunesift: Command, name: str) -> None:
     told = " ".join(tunesift(name, "--help").out.split())
     assert f"tunesift {name}" in told
-    if name in ("select", "cherry", "score"):
-        assert all(
-            word in told for word in ("--output", "--format", "--limit", "--quiet", "--json", "NAME=VALUE", "keep=5%")
-        )
+    if name in cli.METHODS:
+        words = ("--output", "--format", "--limit", "--quiet", "--json", "NAME=VALUE", f"Example: tunesift {name} ")
+        assert all(word in told for word in words)
+        others = {"teacher.url", "raters.0", "scorers.0", "scorer.student"} - set(cli.METHODS[name].settings.split("="))
+        said = cli.METHODS[name].settings
+        assert all(word in said or word not in told for word in others), "the settings of other commands"
+
+
+def test_the_example_of_every_method_is_a_recipe(place: Path) -> None:
+    for name, words in cli.METHODS.items():
+        _, _, output, *settings = words.example.split()
+        assert recipe_for(name, Path("alpaca.json"), Path(output), settings).method.kind == name
+
+
+def test_help_of_run_says_that_recipes_go_by_name(tunesift: Command) -> None:
+    told = " ".join(tunesift("run", "--help").out.replace("│", " ").split())
+    assert "or the name of one of the package; tunesift list has them" in told
+    assert "Example: tunesift run superfiltering input=alpaca.json output=kept.json" in told
+    assert "Example: tunesift select alpaca.json -o kept.json keep=10%" in tunesift("--help").out
 
 
 def test_progress_goes_to_stderr_and_the_result_alone_to_stdout(tunesift: Command) -> None:

@@ -26,7 +26,8 @@ from tunesift import (
     load_recipe,
     recipe_for,
 )
-from tunesift.recipe import as_json, check, command, override, schema, vetted
+from tunesift.recipe import as_json, check, override, schema, vetted
+from tunesift.spelling import command
 
 INPUT, OUTPUT = Path("a.jsonl"), Path("b.jsonl")
 
@@ -205,6 +206,28 @@ def test_a_recipe_comes_back_from_json_and_from_its_command(name: str) -> None:
     assert words[:5] == ["tunesift", of, "a.jsonl", "-o", "b.jsonl"]
     assert len(words[5:]) <= len(settings) + 1
     assert recipe_for(words[1], Path(words[2]), Path(words[4]), words[5:]) == recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("toy", "teacher.model=toy"),
+        ("meta/llama 3", "'teacher.model=meta/llama 3'"),
+        ("7", "'teacher.model=\"7\"'"),
+        ("10%", "'teacher.model=\"10%\"'"),
+        ("null", "'teacher.model=\"null\"'"),
+        ("a: b", "'teacher.model=\"a: b\"'"),
+        ('"a"', '\'teacher.model="\\"a\\""\''),
+        ("a\nb #c", None),
+    ],
+)
+def test_a_command_quotes_a_text_only_where_it_would_be_read_as_something_else(name: str, said: str | None) -> None:
+    written = f"teacher.model={json.dumps(name)}"
+    recipe = recipe_for("reflection", Path("a.json"), Path("b.json"), ["teacher.url=http://localhost:1/v1", written])
+    found = command(recipe)
+    assert found.startswith("tunesift reflection a.json -o b.json teacher.url=http://localhost:1/v1 ")
+    assert said is None or found.endswith(f" {said}")
+    assert recipe_for("reflection", Path("a.json"), Path("b.json"), shlex.split(found)[5:]) == recipe
 
 
 def test_overriding_changes_nothing_of_what_was_given() -> None:

@@ -65,6 +65,14 @@ def test_largest_keeps_the_largest_scores_and_says_why_for_each() -> None:
     }
 
 
+def test_a_score_just_below_a_bound_is_not_told_as_the_bound() -> None:
+    told = reasons(Largest(fraction=1.0, below=1.0), pool({"a": 0.99996, "b": 1.0, "c": 1.00000002, "d": 0.5}))
+    assert told["a"] == "keep: largest 100%: IFD 0.999960, rank 1 of 2"
+    assert told["b"] == "drop: IFD not below 1: 1.0000"
+    assert told["c"] == "drop: IFD not below 1: 1.00000002"
+    assert told["d"] == "keep: largest 100%: IFD 0.5000, rank 2 of 2"
+
+
 def test_largest_by_count_says_how_many_there_were() -> None:
     found = reasons(Largest(fraction=None, count=2), pool(SCORES))
     assert found["c"] == "keep: largest 2: IFD 1.0200, rank 1 of 6"

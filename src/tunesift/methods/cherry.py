@@ -157,7 +157,7 @@ def sample(
 
 
 def pick(perplexities: Sequence[float], count: int, low: float, high: float) -> list[int]:
-    """Indices of at most `count` members of a cluster from the middle of its perplexities (card ifd.md, item 9c)."""
+    """Indices of at most `count` members of a cluster from the middle of its perplexities, as in the authors' code."""
     if len(perplexities) < count:
         return list(range(len(perplexities)))
     least, most = np.percentile(perplexities, [low, high])  # linear interpolation

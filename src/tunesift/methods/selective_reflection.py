@@ -65,6 +65,7 @@ from tunesift.prompts import REVERSED, Template
 from tunesift.records import Decision, Record, Score
 from tunesift.running.result import Planned, Result
 from tunesift.running.run import OUTPUT, Run
+from tunesift.scoring.deciding import told_value
 from tunesift.scoring.ifd import IFD
 from tunesift.scoring.selectors import check_fraction
 from tunesift.settings import Settings
@@ -244,7 +245,7 @@ class SelectiveReflection(Settings):
             if ratio is None:
                 return f"not valid ({name}): has no score"
             if ratio >= 1 and self.valid_only:
-                return f"not valid ({name}): {ratio:.4f} is not below 1"
+                return f"not valid ({name}): {told_value(ratio)} is not below 1"
         return ""
 
 

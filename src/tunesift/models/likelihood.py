@@ -198,7 +198,7 @@ def _without_middle(context: str | tuple[Message, ...], first: int, last: int) -
 
 
 def first_token(tokenizer: Tokenizer) -> int:
-    """What stands before a text: BOS, or EOS for a tokenizer without one (card ifd.md, item 3)."""
+    """What stands before a text: BOS, or EOS for a tokenizer without one."""
     token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if token is None:
         raise ModelRefused("the tokenizer has neither a BOS nor an EOS token; use another scorer.")

@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tunesift.arrays import Bools, Numbers
+from tunesift.errors import told_count
 from tunesift.files import Place
+from tunesift.notes import told_note
 from tunesift.records import Record
 from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row, Table
 from tunesift.report.folder import RunFolder, run_folder
@@ -68,10 +70,10 @@ def facts_of(found: RunFolder) -> tuple[tuple[str, str], ...]:
 
 def _facts(run: Mapping[str, Any], note: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:  # Any: JSON
     method = run["recipe"]["method"]
-    read = f"{note['path']} ({note['format']}, {note['rows']:,} rows)" if note["path"] else "none"
+    read = f"{note['path']} ({note['format']}, {told_count(note['rows'], 'row')})" if note["path"] else "none"
     facts = [("input", read), ("output", run["recipe"]["output"])]
-    facts += [("noted in the input", f"{count:,} {kind}") for kind, count in note["notes"].items()]
-    facts += [(name, _shortened(_told(value))) for name, value in method.items() if name != "kind"]
+    facts += [("noted in the input", told_note(kind, count)) for kind, count in note["notes"].items()]
+    facts += [(name, _shortened(said)) for name, value in method.items() if name != "kind" and (said := _told(value))]
     return (*facts, ("seed", str(run["recipe"]["seed"])), ("version", str(run["versions"].get("tunesift", ""))))
 
 
@@ -88,11 +90,13 @@ def _told(value: object) -> str:
         named = value.get("name")
         if named is not None and "kind" in value:
             return str(named)
-        inner = ", ".join(f"{k} {_told(v)}" for k, v in value.items() if v is not None and k != "kind")
+        inner = ", ".join(
+            f"{k} {said}" for k, v in value.items() if v is not None and k != "kind" and (said := _told(v))
+        )
         return f"{head} ({inner})" if head and inner else str(head or inner)
     if isinstance(value, list):
         return "; ".join(map(_told, value))
-    return str(value)
+    return "none" if value is None else str(value)
 
 
 def _reasons(found: RunFolder) -> tuple[Bar, ...]:

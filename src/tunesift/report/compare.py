@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tunesift.arrays import Bools, Numbers, Places, bands_of, middle_ranks
-from tunesift.errors import DataError, RecipeError
+from tunesift.errors import DataError, RecipeError, told_count
 from tunesift.report.collect import facts_of, shown_messages
 from tunesift.report.data import CompareData, Correlation, Difference, Different, Overlap, Side
 from tunesift.report.folder import RunFolder, run_folder
@@ -62,7 +62,7 @@ def compare(paths: Sequence[Path]) -> CompareData:
     lengths = np.array([len(folders[0].data.by_id(id).response) for id in ids], np.float64)
     codes, bands = _bands(lengths)
     return CompareData(
-        title=f"{len(runs)} runs over {len(ids):,} records",
+        title=f"{len(runs)} runs over {told_count(len(ids), 'record')}",
         records=len(ids),
         median_length=float(np.median(lengths)),
         notes=_notes(folders, len(ids)),
@@ -75,9 +75,12 @@ def compare(paths: Sequence[Path]) -> CompareData:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The outputs' names without their endings; the folders' names, or their paths, where two would have one name."""
-    short, names = [_ENDING.sub("", path.name) or path.name for path in paths], [path.name for path in paths]
-    return next((n for n in (short, names) if len(set(n)) == len(n)), [str(path) for path in paths])
+    """The outputs' names without their endings; with them, or with their paths, where two would have one name."""
+    short = [_ENDING.sub("", path.name) or path.name for path in paths]
+    whole, placed = ([text.removesuffix(".run") or text for text in texts]
+                     for texts in ([path.name for path in paths], list(map(str, paths))))  # fmt: skip
+    ways = (short, whole, placed)
+    return next((names for names in ways if len(set(names)) == len(names)), [str(path) for path in paths])
 
 
 def _shared(folders: Sequence[RunFolder]) -> list[Places]:
@@ -195,12 +198,12 @@ def told_compare(found: CompareData) -> str:
         lines.append(said + f" (all: {found.median_length:,.0f})")
     lines += ["rank correlations (Spearman):"]
     lines += [f"  {_number(c.value)}  {c.first} / {c.second}, over {c.over:,}" for c in found.correlations]
-    lines += ["overlap of what is kept (Jaccard; at equal budget; by chance):"]
-    lines += [
-        f"  {_number(o.jaccard)}  {_number(o.equal)}  {_number(o.chance)}  {o.first} / {o.second}, "
-        f"{o.both:,} in both, budget {o.budget:,}"
-        for o in found.overlaps
-    ]
+    heads = ("in both", "Jaccard", "budget", "Jaccard at that budget", "by chance")
+    lines += ["overlap of what is kept:", f"  {'  '.join(heads)}"]
+    for o in found.overlaps:
+        cells = (f"{o.both:,}", _number(o.jaccard), f"{o.budget:,}", _number(o.equal), _number(o.chance))
+        aligned = "  ".join(cell.rjust(len(head)) for cell, head in zip(cells, heads, strict=True))
+        lines.append(f"  {aligned}  {o.first} / {o.second}")
     return "\n".join(lines)
 
 

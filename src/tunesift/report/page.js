@@ -39,7 +39,9 @@
     if (bare && Number.isSafeInteger(value)) return integer.format(value);
     const size = Math.abs(value);
     if (size !== 0 && (size < 0.001 || size >= 1e7)) return value.toExponential(3);
-    return value.toFixed(size >= 1000 ? 1 : 4);
+    if (size >= 1000) return value.toFixed(1);
+    const places = [4, 6, 8, 12].find((n) => Number.isInteger(value) || !Number.isInteger(Number(value.toFixed(n))));
+    return value.toFixed(places ?? 12); // 0.99996 must not look as if it were 1
   }
 
   function ticks(low, high, about) {
@@ -71,8 +73,8 @@
   function bars(items, whole, kindOf, noun) {
     const widest = items.reduce((most, item) => Math.max(most, item.count), whole || 1);
     const build = (item) => {
-      const bar = el("span", { class: `bar ${kindOf(item.label)}` });
-      bar.style.width = `${(100 * item.count) / widest}%`;
+      const bar = item.count ? el("span", { class: `bar ${kindOf(item.label)}` }) : "";
+      if (item.count) bar.style.width = `${(100 * item.count) / widest}%`;
       return el(
         "li", {},
         text("span", item.label, "label"),
@@ -166,7 +168,7 @@
     const parts = Object.entries(row.parts).map(([name, value]) =>
       [name, digits(value, whole(report.rows.map((other) => other.parts[name] ?? null)))]);
     return [
-      pairs([["Reason", row.reason || "none given"], ["Id", row.id], ["Line", row.line === null ? "–" : String(row.line)],
+      pairs([["Reason", row.reason || "none given"], ["Id", row.id], ["Line in the file", row.line === null ? "–" : String(row.line)],
         ["Score", digits(row.score)]], "about"),
       parts.length ? pairs(parts, "parts") : null,
       conversation(row),
@@ -190,7 +192,8 @@
     byId("funnel").append(...(report.funnel.length ? parts : [empty("No records were counted.")]));
     const dropped = report.reasons.reduce((sum, reason) => sum + reason.count, 0);
     const reasons = bars(report.reasons, dropped, () => "dropped", "reason");
-    byId("reasons").append(...(dropped ? reasons : [empty("No record was dropped.")]));
+    byId("reasons").parentNode.hidden = !dropped;
+    byId("reasons").append(...reasons);
   }
 
   // Distribution of the score
@@ -199,10 +202,10 @@
     const data = report.histogram;
     const sum = (counts) => counts.reduce((all, n) => all + n, 0);
     const drawable = data && data.low !== null && data.high !== null && sum(data.kept) + sum(data.dropped) > 0;
+    byId("scores").parentNode.hidden = !drawable && !data?.unscored;
+    if (!drawable && !data?.unscored) return;
     if (!drawable) {
-      const none = data && data.unscored ? `No record has a score: ${count(data.unscored, "record")} not scored.`
-        : "This run gives no score to draw.";
-      return byId("scores").replaceChildren(empty(none));
+      return byId("scores").replaceChildren(empty(`No record has a score: ${count(data.unscored, "record")} not scored.`));
     }
     const line = data.threshold === null ? "No single score divides them." : `The threshold is ${digits(data.threshold)}.`;
     const named = text("bdi", data.score);
@@ -308,7 +311,7 @@
         : text("td", cell ?? "–")))))))));
   }
 
-  // Kept against dropped
+  // Kept against dropped, or what was made, before and after
 
   function byScore(direction) {
     return (a, b) => (a.score === null) - (b.score === null) || direction * (a.score - b.score);
@@ -328,22 +331,31 @@
       next.setAttribute("aria-disabled", at === records.length - 1);
       body.replaceChildren(
         el("p", { class: "verdict" },
-          el("b", {}, digits(row.score)), row.score === null ? " not scored" : " score", text("bdi", row.id, "id")),
+          ...(row.score === null ? ["not scored"] : [el("b", {}, digits(row.score)), " score"]), text("bdi", row.id, "id")),
         el("p", { class: "why" }, pill(row.action), " ", text("bdi", row.reason)),
         conversation(row),
       );
       body.scrollTop = 0;
     }
-    const title = el("h3", {}, fate === "kept" ? "Kept" : "Dropped");
-    if (!records.length) return el("article", { class: fate }, el("header", {}, title), empty(`No record was ${fate}.`));
+    const title = el("h3", {}, fate[0].toUpperCase() + fate.slice(1));
     show(0);
     return el("article", { class: fate }, el("header", {}, title, place, el("div", { class: "buttons" }, back, next)), body);
   }
 
   function drawPair() {
-    const kept = report.rows.filter((row) => OUTPUT.has(row.action)).sort(byScore(-1));
+    const made = ["replace", "create"].find((action) => report.rows.some((row) => row.action === action));
+    const ours = report.rows.filter((row) => made ? row.action === made : OUTPUT.has(row.action)).sort(byScore(-1));
     const dropped = report.rows.filter((row) => row.action === "drop").sort(byScore(1));
-    byId("pair").append(drawColumn("kept", kept), drawColumn("dropped", dropped));
+    const columns = [[FATE.get(made ?? "keep"), ours], ["dropped", dropped]].filter(([, rows]) => rows.length);
+    const order = { kept: "from the highest score down", dropped: "from the lowest score up" };
+    const orders = columns.map(([fate]) => `${fate} records ${order[fate] ?? order.kept}`).join(", ");
+    const scored = [...ours, ...dropped].some((row) => row.score !== null);
+    byId("pair").parentNode.hidden = !columns.length;
+    byId("pair-title").textContent = made === "replace" ? "Before and after" : made ? "What was created"
+      : columns.length === 1 ? `What was ${columns[0][0]}` : "Kept against dropped";
+    byId("pair-lead").hidden = !scored;
+    byId("pair-lead").textContent = `${orders[0]?.toUpperCase() ?? ""}${orders.slice(1)}.`;
+    byId("pair").append(...columns.map(([fate, rows]) => drawColumn(fate, rows)));
   }
 
   // Table of records
@@ -352,7 +364,7 @@
   const COLUMNS = [
     { key: "score", words: "Score", first: -1 },
     { key: "action", words: "Action", first: 1 },
-    { key: "line", words: "Line", first: 1 },
+    { key: "line", words: "Line in the file", first: 1 },
     { key: "id", words: "Id", first: 1 },
     { key: null, words: "Reason" },
   ];

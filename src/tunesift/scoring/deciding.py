@@ -62,6 +62,15 @@ def lengths(data: Dataset[Record]) -> Numbers:
     return np.fromiter((len(record.response) for record in data), np.float64, len(data))
 
 
+def told_value(value: float) -> str:
+    """A score as reasons show it: four decimals, and more where one that is not whole would look as if it were."""
+    for digits in (4, 6, 8, 12):
+        said = f"{value:.{digits}f}"
+        if not float(said).is_integer() or float(said) == value:
+            break
+    return said
+
+
 def _finite(score: Score | None, part: str = "") -> float:
     value = None if score is None else score.parts.get(part) if part else score.value
     return value if value is not None and math.isfinite(value) else math.nan

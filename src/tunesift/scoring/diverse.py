@@ -1,6 +1,6 @@
 """Which records stay, so that those that stay differ? Superfiltering.D (arXiv:2402.00530) and its relatives.
 
-The best by score are the candidates; of these, a few that stand for all of them are kept (card ifd.md, item 11).
+The best by score are the candidates; of these, a few that stand for all of them are kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tunesift.models import EmbedModel
 from tunesift.models.ngrams import HashedNgrams
 from tunesift.prompts import input_of
 from tunesift.records import Action, Decision, Failure, Record
-from tunesift.scoring.deciding import Decisions, Groups, budget, ranked
+from tunesift.scoring.deciding import Decisions, Groups, budget, ranked, told_value
 from tunesift.scoring.diversity import clusters_of, k_centre, spread_out
 from tunesift.scoring.selectors import Largest, Pool, check_budget, check_fraction
 from tunesift.settings import Settings
@@ -105,7 +105,7 @@ class Diverse(Settings):
             if inside[place] < 0:
                 assert first is not None  # where nothing is scored, every record is a candidate
                 return first[place]
-            score = "" if values is None else f"; {pool.label} {values[place]:.4f}"
+            score = "" if values is None else f"; {pool.label} {told_value(values[place])}"
             action, said = told[int(inside[place])]
             return Decision(id, action, f"{said}{score}")
 

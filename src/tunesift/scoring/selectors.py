@@ -17,7 +17,16 @@ from tunesift.arrays import Numbers
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
 from tunesift.records import Decision, Failure, Record, Score
-from tunesift.scoring.deciding import Decisions, budget, budgets, finite_values, groups_of, lengths, ranked
+from tunesift.scoring.deciding import (
+    Decisions,
+    budget,
+    budgets,
+    finite_values,
+    groups_of,
+    lengths,
+    ranked,
+    told_value,
+)
 from tunesift.settings import Settings
 
 
@@ -103,7 +112,7 @@ class Largest(Settings):
     """Keep only scores up to this; 1 for IFD as Cherry has it."""
     rule: Literal["ours", "cherry"] = "ours"
     """ours: a fraction of all records, ties to the earlier one; cherry: a fraction of the records within the bounds,
-    ties to the later one, as the authors' script has it (card ifd.md, item 8)."""
+    ties to the later one, as the authors' script has it."""
 
     def __post_init__(self) -> None:
         check_budget(self.fraction, self.count)
@@ -150,7 +159,7 @@ class Above(Settings):
 
         def verdict(place: int, id: str) -> Decision:
             keep = values[place] > self.threshold
-            said = f"{pool.label} {'above' if keep else 'not above'} {self.threshold:g}: {values[place]:.4f}"
+            said = f"{pool.label} {'above' if keep else 'not above'} {self.threshold:g}: {told_value(values[place])}"
             return Decision(id, "keep" if keep else "drop", said)
 
         return _decide(pool, values, (self.below, None), verdict)
@@ -184,7 +193,7 @@ class Quota(Settings):
         share = f"{self.fraction:.3g} of each {self.group}"
 
         def verdict(place: int, id: str) -> Decision:
-            value, code = f"{pool.label} {values[place]:.4f}", groups.codes[place]
+            value, code = f"{pool.label} {told_value(values[place])}", groups.codes[place]
             if ranks[place] <= kept[code]:
                 rank = f"rank {ranks[place]} of {sizes[code]} in {groups.names[code]}"
                 return Decision(id, "keep", f"largest {share}: {value}, {rank}")
@@ -236,7 +245,7 @@ class Longest(Settings):
 
     def __call__(self, pool: Pool) -> Sequence[Decision]:
         """The responses with the most characters; ties go to the earlier record."""
-        return _by_length(pool, self.fraction, self.count, _Order("longest", 1, digits=0))
+        return _by_length(pool, self.fraction, self.count, _Order("longest", 1, told="{:.0f}".format))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,7 +263,7 @@ class Shortest(Settings):
 
     def __call__(self, pool: Pool) -> Sequence[Decision]:
         """The responses with the fewest characters, at least one; ties go to the earlier record."""
-        return _by_length(pool, self.fraction, self.count, _Order("shortest", -1, digits=0))
+        return _by_length(pool, self.fraction, self.count, _Order("shortest", -1, told="{:.0f}".format))
 
 
 NEEDS_NO_SCORES = (Random, Longest, Shortest)
@@ -277,8 +286,8 @@ class _Order:
     at_most: float | None = None
     cherry: bool = False
     """Whether the budget and the ties are those of the authors of Cherry."""
-    digits: int = 4
-    """Digits after the point that reasons show of a value."""
+    told: Callable[[float], str] = told_value
+    """How reasons show a value."""
 
     def within(self, values: Numbers) -> Numbers:
         """The values from the end that is kept upwards; not a number outside the bounds."""
@@ -302,10 +311,10 @@ def _ranked(pool: Pool, values: Numbers, share: tuple[float | None, int | None],
     most = int(ranks.max(initial=0))
     kept = min(most, budget(fraction, count, most if order.cherry else len(pool.data)))
     said = f"{order.word} {fraction * 100:g}%" if count is None and fraction is not None else f"{order.word} {kept}"
-    last = f"; the last one kept has {values[ranks == kept][0]:.{order.digits}f}" if kept else ""
+    last = f"; the last one kept has {order.told(values[ranks == kept][0])}" if kept else ""
 
     def verdict(place: int, id: str) -> Decision:
-        rank = f"{pool.label} {values[place]:.{order.digits}f}, rank {ranks[place]} of {most}"
+        rank = f"{pool.label} {order.told(values[place])}, rank {ranks[place]} of {most}"
         if ranks[place] <= kept:
             return Decision(id, "keep", f"{said}: {rank}")
         return Decision(id, "drop", f"not among the {said}: {rank}{last}")
@@ -326,7 +335,7 @@ def _decide(
         if math.isnan(value):
             return pool.unscored(id)
         if outside := _bound(value, *bounds):
-            return Decision(id, "drop", f"{pool.label} {outside}: {value:.4f}")
+            return Decision(id, "drop", f"{pool.label} {outside}: {told_value(value)}")
         return verdict(place, id)
 
     return Decisions(pool.data, decide)
