@@ -151,7 +151,8 @@ class Run:
         _LOG.info("stage %s: %d items, %d done now, %d failed", stage, len(given), worked, len(call.failed))
         if call.too_many:
             raise TooManyFailures(_many(stage, call.failed, call.allowed))
-        self.stop.check(self.folder)
+        if self.stop.asked and not call.complete:
+            self.stop.check(self.folder)
         return Outcomes(call.rows, call.failed, call.read)
 
     @contextmanager
