@@ -8,6 +8,7 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable
+from tunesift.heartbeat import beat, loading
 from tunesift.models.transformers import TransformersModel
 from tunesift.settings import INCIDENTAL, Settings
 
@@ -46,6 +47,7 @@ class NliModel(Settings):
             with torch.inference_mode():
                 logits = model(**given).logits.float()  # [B, labels]
             found += torch.softmax(logits, dim=1)[:, label].tolist()
+            beat(len(firsts) / len(pairs))
         return found
 
 
@@ -60,6 +62,11 @@ def _label(name: str, labels: dict[int, str]) -> int:
 
 @cache
 def _loaded(name: str, device: str) -> tuple[Any, Any]:  # Any: transformers' own classes
+    with loading(name):
+        return _load(name, device)
+
+
+def _load(name: str, device: str) -> tuple[Any, Any]:  # Any: transformers' own classes
     try:
         import transformers
         from safetensors import SafetensorError

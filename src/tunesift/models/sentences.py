@@ -8,7 +8,7 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from tunesift.errors import MissingExtra, ModelUnavailable
-from tunesift.heartbeat import beat
+from tunesift.heartbeat import beat, loading
 from tunesift.models.folders import LOADING, ask_hub, folder_identity, local_folder, nowhere
 from tunesift.settings import INCIDENTAL, Settings
 
@@ -38,13 +38,13 @@ class SentenceModel(Settings):
         found = _encoder(self.name, self.revision, self.device).encode(
             list(texts), batch_size=self.batch, normalize_embeddings=True, show_progress_bar=False
         )
-        beat()
+        beat(1.0)
         return [tuple(round(float(x), 6) for x in vector) for vector in found]
 
 
 @cache
 def _encoder(name: str, revision: str | None, device: str) -> Any:  # Any: sentence-transformers' own class
-    with LOADING:
+    with LOADING, loading(name):
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:

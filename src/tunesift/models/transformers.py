@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable, ParameterRefused
-from tunesift.heartbeat import beat
+from tunesift.heartbeat import beat, loading
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
 from tunesift.models.folders import EMBEDDED, LOADING, ask_hub, folder_identity, local_folder, nowhere, segment_of
 from tunesift.models.likelihood import Segment, SpanEncoder, batches, losses
@@ -82,7 +82,7 @@ class TransformersModel(Settings):
         means: dict[int, tuple[float, ...]] = {}
         for batch in batches(segments, self.batch_tokens):
             means |= zip(batch, weights.mean_hidden([segments[n] for n in batch]), strict=True)
-            beat()
+            beat(len(batch) / len(texts))
         return [means[n] for n in range(len(texts))]
 
     def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion | Failure]:
@@ -92,7 +92,11 @@ class TransformersModel(Settings):
                 "local weights cannot be held to a JSON schema; use an endpoint, or leave schema out."
             )
         weights = _weights(self)
-        return [weights.complete(conversation, sampling) for conversation in conversations]
+        said = []
+        for conversation in conversations:
+            said.append(weights.complete(conversation, sampling))
+            beat(1 / len(conversations))
+        return said
 
     def _limit(self, weights: _Weights) -> int:
         return min(self.max_length or 2048, weights.limit)
@@ -286,7 +290,8 @@ def _weights(model: TransformersModel) -> _Weights:
     with LOADING:  # two threads must not load the same weights twice
         if place not in _LOADED or _LOADED[place].identity != identity:
             _LOADED.pop(place, None)  # weights that changed on disk make room before they are loaded anew
-            _LOADED[place] = _Loaded(identity, _load(*place))
+            with loading(model.name):
+                _LOADED[place] = _Loaded(identity, _load(*place))
         return _LOADED[place].weights
 
 
