@@ -58,6 +58,7 @@ def told_plan(recipe: Recipe, as_json: bool) -> str:
         + (f"{s.forwards} {_passes(s)} each, by {s.model}" if s.forwards else "no model")
         for s in found.stages
     ]
+    lines += [f"  {model} is in no folder here" for model in found.missing]
     if found.calls:
         cost = f"at most {found.money:.4f}" if found.money is not None else "not known: give --prices"
         usual = f"{found.expected:,} calls where every reply can be used, " if found.expected + 1 < found.calls else ""

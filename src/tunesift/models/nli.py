@@ -19,7 +19,7 @@ class NliModel(Settings):
 
     kind: Literal["nli"] = "nli"
     name: str
-    """A folder or a hub id; the paper has DeBERTa-large, tuned on MNLI."""
+    """A folder, or a hub id whose files are on this machine; the paper has DeBERTa-large, tuned on MNLI."""
     max_length: int = 512
     """Most tokens of a pair; the longer of the two texts is cut on the right."""
     device: Annotated[str, INCIDENTAL] = "cpu"

@@ -19,7 +19,7 @@ class SentenceModel(Settings):
 
     kind: Literal["sentence-transformers"] = "sentence-transformers"
     name: str
-    """A folder, or a hub id."""
+    """A folder, or a hub id whose files are on this machine."""
     revision: str | None = None
     """Commit of a hub id; None for its main branch."""
     device: Annotated[str, INCIDENTAL] = "auto"

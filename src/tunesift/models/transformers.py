@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable, ParameterRefused
 from tunesift.heartbeat import beat, loading
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
-from tunesift.models.folders import EMBEDDED, LOADING, ask_hub, folder_identity, local_folder, nowhere, segment_of
+from tunesift.models.folders import (
+    EMBEDDED,
+    LOADING,
+    ask_hub,
+    context_of,
+    folder_identity,
+    local_folder,
+    nowhere,
+    segment_of,
+)
 from tunesift.models.likelihood import Segment, SpanEncoder, batches, losses
 from tunesift.models.sharing import all_losses
 from tunesift.records import Failure, Message, content_digest
@@ -24,6 +33,9 @@ if TYPE_CHECKING:
 
 LEAST_ADDRESS_SPACE = 3 * 2**30
 """Bytes of address space below which importing the libraries or running the embedded scorer may abort the process."""
+
+MOST_TOKENS = 2048
+"""Tokens of one text that are read where a model reads more and no setting says how many."""
 
 REMEMBERED = 1024
 """Tokens of beginnings that are remembered from one batch to the next; in a model of 7B half a megabyte each."""
@@ -39,7 +51,8 @@ class TransformersModel(Settings):
 
     kind: Literal["transformers"] = "transformers"
     name: str = EMBEDDED
-    """A folder, a hub id, or "embedded" for the small scorer that comes with tunesift."""
+    """A folder, a hub id whose files are on this machine, or "embedded" for the small scorer that comes with tunesift;
+    a run downloads nothing."""
     revision: str | None = None
     """Commit of a hub id; None for its main branch."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -98,8 +111,13 @@ class TransformersModel(Settings):
             beat(1 / len(conversations))
         return said
 
+    def most_tokens(self) -> int | None:
+        """Most tokens of one text, by the model's files; None where they are not here, or do not say."""
+        context = context_of(self.name)
+        return None if context is None else min(self.max_length or MOST_TOKENS, context)
+
     def _limit(self, weights: _Weights) -> int:
-        return min(self.max_length or 2048, weights.limit)
+        return min(self.max_length or MOST_TOKENS, weights.limit)
 
 
 class _Weights:

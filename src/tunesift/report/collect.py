@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tunesift.files import Place
-from tunesift.records import Record
+from tunesift.records import Record, rule_of
 from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row, Table
 from tunesift.report.folder import Numbers, RunFolder, run_folder
 
@@ -95,13 +95,8 @@ def _told(value: object) -> str:
 
 
 def _reasons(found: RunFolder) -> tuple[Bar, ...]:
-    rules = Counter(_rule(reason) for _, action, reason in found.decisions() if action in ("drop", "quarantine"))
+    rules = Counter(rule_of(reason) for _, action, reason in found.decisions() if action in ("drop", "quarantine"))
     return tuple(Bar(rule, count) for rule, count in rules.most_common())
-
-
-def _rule(reason: str) -> str:
-    rule, _, after = reason.partition(": ")
-    return f"{rule}: {after.replace('_', ' ')}" if rule == "no score" else reason.partition(":")[0]
 
 
 def _histogram(values: Numbers, kept: np.ndarray[Any, np.dtype[np.bool_]], scorer: str) -> Histogram | None:
