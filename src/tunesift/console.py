@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 
 from rich.console import Console
@@ -139,8 +140,9 @@ class LineProgress(Progress):
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    with suppress(OSError):  # a run goes on when nobody reads of it any more
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 class BarProgress(Progress):

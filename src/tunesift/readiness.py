@@ -9,6 +9,7 @@ from tunesift.catalogue import AnyMethod
 from tunesift.datasets import Dataset
 from tunesift.errors import MissingExtra, ModelUnavailable, RecipeError, shown
 from tunesift.language import languages, scripts
+from tunesift.methods.select import Select
 from tunesift.methods.selectit import SelectIT
 from tunesift.methods.selective_reflection import SelectiveReflection
 from tunesift.models.folders import EMBEDDED, is_here
@@ -18,7 +19,7 @@ from tunesift.models.sentences import SentenceModel
 from tunesift.models.transformers import TransformersModel
 from tunesift.records import Record
 from tunesift.scoring.ifd import READINGS
-from tunesift.settings import settings_by_path
+from tunesift.settings import Settings, settings_by_path
 
 SAMPLED = 1_000
 """Records, from the first on, whose language is looked at."""
@@ -50,13 +51,22 @@ def check_given(method: AnyMethod) -> None:
 
 def missing(method: AnyMethod) -> Iterator[tuple[str, str]]:
     """Where a method names a local model that is not here, and its name; nothing is loaded, and nobody asked."""
-    for path, model in settings_by_path(method):
+    for path, model in _asked(method):
         if isinstance(model, HttpModel) and model.tokenizer is not None and not _is_here(model.tokenizer, None):
             yield f"{path}.tokenizer", model.tokenizer
         if isinstance(model, TransformersModel | NliModel | SentenceModel):
             revision = None if isinstance(model, NliModel) else model.revision
             if not _is_here(model.name, revision):
                 yield path, model.name
+
+
+def _asked(method: AnyMethod) -> Iterator[tuple[str, Settings]]:
+    """The settings within a method, without the students of scorers that its selector does without."""
+    planned = {stage.model for stage in method.plan(1)}
+    for path, found in settings_by_path(method):
+        of_scorer = isinstance(method, Select) and path.partition(".")[0] in ("scorer", "also")
+        if not of_scorer or getattr(found, "name", "") in planned:
+            yield path, found
 
 
 def _is_here(name: str, revision: str | None) -> bool:
@@ -78,7 +88,7 @@ def check_here(method: AnyMethod) -> None:
     ]
     if lost:
         raise ModelUnavailable(*lost)
-    local = any(isinstance(m, TransformersModel | NliModel) for _, m in settings_by_path(method))
+    local = any(isinstance(model, TransformersModel | NliModel) for _, model in _asked(method))
     if local and any(find_spec(library) is None for library in ("torch", "transformers")):
         raise MissingExtra('local models need the "local" extra: pip install "tunesift[local]".')
 
@@ -97,7 +107,7 @@ def tokens_read(method: AnyMethod) -> int | None:
 
 def doubts(method: AnyMethod, data: Dataset[Record]) -> dict[str, int]:
     """What a model of the method is not made for, and of how many records; a word to the user, no error."""
-    if not any(_is_embedded(model) for _, model in settings_by_path(method)):
+    if not any(_is_embedded(model) for _, model in _asked(method)):
         return {}
     found = {said: len(data) for kind, said in _NOT_MADE_FOR.items() if isinstance(method, kind)}
     first = data[:SAMPLED]

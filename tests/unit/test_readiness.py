@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from tunesift import (
     Dataset,
     HttpModel,
     Message,
+    MissingExtra,
     ModelUnavailable,
+    Random,
     RecipeError,
     Record,
     Select,
@@ -92,6 +95,17 @@ def test_every_local_model_is_named_by_its_place_in_the_recipe(lines: Path, tmp_
     http = recipe_for("select", lines, tmp_path / "out.jsonl", [])
     found = plan(type(http)(input=lines, output=Path("out.jsonl"), method=Select(scorer=IFD(student=tokenizer))))
     assert found.missing == ("scorer.student.tokenizer: me/tokenizer",)
+
+
+def test_a_student_that_a_selector_does_without_may_be_missing(
+    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    words = ["scorer.student.name=me/gone", "keep.kind=random", "keep.fraction=0.5"]
+    assert run_recipe(recipe_for("select", lines, tmp_path / "out.jsonl", words)).counts["kept"] == 6
+    with pytest.raises(MissingExtra, match='local models need the "local" extra'):
+        run_recipe(recipe_for("select", lines, tmp_path / "other.jsonl", ["keep=50%"]))
+    assert doubts(Select(keep=Random()), of(*[CHINESE] * 9)) == {}
 
 
 def test_a_folder_that_is_not_there_fails_no_plan(lines: Path) -> None:
