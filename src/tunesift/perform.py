@@ -142,11 +142,12 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
     place = recipe.run_folder, recipe.execution
     with Run(*place, recipe.seed, recipe.max_failures, manner.progress, manner.stop) as run:
         began = time.monotonic()
+        if not (run.folder / "result.json").exists():  # a run that is complete asks nobody any more
+            check_here(recipe.method)
         manifest = open_folder(recipe, input_digest(recipe.input) if recipe.input else None, run.journal)
         run.retry(manner.retry_failed)
         if (done := _finished(recipe, manifest["run_id"])) is not None:
             return done
-        check_here(recipe.method)
         if not manner.yes:
             _check_room(recipe)
         data = read_input(recipe, run.folder / "inputs")

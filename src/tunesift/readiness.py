@@ -12,7 +12,7 @@ from tunesift.language import languages, scripts
 from tunesift.methods.select import Select
 from tunesift.methods.selectit import SelectIT
 from tunesift.methods.selective_reflection import SelectiveReflection
-from tunesift.models.folders import EMBEDDED, is_here
+from tunesift.models.folders import EMBEDDED, is_here, local_folder
 from tunesift.models.http import NOT_GIVEN, HttpModel
 from tunesift.models.nli import NliModel
 from tunesift.models.sentences import SentenceModel
@@ -81,16 +81,22 @@ def check_here(method: AnyMethod) -> None:
 
     A run downloads nothing: what a hub has is fetched before it.
     """
-    lost = [
-        f'{path}: model "{shown(name)}" is no folder here, and no copy from a hub is on this machine; write '
-        f"{path if path.endswith('.tokenizer') else f'{path}.name'}=FOLDER."
-        for path, name in missing(method)
-    ]
+    lost = [_nowhere(path, name) for path, name in missing(method)]
     if lost:
         raise ModelUnavailable(*lost)
     local = any(isinstance(model, TransformersModel | NliModel) for _, model in _asked(method))
     if local and any(find_spec(library) is None for library in ("torch", "transformers")):
         raise MissingExtra('local models need the "local" extra: pip install "tunesift[local]".')
+
+
+def _nowhere(path: str, name: str) -> str:
+    try:
+        local_folder(name)
+    except ModelUnavailable as error:
+        return f"{path}: {error}"
+    setting = path if path.endswith(".tokenizer") else f"{path}.name"
+    said = f'{path}: model "{shown(name)}" is no folder here, and no copy from a hub is on this machine'
+    return f"{said}; write {setting}=FOLDER."
 
 
 def tokens_read(method: AnyMethod) -> int | None:

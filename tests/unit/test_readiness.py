@@ -27,6 +27,7 @@ from tunesift import (
     run_recipe,
 )
 from tunesift.console import told
+from tunesift.errors import shown
 from tunesift.methods.selectit import Rater
 from tunesift.models.folders import context_of, is_here
 from tunesift.planning import plan
@@ -95,6 +96,16 @@ def test_every_local_model_is_named_by_its_place_in_the_recipe(lines: Path, tmp_
     http = recipe_for("select", lines, tmp_path / "out.jsonl", [])
     found = plan(type(http)(input=lines, output=Path("out.jsonl"), method=Select(scorer=IFD(student=tokenizer))))
     assert found.missing == ("scorer.student.tokenizer: me/tokenizer",)
+
+
+def test_a_folder_that_is_no_models_is_said_to_be_where_it_is_named(lines: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder, said in (("empty", "is a folder without config.json; give a model's folder."),
+                         ("gone", "is not there; give a folder with config.json or a hub id.")):  # fmt: skip
+        name = str(tmp_path / folder)
+        with pytest.raises(ModelUnavailable) as refusal:
+            run_recipe(recipe_for("select", lines, tmp_path / "out.jsonl", [f"scorer.student.name={name}"]))
+        assert str(refusal.value) == f'scorer.student: model "{shown(name)}" {said}'
 
 
 def test_a_student_that_a_selector_does_without_may_be_missing(
