@@ -55,6 +55,10 @@ class Books(Protocol):
         """Before a request is sent; raises `BudgetSpent` where it must not be."""
         ...
 
+    def check(self, asking: Asking) -> None:
+        """Before anything is sent for a request; raises `BudgetSpent` where it could not be sent even alone."""
+        ...
+
     def settle(self, attempt: Attempt) -> None:
         """When it has ended."""
         ...
@@ -102,6 +106,11 @@ class _Shelf:
         """Enter a request before it is sent."""
         for books in self._kept:
             books.reserve(asking)
+
+    def check(self, asking: Asking) -> None:
+        """See that a request could be sent if it were the next one."""
+        for books in self._kept:
+            books.check(asking)
 
     def reserve_together(self, askings: Sequence[Asking]) -> None:
         """Enter the requests of one file before it is sent."""

@@ -52,7 +52,8 @@ class Budget(Settings):
     prices: Annotated[Path | None, INCIDENTAL] = None
     """YAML file of what models cost: under a model's name `input` and `output`, for a million tokens of each."""
     ask_above: Annotated[float, INCIDENTAL] = 1.0
-    """Money from which the command line asks before it begins, where no cap is given."""
+    """Money from which the command line asks before it begins, where no cap is given; an address on this machine costs
+    nothing, unless the prices name its model."""
 
     def __post_init__(self) -> None:
         for name in ("max_cost", "max_tokens", "max_calls"):

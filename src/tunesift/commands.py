@@ -163,7 +163,10 @@ def _ask(recipe: Recipe) -> None:
     """Say what a run over an endpoint may cost, and ask, before it begins; a cap or --yes is an answer given before."""
     budget = recipe.budget
     capped = (budget.max_cost, budget.max_tokens, budget.max_calls) != (None, None, None)
-    if capped or all(model.is_here for model in asked(recipe)) or (recipe.run_folder / "money.db").exists():
+    models = asked(recipe)
+    priced = budget.price_table({model.name for model in models})
+    free = all(model.is_here and model.name not in priced for model in models)
+    if capped or free or (recipe.run_folder / "money.db").exists():
         return
     found = plan(recipe)
     if found.money is not None and found.money <= budget.ask_above:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 
 from rich.console import Console
@@ -12,13 +15,18 @@ from rich.progress import Progress as Bar
 
 from tunesift.budget import told_money
 from tunesift.errors import printable, told_count
+from tunesift.heartbeat import being_loaded, share_done
 from tunesift.notes import told_note
 from tunesift.perform import Summary
 from tunesift.running.ledger import Spent
 from tunesift.running.progress import Progress
 
-EVERY_S = 5.0
-"""Seconds between two lines where no bar can be drawn."""
+EVERY_S, STILL_S = 5.0, 30.0
+"""Seconds between two lines where no bar can be drawn; the second where nothing has moved meanwhile."""
+LOOK_S = 0.5
+"""Seconds between two looks at what moves within a chunk."""
+SLOW = 0.1
+"""Items a second below which it is said how long one takes."""
 
 
 def progress_for(quiet: bool) -> Progress:
@@ -28,57 +36,158 @@ def progress_for(quiet: bool) -> Progress:
     return BarProgress() if sys.stderr.isatty() else LineProgress()
 
 
+class _Count:
+    """How far a stage is, what is done of the chunk at work included."""
+
+    def __init__(self, total: int, done: int, chunk: int) -> None:
+        self.total, self.before, self.now, self.failed = total, done, 0, 0
+        self._chunk, self._most = chunk, 0.0
+        self.began = self._clock = time.monotonic()
+
+    def add(self, items: int, failed: int) -> None:
+        """Items were written down."""
+        self.now += items
+        self.failed += failed
+
+    def restart(self) -> None:
+        """Nothing could be done until now: a model was loaded."""
+        if not self.now:
+            self._clock = time.monotonic()
+
+    @property
+    def worked(self) -> float:
+        """Items that were done now; never fewer than were said before."""
+        left = self.total - self.before - self.now
+        self._most = max(self._most, self.now + min(self._chunk, left) * share_done())
+        return self._most
+
+    @property
+    def rate(self) -> float:
+        """Items a second."""
+        return self.worked / max(time.monotonic() - self._clock, 1e-9)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every item of the stage is written down."""
+        return self.before + self.now >= self.total
+
+    def __str__(self) -> str:
+        worked = self.worked
+        left = "time left not known"
+        if worked:
+            seconds = (self.total - self.before - worked) / self.rate
+            left = f"{told_rate(self.rate)}, {told_time(seconds)} left"
+        return f"{self.before + int(worked):,} of {self.total:,}, {left}, {self.failed} failed"
+
+
+class _Ticker:
+    """Looks again and again until the stage ends, since a chunk may take minutes."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._over, self._look = threading.Event(), look
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(LOOK_S):
+            self._look()
+
+
 class LineProgress(Progress):
     """A line when a stage begins and ends, and every few seconds between."""
 
     def begin(self, stage: str, total: int, done: int) -> None:
-        self._total, self._done, self._now, self._failed = total, done, 0, 0
-        self._began = self._said = time.monotonic()
+        self._stage, self._count = stage, _Count(total, done, self.chunk)
+        self._saying, self._said, self._worked, self._loaded = threading.Lock(), time.monotonic(), 0.0, ""
         found = f", {done:,} of them done before" if done else ""
-        self._say(f"{stage}: {told_count(total, 'item')}{found}")
+        _say(f"{stage}: {told_count(total, 'item')}{found}")
+        self._ticker = _Ticker(self._look)
 
     def advance(self, stage: str, items: int, failed: int) -> None:
-        self._now += items
-        self._failed += failed
-        if time.monotonic() - self._said >= EVERY_S:
-            self._said = time.monotonic()
-            left = (self._total - self._done - self._now) / max(self._rate(), 1e-9)
-            self._say(f"{stage}: {self._done + self._now:,} of {self._total:,}, {self._rate():.1f} a second, "
-                      f"{left:.0f} s left, {self._failed} failed")  # fmt: skip
+        self._count.add(items, failed)
+        self._tell()
 
     def end(self, stage: str) -> None:
-        if self._now:
-            self._say(f"{stage}: done, {told_count(self._now, 'item')} in {time.monotonic() - self._began:.1f} s "
-                      f"({self._rate():.1f} a second), {self._failed} failed")  # fmt: skip
+        self._ticker.stop()
+        count = self._count
+        if not count.is_done:
+            _say(f"{stage}: stopped at {count.before + count.now:,} of {count.total:,}")
+        elif count.now:
+            seconds = time.monotonic() - count.began
+            _say(f"{stage}: done, {told_count(count.now, 'item')} in {told_time(seconds, 1)} "
+                 f"({told_rate(count.now / max(seconds, 1e-9))}), {count.failed} failed")  # fmt: skip
 
-    def _rate(self) -> float:
-        return self._now / max(time.monotonic() - self._began, 1e-9)
+    def _look(self) -> None:
+        """Say what is being loaded at once, and how far the stage is when it is time to."""
+        name = being_loaded()
+        if not name:
+            self._tell()
+            return
+        self._count.restart()
+        if name != self._loaded:
+            self._loaded = name
+            _say(f"{self._stage}: loading the model {printable(name)}")
 
-    def _say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+    def _tell(self) -> None:
+        with self._saying:
+            worked = self._count.worked
+            if time.monotonic() - self._said >= (EVERY_S if worked > self._worked else STILL_S):
+                self._said, self._worked = time.monotonic(), worked
+                _say(f"{self._stage}: {self._count}")
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # a run goes on when nobody reads of it any more
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 class BarProgress(Progress):
     """One bar per stage, with rate, time left and counts."""
 
     def begin(self, stage: str, total: int, done: int) -> None:
-        self._failed, self._now, self._began = 0, 0, time.monotonic()
+        self._stage, self._count = stage, _Count(total, done, self.chunk)
         self._bar = Bar(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"),
             TimeRemainingColumn(), console=Console(stderr=True),
         )  # fmt: skip
         self._task: TaskID = self._bar.add_task(stage, total=total, completed=done, said="")
         self._bar.start()
+        self._ticker = _Ticker(self._look)
 
     def advance(self, stage: str, items: int, failed: int) -> None:
-        self._failed += failed
-        self._now += items
-        rate = self._now / max(time.monotonic() - self._began, 1e-9)
-        said = f"{rate:.1f}/s" + (f", {self._failed} failed" if self._failed else "")
-        self._bar.update(self._task, advance=items, said=said)
+        self._count.add(items, failed)
+        self._look()
 
     def end(self, stage: str) -> None:
+        self._ticker.stop()
         self._bar.stop()
+
+    def _look(self) -> None:
+        count, said = self._count, ""
+        if name := being_loaded():
+            count.restart()
+            said = f"loading the model {printable(name)}"
+        elif count.worked:
+            said = told_rate(count.rate) + (f", {count.failed} failed" if count.failed else "")
+        self._bar.update(self._task, completed=count.before + int(count.worked), said=said)
+
+
+def told_rate(rate: float) -> str:
+    """How fast something goes: `3.1 a second`; of what takes longer, `26 s each`."""
+    return f"{rate:.1f} a second" if rate >= SLOW or not rate else f"{told_time(1 / rate)} each"
+
+
+def told_time(seconds: float, digits: int = 0) -> str:
+    """A time in words: seconds up to two minutes, minutes up to two hours."""
+    if seconds <= 120:
+        return f"{seconds:.{digits}f} s"
+    return f"{seconds / 60:.0f} min" if seconds <= 7200 else f"{seconds / 3600:.1f} h"
 
 
 def told(summary: Summary) -> str:
@@ -94,7 +203,8 @@ def told(summary: Summary) -> str:
     if summary.seconds:
         rate = max(summary.counts["in"], summary.counts.get("created", 0)) / summary.seconds
         worked = f"{told_count(summary.worked, 'item')} {'was' if summary.worked == 1 else 'were'} worked on"
-        lines.append(f"  {summary.seconds:.1f} s, {rate:.1f} records a second; {worked}")
+        speed = f"{rate:.1f} records a second" if rate >= SLOW or not rate else f"{told_time(1 / rate)} a record"
+        lines.append(f"  {told_time(summary.seconds, 1)}, {speed}; {worked}")
     else:
         lines.append("  nothing was left to do; the run was complete")
     lines += [f"  {told_spent(spent)}" for spent in summary.spent]

@@ -1,4 +1,4 @@
-"""Does anything still move? What works says so after every piece of it, and for how long it waits on purpose."""
+"""Does anything still move, and how far is what is at work? What works says so after every piece of it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from threading import Lock
 
 _moved = time.monotonic()
 _waiting_until = 0.0
+_share = 0.0
+_stretch = 1.0
+_loading = ""
 
 
-def beat() -> None:
-    """Say that a piece of work is done: a batch on a device, an answer, a commit."""
-    global _moved
+def beat(share: float = 0.0) -> None:
+    """Say that a piece of work is done: a batch on a device, an answer, a commit; and which share of its call it is."""
+    global _moved, _share
     _moved = time.monotonic()
+    _share += share * _stretch
 
 
 def waiting(seconds: float) -> None:
@@ -47,3 +51,43 @@ def resting() -> Iterator[None]:
 def at_rest() -> int:
     """Threads whose work waits on purpose."""
     return _resting
+
+
+def written() -> None:
+    """Say that a chunk is done and written down; what is at work next begins anew."""
+    global _share
+    beat()
+    _share = 0.0
+
+
+def share_done() -> float:
+    """Which share of the chunk at work is done, where its model says so; for one chunk at a time on local weights."""
+    return min(1.0, _share)
+
+
+@contextmanager
+def stretch(share: float) -> Iterator[None]:
+    """What the block does of its own work is so much of the chunk's: one of several calls of a model."""
+    global _stretch
+    before, _stretch = _stretch, _stretch * share
+    try:
+        yield
+    finally:
+        _stretch = before
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Say that the block loads a model, which may take minutes."""
+    global _loading
+    _loading = name
+    try:
+        yield
+    finally:
+        _loading = ""
+        beat()
+
+
+def being_loaded() -> str:
+    """The name of the model that is loaded now; empty where none is."""
+    return _loading

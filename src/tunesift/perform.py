@@ -35,8 +35,9 @@ from tunesift.manifest import has_work, is_ours, open_folder
 from tunesift.methods.score import ScoreRecords
 from tunesift.models.http import HttpModel
 from tunesift.models.turnstile import INTERRUPTIONS
+from tunesift.readiness import check_given, check_here, doubts, tokens_read
 from tunesift.recipe import Recipe, as_json, check, check_input
-from tunesift.records import IN_OUTPUT, Failure, FailureKind, Record, Score
+from tunesift.records import IN_OUTPUT, Failure, FailureKind, Record, Score, rule_of
 from tunesift.report.collect import collect
 from tunesift.report.html import render
 from tunesift.running.fsio import (
@@ -122,6 +123,7 @@ def run_recipe(
     """
     recipe = check(as_json(recipe))
     _check_paths(recipe)
+    check_given(recipe.method)
     recipe.budget.price_table(endpoints(recipe))  # what has no price is refused before anything is read
     new = not recipe.run_folder.exists()
     try:
@@ -140,6 +142,8 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
     place = recipe.run_folder, recipe.execution
     with Run(*place, recipe.seed, recipe.max_failures, manner.progress, manner.stop) as run:
         began = time.monotonic()
+        if not (run.folder / "result.json").exists():  # a run that is complete asks nobody any more
+            check_here(recipe.method)
         manifest = open_folder(recipe, input_digest(recipe.input) if recipe.input else None, run.journal)
         run.retry(manner.retry_failed)
         if recipe.reuse is not None:
@@ -157,8 +161,9 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
         failpoint("output.written")
         worked, seconds = sum(s.worked for s in run.stages), time.monotonic() - began
         summary = Summary(manifest["run_id"], run.folder, recipe.output, run.folder / "report.html", balance,
-                          _reasons(result, data), worked, seconds,
-                          data.source.notes if data.source else {}, result.short)  # fmt: skip
+                          _reasons(result, data, tokens_read(recipe.method)), worked, seconds,
+                          {**(data.source.notes if data.source else {}), **doubts(recipe.method, data)},
+                          result.short)  # fmt: skip
         _write_report(summary)
         failpoint("report.written")
         write_json(run.folder / "result.json", _as_result(summary, run))
@@ -303,9 +308,10 @@ def _balance(counts: Counter[str], data: Dataset[Record]) -> dict[str, int]:
     return balance | {_DONE[action]: counts[action] for action in ("replace", "create") if counts[action]}
 
 
-def _reasons(result: Result, data: Dataset[Record]) -> dict[str, int]:
+def _reasons(result: Result, data: Dataset[Record], most_tokens: int | None) -> dict[str, int]:
+    """How many records each rule decided on; of those without a score, why they have none."""
     assert data.source is not None  # data come from a file
-    reasons = Counter(f"{_DONE[d.action]}: {d.reason.partition(':')[0]}" for d in result.decisions)
+    reasons = Counter(f"{_DONE[d.action]}: {rule_of(d.reason, most_tokens)}" for d in result.decisions)
     told = dict(reasons.most_common())
     for code, count in Counter(b.code for b in data.source.broken).most_common():
         first = next(b for b in data.source.broken if b.code == code)

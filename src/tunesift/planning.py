@@ -14,10 +14,12 @@ import numpy as np
 
 from tunesift.budget import Price
 from tunesift.datasets import Dataset
+from tunesift.errors import ModelUnavailable, shown
 from tunesift.models.endpoint import PROBE_TOKENS
 from tunesift.models.folders import local_folder
 from tunesift.perform import asked as asked_models
 from tunesift.perform import endpoints
+from tunesift.readiness import check_given, missing
 from tunesift.reading import read
 from tunesift.recipe import Recipe, check_input
 from tunesift.records import Record
@@ -54,6 +56,8 @@ class Plan:
     """Most that they can cost; None where a model has no price."""
     expected_money: float | None
     """What those where all goes well cost, if an answer is as long as its record; None where a model has no price."""
+    missing: tuple[str, ...]
+    """Local models that are not here: where the recipe names them, and by what name."""
     waits: int
     """Answers of endpoints that are waited for one after the other, at the concurrency that is set: the seconds to
     expect for each second that an answer takes."""
@@ -67,6 +71,7 @@ class Plan:
 def plan(recipe: Recipe) -> Plan:
     """Read the data, ask the method for its stages, estimate; nothing is loaded, called or written."""
     check_input(recipe)
+    check_given(recipe.method)
     data: Dataset[Record] = read(recipe.input, Record, recipe.reading) if recipe.input else Dataset.of([])
     size = sum(len(m.text.encode()) for record in data for m in record.messages)
     tokens = int(size / BYTES_PER_TOKEN)
@@ -84,6 +89,7 @@ def plan(recipe: Recipe) -> Plan:
         probes=len(asked), billed=sum(sum(_bound(s, each)) for s in asked),
         money=sum(_micros(s, each, prices) for s in asked) / 1e6 if priced else None,
         expected_money=sum(_usual(s, each, prices) for s in asked if not s.spare) / 1e6 if priced else None,
+        missing=tuple(f"{path}: {shown(name)}" for path, name in missing(recipe.method)),
         waits=sum(math.ceil(s.items * s.forwards / at_once[s.model]) + 1 for s in asked),
     )  # fmt: skip
 
@@ -115,7 +121,10 @@ def _seconds(stages: tuple[Planned, ...], tokens: int) -> float | None:
 
 def _parameters(name: str) -> int | None:
     """Numbers in a local model's weights, from the headers of its safetensors files."""
-    folder = local_folder(name)
+    try:
+        folder = local_folder(name)
+    except ModelUnavailable:
+        return None
     files = sorted(folder.glob("*.safetensors")) if folder else []
     return sum(map(_numbers, files)) or None
 

@@ -89,6 +89,25 @@ class Decision:
     parents: tuple[str, ...] = ()
 
 
+WORDS: Mapping[str, str] = {
+    "empty_response": "the response is empty",
+    "prompt_too_long": "longer than the scorer's {context}",
+    "no_scored_tokens": "no token of the response can be predicted from what stands before it",
+}
+"""What a note on a score that is none means, for people."""
+
+
+def rule_of(reason: str, most_tokens: int | None = None) -> str:
+    """What a decision's reason is counted by: what stands before its colon; without a score, why there is none."""
+    rule, _, note = reason.partition(": ")
+    if rule != "no score":
+        return reason.partition(":")[0]
+    for kind, words in WORDS.items():
+        note = note.replace(kind, words)
+    context = "context" if most_tokens is None else f"{most_tokens:,} tokens"
+    return f"{rule}: {note.replace('{context}', context).replace('_', ' ')}"
+
+
 def origins(id: str) -> Iterator[str]:
     """An id, and those of what it may have been made of, the nearest first: `a1b2~x~y`, `a1b2~x`, `a1b2`."""
     yield id

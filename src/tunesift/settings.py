@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast, get_type_hints, runtime_checkable
@@ -90,11 +90,18 @@ def differences(old: Json, new: Json, path: str = "") -> list[tuple[str, Json, J
 
 def settings_within(value: object) -> list[Any]:  # Any: models, scorers and tuners have no common base but Settings
     """The settings objects inside a settings object, itself first."""
+    return [found for _, found in settings_by_path(value)]
+
+
+def settings_by_path(value: object, path: str = "") -> Iterator[tuple[str, Any]]:  # Any: as above
+    """The settings objects inside a settings object, itself first, each with its dotted path as in a recipe."""
+    inner: Iterable[tuple[str, object]] = ()
     if isinstance(value, Settings):
-        inner = [settings_within(getattr(value, name)) for name in field_names(type(value))]
-        return [value, *(s for found in inner for s in found)]
-    if isinstance(value, tuple | list):
-        return [s for v in value for s in settings_within(v)]
-    if isinstance(value, Mapping):
-        return [s for v in value.values() for s in settings_within(v)]
-    return []
+        yield path, value
+        inner = ((name, getattr(value, name)) for name in field_names(type(value)))
+    elif isinstance(value, tuple | list):
+        inner = ((str(number), v) for number, v in enumerate(value))
+    elif isinstance(value, Mapping):
+        inner = ((str(name), v) for name, v in value.items())
+    for name, v in inner:
+        yield from settings_by_path(v, f"{path}.{name}" if path else name)

@@ -68,6 +68,7 @@ def told_plan(recipe: Recipe, as_json: bool) -> str:
         + (f"{s.forwards} {_passes(s)} each, by {s.model}" if s.forwards else "no model")
         for s in found.stages
     ]
+    lines += [f"  {model} is in no folder here" for model in found.missing]
     if found.calls:
         lines += _told_calls(found)
     else:

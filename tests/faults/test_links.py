@@ -37,7 +37,7 @@ def linked(home: Path, name: str, kind: str) -> TunesiftError | None:
         target.mkdir()
         (target / "part-000000.parquet").write_text("mine")
     (home / "run" / name).symlink_to(target)
-    said = ["scorer.student.kind=scripted", f"folder={home / 'run'}"]
+    said = ["scorer.student.kind=scripted", "keep=50%", f"folder={home / 'run'}"]
     error = None
     try:
         run_recipe(recipe_for("select", home / "in.jsonl", home / "out.jsonl", said))
@@ -78,6 +78,6 @@ def test_the_run_folder_itself_may_be_a_link_of_the_users(tmp_path: Path) -> Non
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "in.jsonl").write_text('{"instruction": "Say a.", "output": "a b"}\n' * 3)
-    said = ["scorer.student.kind=scripted", f"folder={tmp_path / 'run'}"]
+    said = ["scorer.student.kind=scripted", "keep=50%", f"folder={tmp_path / 'run'}"]
     run_recipe(recipe_for("select", tmp_path / "in.jsonl", tmp_path / "out.jsonl", said))
     assert (tmp_path / "elsewhere" / "result.json").exists()

@@ -88,7 +88,7 @@ def test_a_cap_ends_the_run_loses_nothing_and_a_higher_one_goes_on(home: Path, s
     cap = bill // 3
     while (done := tunesift(home, "run", "--max-tokens", str(cap), "--json", check=None)).returncode == 4:
         lives += 1
-        assert "tokens are spent; raise max_tokens and start again to go on." in done.stderr
+        assert "are spent; raise --max-tokens and start again to go on" in done.stderr
         assert billed(server) <= cap
         cap += bill // 3
     assert (done.returncode, lives >= 2) == (0, True), done.stderr
@@ -212,6 +212,26 @@ def test_what_may_cost_much_is_asked_about_before_it_begins(far: Path) -> None:
     said = tunesift(far, "run", "--prices", "prices.yaml", check=64).stderr
     assert re.search(r"and may cost 1\d\d\.\d\d; say --yes, or set --max-cost", said), said
     assert not (far / "out.json.run").exists()
+
+
+def test_a_model_that_has_a_price_is_asked_about_wherever_it_is(home: Path, server: FaultServer) -> None:
+    (home / "prices.yaml").write_text("student:\n  input: 4000\n  output: 4000\n")
+    said = tunesift(home, "run", "--prices", "prices.yaml", check=64).stderr
+    assert re.search(r"and may cost 1\d\d\.\d\d; say --yes, or set --max-cost", said), said
+    assert server.lines() == []
+    assert not (home / "out.json.run").exists()
+
+
+def test_a_request_that_can_never_fit_under_the_cap_is_refused_before_a_small_one_is_paid(
+    home: Path, server: FaultServer
+) -> None:
+    said = tunesift(home, "run", "--max-tokens", "30", check=4).stderr
+    assert re.search(r"the next request may take up to \d+ tokens and 0 of 30 are spent; raise --max-tokens and start again "
+                     r"to go on, or lower the model's max_tokens\.\n$", said), said  # fmt: skip
+    assert server.lines() == []
+    said = tunesift(home, "run", "--max-cost", "0.0001", "--prices", "prices.yaml", check=4).stderr
+    assert re.search(r"the next request may cost up to 0\.0\d+ and 0 of 0\.0001 is spent; raise --max-cost", said), said
+    assert server.lines() == []
 
 
 @pytest.mark.parametrize("words", [["--yes"], ["--max-tokens", "100000"]])

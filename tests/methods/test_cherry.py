@@ -47,6 +47,7 @@ EIGHT = [
     record("odd", "Say hello.", "Quarterly figures are attached."),
 ]
 
+HALF = Largest(fraction=0.5, at_most=1.0)
 STORY = Cherry(
     student=ScriptedModel(), pre_experience=PreExperience(clusters=2, per_cluster=2),
     keep=Largest(fraction=0.5, at_most=1.0),
@@ -109,7 +110,7 @@ def spread(vectors: Sequence[Sequence[float]]) -> float:
 
 def test_the_clusters_are_the_best_of_all_divisions_in_two(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason='needs the "cluster" extra')
-    every = Cherry(student=ScriptedModel(), pre_experience=PreExperience(clusters=2, per_cluster=9))
+    every = Cherry(student=ScriptedModel(), pre_experience=PreExperience(clusters=2, per_cluster=9), keep=HALF)
     done(every, tmp_path)
     with Run(tmp_path / "again", Local()) as run:
         from tunesift.methods.cherry import EmbedPrompt
@@ -126,7 +127,7 @@ def test_the_clusters_are_the_best_of_all_divisions_in_two(tmp_path: Path) -> No
 
 def test_more_clusters_than_different_instructions_are_no_trouble(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason='needs the "cluster" extra')
-    done(Cherry(student=ScriptedModel()), tmp_path)
+    done(Cherry(student=ScriptedModel(), keep=HALF), tmp_path)
     rows = {row["id"]: row["cluster"] for row in table(tmp_path)}
     assert list(rows) == [r.id for r in EIGHT]
     assert rows["sea"] == rows["twin"]
@@ -146,7 +147,7 @@ def test_the_same_story_told_again_asks_the_student_nothing(tmp_path: Path) -> N
 def test_a_real_student_is_read_as_the_scorer_reads_it(make_tiny: MakeTiny, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason='needs the "cluster" extra')
     student = TransformersModel(name=str(make_tiny("llama", length=512)))
-    method = Cherry(student=student, pre_experience=PreExperience(clusters=3, per_cluster=2))
+    method = Cherry(student=student, pre_experience=PreExperience(clusters=3, per_cluster=2), keep=HALF)
     result, worked = done(method, tmp_path)
     assert worked == {"embed": 8, "prompt-loss": 8, "ifd": 8}
     assert 1 <= len(table(tmp_path)) <= 6

@@ -521,9 +521,13 @@ def test_a_recipe_of_the_package_runs_by_its_name(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+TEACHER = ["teacher.url=http://localhost:9/v1", "teacher.model=x"]
+"""Somebody who is named and does not answer."""
+
+
 def test_a_plan_says_what_is_usual_and_what_is_the_most(tmp_path: Path) -> None:
     rivers(tmp_path / "in.jsonl", 10)
-    words = [sys.executable, "-m", "tunesift.cli", "plan", "reflection", str(tmp_path / "in.jsonl"), "teacher.model=x"]
+    words = [sys.executable, "-m", "tunesift.cli", "plan", "reflection", str(tmp_path / "in.jsonl"), *TEACHER]
     said = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout
     assert "20 calls where every reply can be used, at most 66 calls" in said
     assert "stage reflect-response-again-2: at most 10 items, 1 call each" in said

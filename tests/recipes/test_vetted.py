@@ -88,7 +88,11 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
         if "student" in holder:
             holder["student"] = {"kind": "scripted"}
     if "embedder" in method.get("keep", {}):
-        method["keep"] |= {"embedder": {"kind": "scripted"}, "below": None}  # as many candidates as are planned
+        scripted: dict[str, object] = {
+            "embedder": {"kind": "scripted"},
+            "below": None,
+        }  # as many candidates as are planned
+        method["keep"] |= scripted | {"fraction": 0.1}  # of 40 records, 2 percent are none
     if method.get("correct"):
         method["correct"]["tuned"] = [{"kind": "scripted", "otherwise": "Another answer."}]
     if "teacher" in method:

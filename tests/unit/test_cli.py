@@ -141,7 +141,17 @@ def test_a_format_can_be_forced_and_rows_limited(tunesift: Command, place: Path)
     both = [{"instruction": "x", "output": "y", "prompt": "p", "completion": f"c {n}"} for n in range(9)]
     (place / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in both))
     told = tunesift(
-        "select", "b.jsonl", "-o", "kept.jsonl", SCRIPTED, "--format", "prompt-completion", "--limit", "5", "--json"
+        "select",
+        "b.jsonl",
+        "-o",
+        "kept.jsonl",
+        SCRIPTED,
+        "keep=40%",
+        "--format",
+        "prompt-completion",
+        "--limit",
+        "5",
+        "--json",
     )
     assert told.json["counts"]["in"] == 5
     run = json.loads((place / "kept.jsonl.run" / "run.json").read_text())

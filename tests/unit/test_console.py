@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tunesift import Summary, console
-from tunesift.console import BarProgress, LineProgress, as_fields, progress_for, told
+from tunesift import Summary, console, heartbeat
+from tunesift.console import BarProgress, LineProgress, as_fields, progress_for, told, told_time
 from tunesift.errors import MOST_SHOWN, printable, shown
 from tunesift.running.progress import Progress
 
@@ -58,10 +60,65 @@ def test_lines_come_at_the_ends_and_now_and_then(
     drive(LineProgress())
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(",")[0] for line in lines] == [
-        "first: 1", "first: 64 of 1", "first: 128 of 1", "first: done", "second: 1", "second: 68 of 1", "second: 132 of 1", "second: done",
+        "first: 1", "first: 64 of 1", "first: 128 of 1", "first: stopped at 128 of 1",
+        "second: 1", "second: 68 of 1", "second: 132 of 1", "second: stopped at 132 of 1",
     ]  # fmt: skip
     assert lines[4] == "second: 1,000 items, 4 of them done before"
     assert lines[2].endswith(", 2 failed")
+
+
+def of_one_stage(progress: Progress, chunks: int, items: int = 64) -> None:
+    """A stage of 128 items, in chunks."""
+    progress.chunk = 64
+    progress.begin("score", 128, 0)
+    for _ in range(chunks):
+        progress.advance("score", items, 0)
+    progress.end("score")
+
+
+def test_a_stage_that_was_stopped_is_not_called_done(capsys: pytest.CaptureFixture[str]) -> None:
+    of_one_stage(LineProgress(), 1)
+    assert capsys.readouterr().err.splitlines()[-1] == "score: stopped at 64 of 128"
+    of_one_stage(LineProgress(), 2)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("score: done, 128 items in 0.")
+
+
+def test_progress_moves_within_a_chunk_by_what_its_model_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "EVERY_S", 0.0)
+    monkeypatch.setattr(console, "LOOK_S", 0.01)
+    progress = LineProgress()
+    progress.chunk = 64
+    heartbeat.written()
+    with heartbeat.loading("a/model"):
+        progress.begin("score", 128, 0)
+        time.sleep(0.1)
+    heartbeat.beat(0.5)
+    with heartbeat.stretch(0.5):
+        heartbeat.beat(0.5)
+    time.sleep(0.1)
+    heartbeat.written()
+    progress.end("score")
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == ["score: 128 items", "score: loading the model a/model"]
+    assert said[2].startswith("score: 48 of 128, ")
+    assert said[3:] == ["score: stopped at 0 of 128"]
+
+
+def test_what_is_slow_or_not_known_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    heartbeat.written()
+    count = console._Count(3_000, 0, 1)
+    assert str(count) == "0 of 3,000, time left not known, 0 failed"
+    count.add(10, 1)
+    later = time.monotonic() + 260
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert str(count) == "10 of 3,000, 26 s each, 21.6 h left, 1 failed"
+    count.add(1_600, 0)
+    assert str(count) == "1,610 of 3,000, 6.2 a second, 4 min left, 1 failed"
+    assert [told_time(s) for s in (9.4, 120.0, 121.0, 7_300.0)] == ["9 s", "120 s", "2 min", "2.0 h"]
+    slow = replace(summary(4_000.0), counts={"in": 40, "kept": 40, "dropped": 0, "quarantined": 0})
+    assert "  67 min, 100 s a record; 1,100 items were worked on" in told(slow).split("\n")
 
 
 def test_bars_are_drawn_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,8 +51,14 @@ def test_each_way_to_be_billed_is_entered_as_what_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("caps", "said"),
     [
-        (Caps(tokens=100), r"^90 of 100 tokens are spent; raise max_tokens and start again to go on\.$"),
-        (Caps(micros=130), r"^0\.00012 of 0\.00013 is spent; raise max_cost and start again to go on\.$"),
+        (
+            Caps(tokens=100),
+            r"^the next request may take up to 15 tokens and 90 of 100 are spent; raise --max-tokens and start again",
+        ),
+        (
+            Caps(micros=130),
+            r"^the next request may cost up to 0\.00002 and 0\.00012 of 0\.00013 is spent; raise --max-cost and start again",
+        ),
         (Caps(calls=6), r"^6 of 6 calls are made; raise max_calls and start again to go on\.$"),
     ],
 )

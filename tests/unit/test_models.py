@@ -28,6 +28,7 @@ from tunesift import (  # noqa: E402
     Span,
     TargetLoss,
     TransformersModel,
+    heartbeat,
 )
 from tunesift.settings import semantic  # noqa: E402
 
@@ -313,6 +314,40 @@ def test_weights_that_changed_on_disk_are_loaded_anew(copied: Path) -> None:
 def test_where_and_how_fast_a_model_runs_is_no_part_of_what_it_says(folder: Path) -> None:
     here = TransformersModel(name=str(folder), device="cpu", batch_tokens=7)
     assert semantic(here) == semantic(TransformersModel(name=str(folder)))
+
+
+def test_whatever_local_weights_do_they_say_after_each_piece_which_share_of_it_is_done(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[float] = []
+    beat = heartbeat.beat
+    for module in ("models.sharing", "models.transformers"):
+        monkeypatch.setattr(f"tunesift.{module}.beat", lambda share=0.0: (beat(share), moved.append(share)))
+    model = TransformersModel(name=str(folder), batch_tokens=40)
+    spans = [Span("Say it " * n, "now") for n in range(6)] + [Span("Rate:", digit) for digit in "12345"]
+    for work in (
+        lambda: model.loss(spans),
+        lambda: model.embed(["one", "two words", "and three words"]),
+        lambda: model.chat([ASKED] * 3, Sampling(max_tokens=2)),
+    ):
+        heartbeat.written()
+        moved.clear()
+        work()
+        assert len(moved) > 1
+        assert sum(moved) == pytest.approx(1) == heartbeat.share_done()
+
+
+def test_a_model_that_is_being_loaded_is_named(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+    load = transformers.AutoTokenizer.from_pretrained
+    monkeypatch.setattr(
+        transformers.AutoTokenizer,
+        "from_pretrained",
+        lambda *given, **more: (named.append(heartbeat.being_loaded()), load(*given, **more))[1],
+    )
+    TransformersModel(name=str(copied)).loss([Span("a", "b")])
+    assert named == [str(copied)]
+    assert heartbeat.being_loaded() == ""
 
 
 def test_the_scripted_model_says_what_its_rules_say() -> None:

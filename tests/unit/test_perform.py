@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tunesift import DataError, ModelUnavailable, Recipe, ResumeError, recipe_for, run_recipe
+from tunesift import DataError, ModelUnavailable, Recipe, ResumeError, Stopped, recipe_for, run_recipe
 from tunesift.perform import Summary
 from tunesift.running.fsio import read_json, write_json
 from tunesift.running.progress import Progress
+from tunesift.running.stopping import Stop
 from tunesift.telling import told_run
 
 SCRIPTED = "scorer.student.kind=scripted"
@@ -56,6 +57,28 @@ def test_a_run_that_was_stopped_says_so_and_goes_on(lines: Path, tmp_path: Path)
     assert json.loads(told_run(recipe.run_folder, as_json=True))["stages"] == {"score": 20}
     assert run_recipe(recipe).worked == 20
     assert run_recipe(recipe).worked == 0
+
+
+class Asks(Progress):
+    """Asks the run to stop after some chunks, as the first Ctrl-C does."""
+
+    def __init__(self, chunks: int) -> None:
+        self.left, self.stop = chunks, Stop()
+
+    def advance(self, stage: str, items: int, failed: int) -> None:
+        self.left -= 1
+        if not self.left:
+            self.stop.ask()
+
+
+def test_a_run_that_is_asked_to_stop_when_every_item_is_done_writes_its_output(lines: Path, tmp_path: Path) -> None:
+    recipe = select(lines, tmp_path / "out.jsonl", "execution.chunk=10")
+    early, late = Asks(3), Asks(1)
+    with pytest.raises(Stopped):
+        run_recipe(recipe, progress=early, stop=early.stop)
+    assert not (tmp_path / "out.jsonl").exists()
+    assert run_recipe(recipe, progress=late, stop=late.stop).worked == 10
+    assert (tmp_path / "out.jsonl").exists()
 
 
 def test_what_the_run_did_stays_when_it_ends_with_an_error(lines: Path, tmp_path: Path) -> None:

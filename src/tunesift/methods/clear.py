@@ -32,7 +32,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -143,6 +143,9 @@ class Clear(Settings):
 
     correct: Correct | None = None
     """The correction, with the tuned model or models; None for the filter alone."""
+
+    chats: ClassVar[tuple[str, ...]] = ("student", "correct.tuned")
+    """Models that must be able to chat."""
 
     def __post_init__(self) -> None:
         if self.samples < 0 or self.max_tokens < 1 or self.temperature < 0:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import ClassVar, Literal
 
+from tunesift.heartbeat import stretch
 from tunesift.methods.clear_evidence import (
     AnySimilarity,
     bounds,
@@ -157,7 +158,8 @@ def drawn(model: ChatModel, asked: Sequence[tuple[Sampling, tuple[Message, ...]]
     found: dict[int, Completion | Failure] = {}
     for sampling in dict.fromkeys(sampling for sampling, _ in asked):
         own = [n for n, (way, _) in enumerate(asked) if way == sampling]
-        found |= zip(own, model.chat([asked[n][1] for n in own], sampling), strict=True)
+        with stretch(len(own) / len(asked)):
+            found |= zip(own, model.chat([asked[n][1] for n in own], sampling), strict=True)
     return (found[n] for n in range(len(asked)))
 
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tunesift.datasets import Dataset
 from tunesift.methods.refining import check_refinable, tell_refined
@@ -92,6 +92,9 @@ class Reflection(Settings):
     """What is rewritten. The follow-up's ablation finds most of the gain in the response, at half the calls."""
     asking: Asking = Asking()
     """How the teacher is asked."""
+
+    chats: ClassVar[tuple[str, ...]] = ("teacher",)
+    """Models that must be able to chat."""
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """First the instruction, then the answer of the pair that came of it."""

@@ -34,7 +34,7 @@ from tunesift.records import Decision, Record
 from tunesift.running.result import Planned, Result, kept
 from tunesift.running.run import Run
 from tunesift.scoring.combined import Combined
-from tunesift.scoring.deciding import budget
+from tunesift.scoring.deciding import budget, check_some
 from tunesift.scoring.diverse import Diverse, EmbedText
 from tunesift.scoring.duplicates import Distinct
 from tunesift.scoring.ifd import IFD, ReversedIFD
@@ -119,11 +119,16 @@ def check_kinds(name: str, scorers: Sequence[AnyScorer]) -> None:
 
 
 def check_keep(keep: AnySelector, data: Dataset[Record], scores: Sequence[str]) -> None:
-    """Refuse, before anything is scored, a selector that names a field or a score that is not there."""
+    """Refuse, before anything is scored, a selector that would keep nothing, or names a field or a score that is not
+    there."""
     if isinstance(keep, Quota):
         keep.check(data)
     if isinstance(keep, Combined):
         keep.check(data, scores)
+    if not isinstance(keep, Quota | Above | Distinct) and not (isinstance(keep, Combined) and keep.in_groups):
+        check_some("keep", keep.fraction, len(data), "write keep.count=1")
+    if isinstance(keep, Diverse):
+        check_some("keep.candidates", keep.candidates, len(data), "write a larger fraction")
 
 
 def chosen(pool: Pool, keep: AnySelector, run: Run) -> Sequence[Decision]:

@@ -32,7 +32,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
@@ -65,7 +65,7 @@ from tunesift.prompts import REVERSED, Template
 from tunesift.records import Decision, Record, Score
 from tunesift.running.result import Planned, Result
 from tunesift.running.run import OUTPUT, Run
-from tunesift.scoring.deciding import told_value
+from tunesift.scoring.deciding import check_some, told_value
 from tunesift.scoring.ifd import IFD
 from tunesift.scoring.selectors import check_fraction
 from tunesift.settings import Settings
@@ -112,6 +112,9 @@ class SelectiveReflection(Settings):
     asking: Asking = Asking()
     """How the teacher is asked."""
 
+    chats: ClassVar[tuple[str, ...]] = ("teacher",)
+    """Models that must be able to chat."""
+
     def __post_init__(self) -> None:
         check_fraction("fraction", self.fraction)
         if re.findall(r"\{\w+\}", self.question) != ["{response}"]:
@@ -122,6 +125,7 @@ class SelectiveReflection(Settings):
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Propose, compare, propose again, compare again, filter."""
         check_refinable(data, instructions=True)
+        check_some("fraction", self.fraction, len(data), "write a larger one")
         left = {r.id: reason for r in data if (reason := self._left_alone(r))}
         asked = data.only({id for id in data.ids() if id not in left})
 

@@ -103,6 +103,7 @@ class Endpoint:
         with self._proving:
             self.turnstile.check(epoch)
             if kind not in self._proved:
+                self.exchanges.check(call.path, call.body, call.completion_bound)
                 self._preflight(call, epoch)
                 self._proved.append(kind)
 

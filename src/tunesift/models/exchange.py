@@ -73,6 +73,10 @@ class Exchanges:
         finally:
             SHELF.settle(exchange.attempt())
 
+    def check(self, path: str, body: dict[str, Json], bound: int) -> None:
+        """Raise `BudgetSpent` where a request may cost more than may be spent, before a smaller one is paid for."""
+        SHELF.check(self.asking(path, canonical(body), bound))
+
     def asking(self, path: str, raw: bytes, bound: int) -> Asking:
         """A request, as the books know it before it is sent."""
         request = sha256(path.encode() + raw).hexdigest()[:32]

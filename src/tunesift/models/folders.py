@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import json
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -86,6 +87,31 @@ def ask_hub(name: str) -> None:
         httpx2.head(constants.ENDPOINT, timeout=5.0)
     except httpx2.HTTPError as error:
         raise nowhere(name) from error
+
+
+def is_here(name: str, revision: str | None = None) -> bool:
+    """Whether a model is in a folder, or in the hub's store on this machine; nobody is asked, and nothing loaded."""
+    if local_folder(name) is not None:
+        return True
+    try:
+        from huggingface_hub import try_to_load_from_cache
+
+        files = ("config.json", "tokenizer_config.json")
+        return any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in files)
+    except (ImportError, ValueError):  # without the library, or for what can be no id, there is none
+        return False
+
+
+def context_of(name: str) -> int | None:
+    """Most tokens that a model reads, by its config.json; None where that is not here, or does not say."""
+    folder = local_folder(name)
+    try:
+        said = json.loads((folder / "config.json").read_text("utf-8")) if folder else {}
+    except (OSError, ValueError):
+        return None
+    inner = said.get("text_config", said) if isinstance(said, dict) else {}
+    found = (inner.get(key) for key in ("max_position_embeddings", "n_positions"))
+    return next((n for n in found if isinstance(n, int)), None)
 
 
 def nowhere(name: str) -> ModelUnavailable:

@@ -39,6 +39,8 @@ from tunesift.models.transport import Way
 from tunesift.records import Failure, Message
 from tunesift.settings import INCIDENTAL, Json, Settings
 
+NOT_GIVEN, NOT_GIVEN_URL = "NOT-GIVEN", "http://not-given.invalid/v1"
+"""What stands in a recipe where a model, and its address, are still to be named."""
 MOST_TOGETHER = 32
 """Texts of one request for losses or embeddings."""
 MOST_IMAGE = 20 * 2**20
@@ -107,6 +109,11 @@ class HttpModel(Settings):
                 raise RecipeError(f"{name}: {value:g} must be above 0.")
         if taken := [name for name in _OURS if name in self.parameters]:
             raise RecipeError(f"parameters: {taken[0]} is set by the request itself; leave it out.")
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the model and its address are named, and no placeholders."""
+        return self.model != NOT_GIVEN and self.url != NOT_GIVEN_URL
 
     @property
     def is_here(self) -> bool:

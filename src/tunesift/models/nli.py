@@ -8,6 +8,7 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from tunesift.errors import ModelRefused, shown
+from tunesift.heartbeat import beat, loading
 from tunesift.models.folders import LOADING, folder_identity
 from tunesift.models.loading import load
 from tunesift.settings import INCIDENTAL, Settings
@@ -19,7 +20,7 @@ class NliModel(Settings):
 
     kind: Literal["nli"] = "nli"
     name: str
-    """A folder or a hub id; the paper has DeBERTa-large, tuned on MNLI."""
+    """A folder, or a hub id whose files are on this machine; the paper has DeBERTa-large, tuned on MNLI."""
     max_length: int = 512
     """Most tokens of a pair; the longer of the two texts is cut on the right."""
     device: Annotated[str, INCIDENTAL] = "cpu"
@@ -47,6 +48,7 @@ class NliModel(Settings):
             with torch.inference_mode():
                 logits = model(**given).logits.float()  # [B, labels]
             found += torch.softmax(logits, dim=1)[:, label].tolist()
+            beat(len(firsts) / len(pairs))
         return found
 
 
@@ -63,5 +65,5 @@ def _label(name: str, labels: dict[int, str]) -> int:
 
 @cache
 def _loaded(name: str, device: str) -> tuple[Any, Any]:  # Any: transformers' own classes
-    with LOADING:
+    with LOADING, loading(name):
         return load("AutoModelForSequenceClassification", name, device)

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from tunesift.errors import MissingExtra, ModelUnavailable, first_line, shown
-from tunesift.heartbeat import beat
+from tunesift.heartbeat import beat, loading
 from tunesift.models.folders import LOADING, folder_identity, local_folder, nowhere, place_of
 from tunesift.models.loading import usable_device
 from tunesift.settings import INCIDENTAL, Settings
@@ -20,7 +20,7 @@ class SentenceModel(Settings):
 
     kind: Literal["sentence-transformers"] = "sentence-transformers"
     name: str
-    """A folder, or a hub id."""
+    """A folder, or a hub id whose files are on this machine."""
     revision: str | None = None
     """Commit of a hub id; None for its main branch."""
     device: Annotated[str, INCIDENTAL] = "auto"
@@ -39,13 +39,13 @@ class SentenceModel(Settings):
         found = _encoder(self.name, self.revision, self.device).encode(
             list(texts), batch_size=self.batch, normalize_embeddings=True, show_progress_bar=False
         )
-        beat()
+        beat(1.0)
         return [tuple(round(float(x), 6) for x in vector) for vector in found]
 
 
 @cache
 def _encoder(name: str, revision: str | None, device: str) -> Any:  # Any: sentence-transformers' own class
-    with LOADING:
+    with LOADING, loading(name):
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:

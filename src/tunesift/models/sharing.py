@@ -59,7 +59,7 @@ def _in_batches(
     wanted = [replace(segments[first], others=tuple(segments[n].ids[-1] for n in more)) for first, *more in rows]
     for batch in batches([replace(s, ids=s.ids[before:]) for s in wanted], tokens):
         yield from zip([rows[n] for n in batch], weights.losses([wanted[n] for n in batch], before), strict=True)
-        beat()
+        beat(sum(len(rows[n]) for n in batch) / len(segments))
 
 
 def _own(segment: Segment, found: float | Failure) -> TargetLoss | Failure:

@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from tunesift.errors import ModelRefused, ParameterRefused
-from tunesift.heartbeat import beat
+from tunesift.heartbeat import beat, loading
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
-from tunesift.models.folders import EMBEDDED, LOADING, folder_identity, segment_of
+from tunesift.models.folders import EMBEDDED, LOADING, context_of, folder_identity, segment_of
 from tunesift.models.likelihood import Segment, SpanEncoder, batches, losses
 from tunesift.models.loading import load
 from tunesift.models.sharing import all_losses
@@ -21,6 +21,9 @@ from tunesift.settings import INCIDENTAL, Settings
 
 if TYPE_CHECKING:
     import torch
+
+MOST_TOKENS = 2048
+"""Tokens of one text that are read where a model reads more and no setting says how many."""
 
 REMEMBERED = 1024
 """Tokens of beginnings that are remembered from one batch to the next; in a model of 7B half a megabyte each."""
@@ -36,7 +39,8 @@ class TransformersModel(Settings):
 
     kind: Literal["transformers"] = "transformers"
     name: str = EMBEDDED
-    """A folder, a hub id, or "embedded" for the small scorer that comes with tunesift."""
+    """A folder, a hub id whose files are on this machine, or "embedded" for the small scorer that comes with tunesift;
+    a run downloads nothing."""
     revision: str | None = None
     """Commit of a hub id; None for its main branch."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -79,7 +83,7 @@ class TransformersModel(Settings):
         means: dict[int, tuple[float, ...]] = {}
         for batch in batches(segments, self.batch_tokens):
             means |= zip(batch, weights.mean_hidden([segments[n] for n in batch]), strict=True)
-            beat()
+            beat(len(batch) / len(texts))
         return [means[n] for n in range(len(texts))]
 
     def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion | Failure]:
@@ -89,10 +93,19 @@ class TransformersModel(Settings):
                 "local weights cannot be held to a JSON schema; use an endpoint, or leave schema out."
             )
         weights = _weights(self)
-        return [weights.complete(conversation, sampling) for conversation in conversations]
+        said = []
+        for conversation in conversations:
+            said.append(weights.complete(conversation, sampling))
+            beat(1 / len(conversations))
+        return said
+
+    def most_tokens(self) -> int | None:
+        """Most tokens of one text, by the model's files; None where they are not here, or do not say."""
+        context = context_of(self.name)
+        return None if context is None else min(self.max_length or MOST_TOKENS, context)
 
     def _encoder(self, weights: _Weights) -> SpanEncoder:
-        return SpanEncoder(weights.tokenizer, min(self.max_length or 2048, weights.limit))
+        return SpanEncoder(weights.tokenizer, min(self.max_length or MOST_TOKENS, weights.limit))
 
 
 class _Weights:
@@ -283,7 +296,8 @@ def _weights(model: TransformersModel) -> _Weights:
     with LOADING:  # two threads must not load the same weights twice
         if place not in _LOADED or _LOADED[place].identity != identity:
             _LOADED.pop(place, None)  # weights that changed on disk make room before they are loaded anew
-            _LOADED[place] = _Loaded(identity, _load(*place))
+            with loading(model.name):
+                _LOADED[place] = _Loaded(identity, _load(*place))
         return _LOADED[place].weights
 
 

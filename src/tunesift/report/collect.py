@@ -14,7 +14,7 @@ from tunesift.arrays import Bools, Numbers
 from tunesift.errors import told_count
 from tunesift.files import Place
 from tunesift.notes import told_note
-from tunesift.records import Record
+from tunesift.records import Record, rule_of
 from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row, Table
 from tunesift.report.folder import RunFolder, run_folder
 
@@ -100,13 +100,8 @@ def _told(value: object) -> str:
 
 
 def _reasons(found: RunFolder) -> tuple[Bar, ...]:
-    rules = Counter(_rule(reason) for _, action, reason in found.decisions() if action in ("drop", "quarantine"))
+    rules = Counter(rule_of(reason) for _, action, reason in found.decisions() if action in ("drop", "quarantine"))
     return tuple(Bar(rule, count) for rule, count in rules.most_common())
-
-
-def _rule(reason: str) -> str:
-    rule, _, after = reason.partition(": ")
-    return f"{rule}: {after.replace('_', ' ')}" if rule == "no score" else reason.partition(":")[0]
 
 
 def _histogram(values: Numbers, kept: Bools, scorer: str) -> Histogram | None:

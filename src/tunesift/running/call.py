@@ -123,6 +123,14 @@ class Call(Generic[Item, Made]):
         """More items failed than may, now and before."""
         return len(self.failed) > self.allowed
 
+    @property
+    def complete(self) -> bool:
+        """Whether every item is done; asked once nothing is under way any more, it looks for one that is not."""
+        if self._trouble is not None or self._suspects or self._begun or next(self._missing, None) is not None:
+            return False
+        self._put_by()
+        return True
+
     def take(self, most: int) -> list[tuple[int, Sequence[Item]]]:
         """The next chunks, at most so many, written down as begun; none once the call is to end.
 

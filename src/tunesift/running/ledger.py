@@ -168,6 +168,13 @@ class Ledger:
         ]
         self._put(_Entry([("INSERT INTO batched VALUES (?, ?, ?, ?, ?)", row) for row in rows]), wait=True)
 
+    def check(self, asking: Asking) -> None:
+        """Raise `BudgetSpent` where a request has no room even with nothing else under way; nothing is held back."""
+        with self._changed:
+            bound = self._bound(asking)
+            if (said := self._room(self._spent + bound, bound)) is not None:
+                raise BudgetSpent(said)
+
     def adopt(self, askings: Sequence[Asking]) -> None:
         """Take over what an earlier life reserved for these; what it has settled already is not entered again."""
         with self._changed:
@@ -178,12 +185,11 @@ class Ledger:
                     self._reserved += held.bound
 
     def _hold(self, askings: Sequence[Asking], gone: str) -> list[_Reserved]:
-        bounds = [Amount(1, a.prompt_bound + a.completion_bound,
-                         self._micros(a.model, a.prompt_bound, a.completion_bound)) for a in askings]  # fmt: skip
+        bounds = [self._bound(asking) for asking in askings]
         bound = sum(bounds, Amount())
         with self._changed:
-            while self._room(self._spent + self._reserved + bound) is not None:
-                if (said := self._room(self._spent + bound)) is not None:
+            while self._room(self._spent + self._reserved + bound, bound) is not None:
+                if (said := self._room(self._spent + bound, bound)) is not None:
                     raise BudgetSpent(said)
                 self._changed.wait()
             if self._overruns > MOST_OVERRUNS:
@@ -221,17 +227,25 @@ class Ledger:
         gone = (held.gone, (held.number,))
         self._put(_Entry([gone, (_ADD, row)] if paid.calls else [gone]), wait=False)
 
+    def _bound(self, asking: Asking) -> Amount:
+        """The most that a request may cost."""
+        prompt, completion = asking.prompt_bound, asking.completion_bound
+        return Amount(1, prompt + completion, self._micros(asking.model, prompt, completion))
+
     def _micros(self, model: str, prompt: int, completion: int) -> int:
         price = self._prices.get(model)
         return price.micros(prompt, completion) if price else 0
 
-    def _room(self, total: Amount) -> str | None:
-        """None where a total is within the caps; otherwise which one it is above, in a sentence."""
+    def _room(self, total: Amount, bound: Amount) -> str | None:
+        """None where a total with what is asked for next is within the caps; otherwise which one it is above, in a
+        sentence."""
         caps, spent = self._caps, self._spent
         if caps.micros is not None and total.micros > caps.micros:
-            return f"{spent.micros / 1e6:g} of {caps.micros / 1e6:g} is spent; raise max_cost and start again to go on."
+            most, paid, cap = map(_money, (bound.micros, spent.micros, caps.micros))
+            return f"the next request may cost up to {most} and {paid} of {cap} is spent; {_higher('cost')}."
         if caps.tokens is not None and total.tokens > caps.tokens:
-            return f"{spent.tokens:,} of {caps.tokens:,} tokens are spent; raise max_tokens and start again to go on."
+            most, paid, cap = (f"{n:,}" for n in (bound.tokens, spent.tokens, caps.tokens))
+            return f"the next request may take up to {most} tokens and {paid} of {cap} are spent; {_higher('tokens')}."
         if caps.calls is not None and total.calls > caps.calls:
             return f"{spent.calls:,} of {caps.calls:,} calls are made; raise max_calls and start again to go on."
         return None
@@ -296,6 +310,14 @@ class Ledger:
             for entry in entries:
                 for statement, row in entry.statements:
                     self._db.execute(statement, row)
+
+
+def _money(micros: int) -> str:
+    return f"{micros / 1e6:.6f}".rstrip("0").rstrip(".")
+
+
+def _higher(cap: str) -> str:
+    return f"raise --max-{cap} and start again to go on, or lower the model's max_tokens"
 
 
 def read_spent(folder: Path) -> list[Spent]:

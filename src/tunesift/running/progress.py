@@ -6,6 +6,9 @@ from __future__ import annotations
 class Progress:
     """Told of stages as they begin, advance and end; this one keeps it to itself."""
 
+    chunk = 1
+    """Items that the stage works on at a time."""
+
     def begin(self, stage: str, total: int, done: int) -> None:
         """A stage begins: how many items it has, and how many of them the journal already holds."""
 

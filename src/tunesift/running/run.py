@@ -28,7 +28,7 @@ from tunesift.errors import (
     TooManyFailures,
     shown,
 )
-from tunesift.heartbeat import beat
+from tunesift.heartbeat import written
 from tunesift.records import Decision, Failure, Record
 from tunesift.running.call import Call, Walked
 from tunesift.running.fsio import (
@@ -143,9 +143,10 @@ class Run:
         given: Sequence[Item] = items if isinstance(items, Dataset) else _distinct(stage, list(items))
         journal = self._journal.stage(stage, _settings(step))
         walked = self._open.setdefault(stage, Walked())
-        self.progress.begin(stage, len(given), max(0, min(len(journal) - len(walked), len(given))))
         call = Call(journal, step, given, walked, self.stop)
         call.size = self.executor.chunk_size(step)
+        self.progress.chunk = call.size
+        self.progress.begin(stage, len(given), max(0, min(len(journal) - len(walked), len(given))))
         call.elsewhere = together(step) is not None
         call.allowed = int(max(FEW_FAILURES, self.max_failures * len(given)))
         began, worked = time.monotonic(), 0
@@ -161,7 +162,8 @@ class Run:
         _LOG.info("stage %s: %d items, %d done now, %d failed", stage, len(given), worked, len(call.failed))
         if call.too_many:
             raise TooManyFailures(_many(stage, call.failed, call.allowed))
-        self.stop.check(self.folder)
+        if self.stop.asked and not call.complete:
+            self.stop.check(self.folder)
         return Outcomes(call.rows, call.failed, call.read)
 
     @contextmanager
@@ -184,7 +186,7 @@ class Run:
     def _commit(self, call: Call[Item, Made], done: Done[Made]) -> tuple[int, int]:
         """Write finished chunks down; where the disk is full, into the space held back for them, and no more follow."""
         entries = call.entries(done)
-        beat()
+        written()
         self._hold.check()
         try:
             call.journal.commit(entries, seal=call.full is None, begin=call.begin_next(len(done)))

@@ -74,18 +74,21 @@ class Stop:
 
     def _wait(self, heard: int) -> None:
         """Leave at the second signal, or some time after the first; end quietly when nobody listens any more."""
-        first = _next(heard, None)
-        number = _next(heard, GRACE_S[first]) if first else None
-        if first and self._tell is not None:
-            if number is None:
-                said = (
-                    f"what is in flight takes longer than {GRACE_S[first]:g} s; start the same command again to go on\n"
-                )
-                os.write(sys.stderr.fileno(), said.encode())
-            if self.folder is not None:
-                say_left(self.folder)
-            os._exit(128 + (number or first))
+        with suppress(_NobodyListens):
+            first = _next(heard, None)
+            number = _next(heard, GRACE_S[first]) if first else None
+            if first and self._tell is not None:
+                self._leave(first, number)
         os.close(heard)
+
+    def _leave(self, first: signal.Signals, second: signal.Signals | None) -> None:
+        """End the process now; without a second signal, because the grace is over."""
+        if second is None:
+            said = f"what is in flight takes longer than {GRACE_S[first]:g} s; start the same command again to go on\n"
+            os.write(sys.stderr.fileno(), said.encode())
+        if self.folder is not None:
+            say_left(self.folder)
+        os._exit(128 + (second or first))
 
 
 def say_left(folder: Path) -> None:
@@ -94,9 +97,16 @@ def say_left(folder: Path) -> None:
         os.close(create(folder / LEFT))
 
 
+class _NobodyListens(Exception):
+    """The work is over, and the pipe through which signals are heard is closed."""
+
+
 def _next(heard: int, patience_s: float | None) -> signal.Signals | None:
-    """The next signal; None when the time is over, or nobody listens any more."""
-    while select.select([heard], [], [], patience_s)[0] and (said := os.read(heard, 1)):
+    """The next signal; None when the time is over. Raises `_NobodyListens` where the other side was closed."""
+    while select.select([heard], [], [], patience_s)[0]:
+        said = os.read(heard, 1)
+        if not said:
+            raise _NobodyListens
         if said[0] in tuple(GRACE_S):
             return signal.Signals(said[0])
     return None

@@ -91,7 +91,7 @@ class Combined(Settings):
             raise RecipeError("keep.weights: no score has a weight; write one, as in keep.weights.ifd=1.")
         if self.group is not None and self.length_bands is not None:
             raise RecipeError("keep: give either a group or length_bands, and set the other to null.")
-        if self.count is not None and (self.group is not None or self.length_bands is not None):
+        if self.count is not None and self.in_groups:
             raise RecipeError("keep.count: is for all records together; with groups or bands, give a fraction.")
         if self.length_bands is not None and self.length_bands < 2:
             raise RecipeError(f"keep.length_bands: {self.length_bands} divides nothing; write 2 or more.")
@@ -105,6 +105,11 @@ class Combined(Settings):
     def kinds(self) -> list[str]:
         """The scorers that have to be asked."""
         return list(dict.fromkeys(name.partition("/")[0] for name in self.names if name != LENGTH))
+
+    @property
+    def in_groups(self) -> bool:
+        """Whether a fraction is of every group; of each that has a valid score, at least one record stays."""
+        return self.group is not None or self.length_bands is not None
 
     def check(self, data: Dataset[Record], scorers: Collection[str]) -> None:
         """Raise `RecipeError` for a score that no scorer of the run makes, or a group that no record has."""
@@ -182,7 +187,7 @@ class Combined(Settings):
         return Groups(np.zeros(len(data), np.int64), ["all"])
 
     def _kept(self, groups: Groups, worth: Numbers) -> Places:
-        if (self.group is not None or self.length_bands is not None) and self.fraction is not None:
+        if self.in_groups and self.fraction is not None:
             return budgets(self.fraction, groups, worth)
         return np.array([budget(self.fraction, self.count, len(worth))])
 

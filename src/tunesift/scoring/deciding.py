@@ -111,6 +111,12 @@ def budget(fraction: float | None, count: int | None, records: int) -> int:
     return count if count is not None else int(Decimal(str(fraction)) * records)
 
 
+def check_some(place: str, fraction: float | None, records: int, instead: str) -> None:
+    """Raise `RecipeError` where a fraction of the records is none of them; before anything is scored for it."""
+    if fraction is not None and records and not budget(fraction, None, records):
+        raise RecipeError(f"{place}: {fraction * 100:g}% of {records:,} records is none; {instead}.")
+
+
 def budgets(fraction: float, groups: Groups, valid: Numbers) -> Places:
     """How many of each group a fraction means: at least one of a group that has a valid value."""
     some = np.bincount(groups.codes[~np.isnan(valid)], minlength=len(groups.names)) > 0

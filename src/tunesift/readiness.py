@@ -1,0 +1,137 @@
+"""Is there everything that a run will ask for? Known before anything is read, and before anybody is paid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+
+from tunesift.catalogue import AnyMethod
+from tunesift.datasets import Dataset
+from tunesift.errors import MissingExtra, ModelUnavailable, RecipeError, shown
+from tunesift.language import languages, scripts
+from tunesift.methods.select import Select
+from tunesift.methods.selectit import SelectIT
+from tunesift.methods.selective_reflection import SelectiveReflection
+from tunesift.models.folders import EMBEDDED, is_here, local_folder
+from tunesift.models.http import NOT_GIVEN, HttpModel
+from tunesift.models.nli import NliModel
+from tunesift.models.sentences import SentenceModel
+from tunesift.models.transformers import TransformersModel
+from tunesift.records import Record
+from tunesift.scoring.ifd import READINGS
+from tunesift.settings import Settings, settings_by_path
+
+SAMPLED = 1_000
+"""Records, from the first on, whose language is looked at."""
+MANY = 0.1
+"""Share of these from which on it is told that they are not in English."""
+_LOOKED_AT = 500
+"""Characters of a response whose language is looked at."""
+_NOT_MADE_FOR: Mapping[type, str] = {
+    SelectIT: "records are rated by the scorer that comes with the package, which is not made for ratings",
+    SelectiveReflection: "records are judged by the scorer that comes with the package, which is not made for judging",
+}
+
+
+def check_given(method: AnyMethod) -> None:
+    """Raise `RecipeError` where a model is still to be named, or is asked to chat and cannot."""
+    wrong = []
+    chats: tuple[str, ...] = getattr(method, "chats", ())
+    for path, model in settings_by_path(method):
+        if isinstance(model, HttpModel) and not model.is_given:
+            wrong.append(f"{path}: is not given; write {path}.url=http://localhost:8000/v1 {path}.model=NAME.")
+        elif isinstance(model, TransformersModel) and model.name == NOT_GIVEN:
+            wrong.append(f"{path}: is not given; write {path}.name=FOLDER.")
+        elif _is_embedded(model) and path.rstrip(".0123456789") in chats:
+            wrong.append(f"{path}: the scorer that comes with the package does not chat; write {path}.name=FOLDER, or "
+                         f"{path}.kind=http {path}.url=URL {path}.model=NAME.")  # fmt: skip
+    if wrong:
+        raise RecipeError(*wrong)
+
+
+def missing(method: AnyMethod) -> Iterator[tuple[str, str]]:
+    """Where a method names a local model that is not here, and its name; nothing is loaded, and nobody asked."""
+    for path, model in _asked(method):
+        if isinstance(model, HttpModel) and model.tokenizer is not None and not _is_here(model.tokenizer, None):
+            yield f"{path}.tokenizer", model.tokenizer
+        if isinstance(model, TransformersModel | NliModel | SentenceModel):
+            revision = None if isinstance(model, NliModel) else model.revision
+            if not _is_here(model.name, revision):
+                yield path, model.name
+
+
+def _asked(method: AnyMethod) -> Iterator[tuple[str, Settings]]:
+    """The settings within a method, without the students of scorers that its selector does without."""
+    planned = {stage.model for stage in method.plan(1)}
+    for path, found in settings_by_path(method):
+        of_scorer = isinstance(method, Select) and path.partition(".")[0] in ("scorer", "also")
+        if not of_scorer or getattr(found, "name", "") in planned:
+            yield path, found
+
+
+def _is_here(name: str, revision: str | None) -> bool:
+    try:
+        return is_here(name, revision)
+    except ModelUnavailable:  # a path that leads nowhere
+        return False
+
+
+def check_here(method: AnyMethod) -> None:
+    """Raise `ModelUnavailable` for a local model that is not here, `MissingExtra` where none could be loaded.
+
+    A run downloads nothing: what a hub has is fetched before it.
+    """
+    lost = [_nowhere(path, name) for path, name in missing(method)]
+    if lost:
+        raise ModelUnavailable(*lost)
+    local = any(isinstance(model, TransformersModel | NliModel) for _, model in _asked(method))
+    if local and any(find_spec(library) is None for library in ("torch", "transformers")):
+        raise MissingExtra('local models need the "local" extra: pip install "tunesift[local]".')
+
+
+def _nowhere(path: str, name: str) -> str:
+    try:
+        local_folder(name)
+    except ModelUnavailable as error:
+        return f"{path}: {error}"
+    setting = path if path.endswith(".tokenizer") else f"{path}.name"
+    said = f'{path}: model "{shown(name)}" is no folder here, and no copy from a hub is on this machine'
+    return f"{said}; write {setting}=FOLDER, or fetch it with hf download {shown(name)}."
+
+
+def tokens_read(method: AnyMethod) -> int | None:
+    """Most tokens of one text that the method's local models read; None where that is not known, or differs."""
+    found: set[int | None] = set()
+    for _, owner in settings_by_path(method):
+        model = getattr(owner, "student", None) or getattr(owner, "model", None)
+        if isinstance(model, TransformersModel):
+            reading = READINGS.get(getattr(owner, "profile", "canonical"))
+            limits = [n for n in (model.most_tokens(), reading.limit if reading else None) if n is not None]
+            found.add(min(limits, default=None))
+    return found.pop() if len(found) == 1 else None
+
+
+def doubts(method: AnyMethod, data: Dataset[Record]) -> dict[str, int]:
+    """What a model of the method is not made for, and of how many records; a word to the user, no error."""
+    if not any(_is_embedded(model) for _, model in _asked(method)):
+        return {}
+    found = {said: len(data) for kind, said in _NOT_MADE_FOR.items() if isinstance(method, kind)}
+    first = data[:SAMPLED]
+    foreign = sum(map(_is_foreign, first))
+    if foreign > MANY * len(first):
+        found[f"of the first {len(first):,} records are not in English, for which this scorer is not made"] = foreign
+    return found
+
+
+def _is_embedded(model: object) -> bool:
+    return isinstance(model, TransformersModel) and model.name == EMBEDDED
+
+
+def _is_foreign(record: Record) -> bool:
+    """Whether a response is certainly not in English."""
+    said = record.response[:_LOOKED_AT]
+    found = scripts(said)
+    if found and "latin" not in found:
+        return True
+    spoken = languages(said)
+    return bool(spoken) and "en" not in spoken
