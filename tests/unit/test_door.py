@@ -3,6 +3,7 @@ around it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -259,6 +260,12 @@ def test_6_a_higher_limit_goes_on_where_it_stopped(life: Life) -> None:
         found = run.map("measure", Measure(), items)
         assert len(found.failures()) == 30
     assert worked == [r.id for r in items]
+
+
+def test_6_no_more_than_three_messages_are_named(life: Life) -> None:
+    with life() as run, pytest.raises(TooManyFailures) as stop:
+        run.map("measure", Measure(), [record(f"r{n}", f"refuse {n % 4}") for n in range(12)])
+    assert str(stop.value).count(" times ") == 3
 
 
 def test_6_few_failures_never_stop_a_run(life: Life) -> None:
@@ -736,6 +743,64 @@ def test_a_chunk_of_nothing_is_refused() -> None:
 
 
 # Draws, tables, decisions
+
+
+def test_draws_of_a_seed_are_the_same_ones_in_every_release(life: Life) -> None:
+    """The first eight bytes of the SHA-256 of the seed and the names, as a JSON list, are the seed of the stream."""
+    with life(seed=7) as run:
+        drawn = run.random("pair", 1).random()
+    text = '[7, "pair", "1"]'
+    assert drawn == random.Random(int(hashlib.sha256(text.encode()).hexdigest()[:16], 16)).random()
+
+
+def test_records_that_a_page_makes_are_on_disk_and_made_anew_each_time(life: Life, tmp_path: Path) -> None:
+    with life() as run:
+        assert list(run.dataset("winners", records(3))) == records(3)
+        made = run.dataset("winners", (record(f"w{n}") for n in range(2)))
+        assert list(made.ids()) == ["w0", "w1"]
+        assert made[1] == record("w1")
+        with pytest.raises(DataError, match="same"):
+            run.dataset("twins", [record("same"), record("same", "other")])
+        for place in (run.folder / "made" / "elsewhere", run.folder / "made"):
+            if place.exists():
+                place.rename(tmp_path / "moved")
+            place.symlink_to(tmp_path)
+            with pytest.raises(StorageError, match="is a link"):
+                run.dataset("elsewhere", records(1))
+
+
+@pytest.mark.parametrize("lives", [1, 2, 3])
+def test_an_item_at_which_the_process_died_is_tried_again_alone_and_given_up_after_three_lives(
+    life: Life, lives: int
+) -> None:
+    with life() as run:
+        run.map("measure", Measure(), [])
+        settings = run._journal.db.execute("SELECT settings FROM stage").fetchone()[0]
+    for _ in range(lives):
+        journal = storage.Journal(run.folder)
+        journal.stage("measure", json.loads(settings)).begin([1])
+        journal.db.close()  # as a kill leaves it: a row is begun, nothing came of it, and nobody closed the journal
+    with life() as run:
+        found = run.map("measure", Measure(), records(6))
+    given_up = {"r1": Failure("crashed", "the process died 3 times while it was worked on")}
+    assert found.failures() == (given_up if lives == 3 else {})
+    assert worked == {1: ["r0", "r1", "r2", "r3", "r4", "r5"], 2: ["r0", "r2", "r3", "r4", "r5", "r1"],
+                      3: ["r0", "r2", "r3", "r4", "r5"]}[lives]  # fmt: skip
+    worked.clear()
+    with life() as run:
+        again = run.map("measure", Measure(), records(6))
+        assert again["r1"] == (given_up["r1"] if lives == 3 else Score(2.0, {"characters": 2}))
+    assert worked == []
+
+
+def test_outcomes_know_which_items_were_asked_for_and_which_were_good(life: Life) -> None:
+    with life() as run:
+        found = run.map("measure", Measure(), [record("good"), record("bad", "refuse")])
+        assert ("good" in found, "bad" in found, "other" in found) == (True, True, False)
+        good = found.good()
+        assert ("good" in good, "bad" in good, "other" in good, len(good)) == (True, False, False, 1)
+        with pytest.raises(KeyError, match=r"^'bad'$"):
+            good["bad"]
 
 
 def test_draws_depend_on_the_seed_and_the_names_only(life: Life, tmp_path: Path) -> None:

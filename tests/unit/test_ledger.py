@@ -265,6 +265,47 @@ def test_a_file_of_requests_is_held_until_a_later_life_settles_it_once(tmp_path:
     assert [(s.exact_prompt, s.unknown_tokens) for s in read_spent(tmp_path)] == [(9, 45)]
 
 
+def test_what_a_later_life_takes_over_is_held_back_until_it_is_settled(tmp_path: Path) -> None:
+    first = Ledger(tmp_path, Caps(), PRICES)
+    sent = [asking(), replace(asking(), request="1" * 32)]
+    first.reserve_together(sent)
+    first.close()
+    again = Ledger(tmp_path, Caps(tokens=40), PRICES)
+    again.adopt(sent)  # 15 each
+    waiting = threading.Thread(target=again.reserve, args=(asking(),))
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    again.settle(ended(sent[0], "exact", 2, 1))
+    waiting.join(5)
+    assert not waiting.is_alive()
+    again.close()
+
+
+def test_a_file_of_requests_is_on_disk_before_it_may_leave_and_read_whole_from_outside(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Caps(), PRICES)
+    ledger.reserve_together([replace(asking(), request=f"{n:032x}") for n in range(200)])
+    beside = sqlite3.connect(tmp_path / "money.db")
+    assert beside.execute("SELECT count(*), sum(tokens) FROM batched").fetchone() == (200, 3000)
+    beside.close()
+    ledger.close()
+    (spent,) = read_spent(tmp_path)
+    assert (spent.calls, spent.unknown_tokens) == (200, 3000)
+
+
+def test_a_ledger_from_before_files_of_requests_is_still_read(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Caps(), PRICES)
+    for model in ("z", "a"):
+        request = asking(model=model)
+        ledger.reserve(request)
+        ledger.settle(ended(request, "exact", 7, 3))
+    ledger.close()
+    old = sqlite3.connect(tmp_path / "money.db")
+    old.execute("DROP TABLE batched")
+    old.close()
+    assert [(s.model, s.calls, s.exact_prompt) for s in read_spent(tmp_path)] == [("a", 1, 7), ("z", 1, 7)]
+
+
 def test_a_provider_that_bills_more_than_a_request_can_cost_ends_the_run(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, Caps(), PRICES)
     for _ in range(2):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +15,7 @@ import pytest
 from tunesift import Dataset, Decision, Failure, Local, Message, ModelUnavailable, Record, Run, ScriptedModel, Settings
 from tunesift.running import journal as storage
 from tunesift.running.fsio import digest, read_json, write_json
+from tunesift.running.journal import Journal
 from tunesift.running.mending import Repaired, repair, verify
 from tunesift.settings import Json
 
@@ -46,18 +49,20 @@ class Shout(Settings):
         return [Failure("unanswered", "nobody was there") if r.id in ill else r.response.upper() for r in chunk]
 
 
-def page(folder: Path, rows: int = 30, sick: Sequence[int] = ()) -> tuple[list[str], dict[str, str | None]]:
+def page(
+    folder: Path, rows: int = 30, sick: Sequence[int] = (), stages: tuple[str, str] = ("first", "second")
+) -> tuple[list[str], dict[str, str | None]]:
     """Two stages, the second made of what the first gave, then a decision each; who was worked on, and what came."""
     worked.clear()
     ill.update(f"r{n}" for n in sick)
     data = Dataset.of(Record(f"r{n}", (Message("user", "say"), Message("assistant", f"word {n}"))) for n in range(rows))
     with Run(folder, Local(chunk=5), max_failures=1.0) as run:
-        first = run.map("first", Shout(), data)
+        first = run.map(stages[0], Shout(), data)
         again = [
             Record(f"{r.id}~", (Message("user", "say"), Message("assistant", said)))
             for r in data if isinstance(said := first[r.id], str)
         ]  # fmt: skip
-        second = run.map("second", Shout(), again)
+        second = run.map(stages[1], Shout(), again)
         found = {id: made if isinstance(made := second[id], str) else None for id in second}
         counts = run.finish(data, [Decision(r.id, "keep", "kept: all") for r in data])
         files: dict[str, Json] = {"decisions.parquet": digest(folder / "decisions.parquet")}
@@ -202,6 +207,120 @@ def test_a_database_lost_in_the_middle_costs_what_was_open(tmp_path: Path) -> No
     tried, _ = page(folder)
     assert [id for id in tried if "~" not in id] == [f"r{n}" for n in range(16, 30)]
     assert verify(folder) == []
+
+
+def stopped_at(folder: Path, id: str) -> None:
+    """A run that ended when the model went away at this id, as its folder says of itself."""
+    deadly.add(id)
+    with pytest.raises(ModelUnavailable):
+        page(folder)
+    deadly.clear()
+    with closing(Journal(folder, "look")) as journal:
+        write_json(folder / "run.json", {"format": 2, "journal": journal.run})
+
+
+def change(folder: Path, statement: str) -> None:
+    with closing(sqlite3.connect(folder / "state.db", isolation_level=None)) as db:
+        db.execute(statement)
+
+
+def sealed(folder: Path) -> dict[str, int]:
+    """Parts that the journal knows of, by stage in their order."""
+    with closing(Journal(folder, "look")) as journal:
+        return {stage: len(journal.sealed(stage)) for stage in journal.stages()}
+
+
+def test_open_rows_of_a_stage_that_lost_a_part_or_a_row_are_kept_and_what_is_lost_is_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    stopped_at(folder, "r25")
+    cut_part(folder)
+    change(folder, "UPDATE result SET outcome = '\"OTHER\"' WHERE stage = 'first' AND row = 24")
+    assert repair(folder).said[-1] == 'stage "first": 9 rows are lost and will be done again.'
+    assert sorted(page(folder)[0]) == sorted(
+        [*(f"r{n}" for n in range(8, 16)), *(f"r{n}" for n in range(24, 30)), *(f"r{n}~" for n in range(30))]
+    )
+    assert verify(folder) == []
+
+
+def test_several_lost_parts_are_counted_together_and_earlier_stages_are_left_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder)
+    flip_part(folder)
+    lose_part(folder)
+    assert repair(folder).said[-1] == 'stage "second": 16 rows are lost and will be done again.'
+    assert sealed(folder) == {"first": 4, "second": 0}
+    assert len(page(folder)[0]) == 16
+
+
+def test_a_whole_run_without_its_database_says_what_is_kept_and_of_nothing_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder, rows=5, stages=("zebra", "antelope"))  # one part each, and not in the order of the alphabet
+    lose_database(folder)
+    assert repair(folder).said == [
+        f"{folder / 'state.db'}: is missing; the journal is built anew from its parts.",
+        'stage "zebra": 5 rows are kept.',
+        'stage "antelope": 5 rows are kept.',
+    ]
+    assert list(sealed(folder).items()) == [("zebra", 1), ("antelope", 1)]
+    assert page(folder, rows=5, stages=("zebra", "antelope"))[0] == []
+
+
+def test_damaged_parts_of_a_lost_journal_are_counted_by_stage(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder)
+    lose_database(folder)
+    cut_part(folder)
+    for name in ("first/part-000003.parquet", "second/part-000002.parquet"):
+        (folder / "stages" / name).write_bytes(b"PAR1")
+    assert repair(folder).said[1:] == [
+        'stage "first": 16 rows are kept.',
+        'stage "second": 22 rows are kept.',
+        'stage "first": 2 parts are damaged; their rows will be done again.',
+        'stage "second": 1 parts are damaged; their rows will be done again.',
+        "what was not sealed yet is lost and will be done again.",
+    ]
+    assert len(page(folder)[0]) == 8 + 6 + 8
+
+
+def test_a_journal_built_anew_leaves_the_sealed_rows_of_the_first_stage_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    stopped_at(folder, "r22~")
+    lose_database(folder)
+    repair(folder)
+    assert sealed(folder) == {"first": 3, "second": 0}
+    assert page(folder)[0] == [*(f"r{n}" for n in range(24, 30)), *(f"r{n}~" for n in range(16, 30))]
+
+
+def test_what_a_damaged_journal_still_tells_of_open_rows_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    stopped_at(folder, "r22~")
+    change(folder, "UPDATE part SET rows = rows - 1 WHERE stage = 'first' AND number = 2")
+    assert repair(folder).said[1:] == [
+        'stage "first": 24 rows are kept.',
+        'stage "second": 16 rows are kept.',
+        'stage "first": 6 open rows are kept.',
+        'stage "second": 4 open rows are kept.',
+        "what else was not sealed yet is lost and will be done again.",
+    ]
+    assert page(folder)[0] == [f"r{n}~" for n in range(20, 30)]
+
+
+def test_open_rows_of_another_run_are_not_taken_for_ones_of_this(tmp_path: Path) -> None:
+    folder, other = tmp_path / "run", tmp_path / "other"
+    stopped_at(folder, "r22~")
+    stopped_at(other, "r28~")
+    (folder / "state.db").write_bytes((other / "state.db").read_bytes())
+    assert repair(folder).said[-1] == "what was not sealed yet is lost and will be done again."
+    assert page(folder)[0] == [*(f"r{n}" for n in range(24, 30)), *(f"r{n}~" for n in range(16, 30))]
+
+
+def test_no_damaged_database_is_written_over_by_the_next_one(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder)
+    for _ in range(3):
+        spoil_database(folder)
+        repair(folder)
+    assert sorted(p.name for p in folder.glob("state.db.damaged-?")) == [f"state.db.damaged-{n}" for n in (1, 2, 3)]
 
 
 def test_a_folder_whose_run_json_is_damaged_says_that_it_cannot_be_repaired(tmp_path: Path) -> None:
