@@ -23,6 +23,9 @@ worked: list[str] = []
 ill: set[str] = set()
 """Ids whose first stage fails, as long as they stand here."""
 
+rude: set[str] = set()
+"""Ids that fail in another way."""
+
 deadly: set[str] = set()
 """Ids at which the model goes away."""
 
@@ -32,6 +35,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "PART_ROWS", 8)
     worked.clear()
     ill.clear()
+    rude.clear()
     deadly.clear()
 
 
@@ -46,7 +50,12 @@ class Shout(Settings):
         if deadly & {r.id for r in chunk}:
             raise ModelUnavailable("the model is gone; start it again.")
         worked.extend(r.id for r in chunk)
-        return [Failure("unanswered", "nobody was there") if r.id in ill else r.response.upper() for r in chunk]
+        return [self._one(r) for r in chunk]
+
+    def _one(self, r: Record) -> str | Failure:
+        if r.id in rude:
+            return Failure("refused", "no")
+        return Failure("unanswered", "nobody was there") if r.id in ill else r.response.upper()
 
 
 def page(
@@ -252,17 +261,98 @@ def test_several_lost_parts_are_counted_together_and_earlier_stages_are_left_as_
     assert len(page(folder)[0]) == 16
 
 
-def test_a_whole_run_without_its_database_says_what_is_kept_and_of_nothing_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [1, 5])
+def test_a_whole_run_without_its_database_says_what_is_kept_and_of_nothing_lost(tmp_path: Path, rows: int) -> None:
     folder = tmp_path / "run"
-    page(folder, rows=5, stages=("zebra", "antelope"))  # one part each, and not in the order of the alphabet
+    page(folder, rows, stages=("zebra", "antelope"))  # one part each, and not in the order of the alphabet
     lose_database(folder)
     assert repair(folder).said == [
         f"{folder / 'state.db'}: is missing; the journal is built anew from its parts.",
-        'stage "zebra": 5 rows are kept.',
-        'stage "antelope": 5 rows are kept.',
+        f'stage "zebra": {rows} rows are kept.',
+        f'stage "antelope": {rows} rows are kept.',
     ]
     assert list(sealed(folder).items()) == [("zebra", 1), ("antelope", 1)]
-    assert page(folder, rows=5, stages=("zebra", "antelope"))[0] == []
+    assert page(folder, rows, stages=("zebra", "antelope"))[0] == []
+
+
+def lose_decisions(folder: Path) -> None:
+    (folder / "decisions.parquet").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "name", "said", "after"),
+    [
+        (spoil_success, "stages/first/_SUCCESS.json", "is damaged; it will be written again.", []),
+        (lose_decisions, "decisions.parquet", "is missing; it will be written again.", []),
+        (spoil_decisions, "decisions.parquet", "is not as it was written; it will be written again.", []),
+        (cut_part, "stages/first/part-000001.parquet", "is not as it was sealed; its rows will be done again.",
+         ['stage "first": 8 rows are lost and will be done again.']),
+    ],
+)  # fmt: skip
+def test_each_damage_is_told_with_what_is_done_about_it(
+    tmp_path: Path, damage: Callable[[Path], None], name: str, said: str, after: list[str]
+) -> None:
+    folder = tmp_path / "run"
+    page(folder)
+    damage(folder)
+    assert repair(folder).said == [f"{folder / name}: {said}", *after]
+
+
+def test_an_input_that_was_read_is_read_again_only_where_what_came_of_it_is_damaged(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder)
+    source = folder / "inputs" / "source.json"
+    source.parent.mkdir()
+    write_json(source, {"rows": 30})
+    cut_part(folder)
+    repair(folder)
+    assert source.exists()
+    source.write_text("{}")
+    assert repair(folder).said == [f"{source}: is damaged; the input will be read again."]
+    assert not source.parent.exists()
+
+
+def test_nothing_is_touched_where_run_json_is_damaged_whatever_else_is(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder)
+    (folder / "run.json").write_text("{}")
+    cut_part(folder)
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert repair(folder).said == []
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "LOCK"} == {
+        p: content for p, content in before.items() if p.name != "LOCK"
+    }
+
+
+def test_failures_of_another_kind_keep_their_place_while_some_are_tried_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    ill.add("r3")
+    rude.add("r5")
+    stopped_at(folder, "r29~")  # a run that has not ended yet
+    assert retry(folder, "unanswered") == 1
+    ill.clear()
+    rude.clear()
+    tried, found = page(folder)
+    assert sorted(tried) == ["r27~", "r28~", "r29~", "r3", "r3~"]  # the last chunk of the second stage was lost
+    assert len(found) == 29  # the refused one has no second stage
+
+
+def test_an_outcome_in_stock_that_is_not_as_it_was_is_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder, sick=(3,))
+    ill.clear()
+    retry(folder, "unanswered")
+    change(folder, "UPDATE stock SET outcome = '\"OTHER\"' WHERE stage = 'first' AND id = 'r7'")
+    assert sorted(page(folder)[0]) == ["r3", "r3~", "r7"]
+
+
+def test_more_outcomes_than_are_taken_from_stock_together_are_all_taken(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder, rows=600, sick=(599,))
+    ill.clear()
+    retry(folder, "unanswered")
+    assert sorted(page(folder, rows=600)[0]) == ["r599", "r599~"]
+    assert verify(folder) == []
 
 
 def test_damaged_parts_of_a_lost_journal_are_counted_by_stage(tmp_path: Path) -> None:
