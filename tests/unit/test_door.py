@@ -48,6 +48,7 @@ from tunesift.records import content_digest
 from tunesift.running import journal as storage
 from tunesift.running import local
 from tunesift.running import run as door
+from tunesift.running.fsio import read_json
 from tunesift.running.progress import Progress
 from tunesift.running.run import FEW_FAILURES
 
@@ -767,6 +768,36 @@ def test_records_that_a_page_makes_are_on_disk_and_made_anew_each_time(life: Lif
             place.symlink_to(tmp_path)
             with pytest.raises(StorageError, match="is a link"):
                 run.dataset("elsewhere", records(1))
+
+
+seen: list[tuple[object, ...]] = []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look(Measure):
+    """Measures, and looks at how far its stage is, as somebody outside would."""
+
+    folder: str = ""
+
+    def __call__(self, chunk: Sequence[Record], /) -> list[Score | Failure]:
+        path = Path(self.folder) / "progress.json"
+        said = read_json(path) if path.exists() else {}
+        seen.append(tuple(said.get(name) for name in ("stage", "items", "done")))
+        return Measure.__call__(self, chunk)
+
+
+@pytest.mark.parametrize(("every_s", "noted"), [(0.0, [(None,) * 3, ("look", 10, 4), ("look", 10, 8)]),
+                                                (3600.0, [(None,) * 3] * 3)])  # fmt: skip
+def test_how_far_a_stage_is_stands_in_its_folder_now_and_then_until_the_run_is_done(
+    life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_s: float, noted: list[object]
+) -> None:
+    monkeypatch.setattr(door, "EVERY_S", every_s)
+    seen.clear()
+    with life() as run:
+        run.map("look", Look(folder=str(tmp_path / "run")), records(10))
+        assert seen == noted
+        run.finish(Dataset.of(records(10)), [Decision(f"r{n}", "keep", "kept: all") for n in range(10)])
+        assert not (run.folder / "progress.json").exists()
 
 
 @pytest.mark.parametrize("lives", [1, 2, 3])

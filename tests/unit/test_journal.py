@@ -399,6 +399,49 @@ def test_stages_are_kept_apart(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_what_goes_wrong_with_the_disk_names_the_run_wherever_it_happens(opened: Opened, tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    stage = journal.stage("ifd", {"n": 1})
+    stage.commit(entries(range(3)))
+    alone = Journal(tmp_path)  # of which no stage is open
+    journal.db.close()
+    alone.db.close()
+    asked: list[Callable[[], object]] = [
+        lambda: journal.stage("embed", {}), journal.stages, lambda: journal.sealed("ifd"), journal.empty_stock,
+        lambda: list(journal.entries("ifd")), journal.close, lambda: alone.take_back(["ifd"], alone.entries),
+        lambda: stage.get(0), lambda: stage.begin([5]), lambda: stage.commit([entry(5)]), lambda: stage.finish(3),
+        lambda: list(stage.failures(0, 3)), lambda: stage.expects(0, 3, "a"), lambda: stage.in_stock("r0", b"0" * 16),
+    ]  # fmt: skip
+    for ask in asked:
+        with pytest.raises(StorageError) as refusal:
+            ask()
+        assert str(refusal.value).startswith(f"{tmp_path}")
+
+
+def test_an_open_row_that_is_not_as_it_was_is_named_with_its_database(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    stage = journal.stage("ifd", {"n": 1})
+    stage.commit(entries(range(3)))
+    journal.db.execute("UPDATE result SET id = 'other' WHERE row = 1")
+    said = f'{tmp_path / "state.db"}: row 1 of the stage "ifd" is not as it was written; tunesift repair {tmp_path} does it again.'
+    for read in (lambda: list(journal.entries("ifd")), lambda: stage.get(1)):
+        with pytest.raises(StorageError) as refusal:
+            read()
+        assert str(refusal.value) == said
+    journal.close()
+
+
+def test_parts_without_failures_are_not_read_for_them(opened: Opened, tmp_path: Path) -> None:
+    stage = opened()
+    stage.commit([*entries(range(PART)), *(entry(row, "no", "refused") for row in range(PART, 2 * PART))])
+    journal = Journal(tmp_path)
+    (stage_folder(tmp_path) / "part-000000.parquet").write_bytes(b"PAR1")
+    assert [e.row for e in journal.failed("ifd")] == list(range(PART, 2 * PART))
+    assert [e.row for e in stage.failures(0, 2 * PART)] == list(range(PART, 2 * PART))
+    assert list(journal.entries("ifd", skip=[0, 1])) == []
+    journal.close()
+
+
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     write_json(path, {"kept": 1})

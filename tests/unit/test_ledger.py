@@ -293,6 +293,19 @@ def test_a_file_of_requests_is_on_disk_before_it_may_leave_and_read_whole_from_o
     assert (spent.calls, spent.unknown_tokens) == (200, 3000)
 
 
+def test_what_goes_wrong_with_the_disk_names_the_folder_of_the_ledger(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Caps(), PRICES)
+    ledger._db.close()
+    for ask in (ledger._read, lambda: ledger.reserve(asking()), lambda: ledger.reserve_together([asking()])):
+        with pytest.raises(StorageError) as refusal:
+            ask()
+        assert str(refusal.value).startswith(f"{tmp_path}")
+    (tmp_path / "money.db").write_bytes(b"no database, and long enough for SQLite to look at it" * 99)
+    with pytest.raises(StorageError) as refusal:
+        read_spent(tmp_path)
+    assert str(refusal.value).startswith(f"{tmp_path / 'money.db'}: ")
+
+
 def test_a_ledger_from_before_files_of_requests_is_still_read(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, Caps(), PRICES)
     for model in ("z", "a"):
