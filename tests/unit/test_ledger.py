@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tunesift.books import Asking, Attempt, Billed
 from tunesift.budget import Caps, Price
 from tunesift.errors import BudgetSpent, StorageError
-from tunesift.running.ledger import Ledger, _Entry, read_spent
+from tunesift.running.ledger import Ledger, Spent, _Entry, read_spent
 
 PRICES = {"m": Price(prompt=1.0, completion=2.0)}
 
@@ -40,7 +40,7 @@ def total(ledger: Ledger) -> tuple[int, int]:
 def test_each_way_to_be_billed_is_entered_as_what_it_is(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, Caps(), PRICES)
     for billed, prompt, completion in (("exact", 7, 3), ("counted", 10, 4), ("unknown", 10, 5), ("nothing", 0, 0)):
-        request = asking()
+        request = asking() if billed != "nothing" else asking(20, 9)
         ledger.reserve(request)
         ledger.settle(ended(request, billed, prompt, completion))  # type: ignore[arg-type]
     (spent,) = ledger.spent()
@@ -95,8 +95,15 @@ def test_what_was_under_way_when_the_process_ended_is_unknown_at_its_bound(tmp_p
     ledger.close()  # as the kernel would, with a reservation left
     again = Ledger(tmp_path, Caps(tokens=33), PRICES)
     assert total(again) == (4, 15)
+    assert again.spent() == [Spent("m", 2, 3, 1, 5, 15, 20)]
     with pytest.raises(BudgetSpent):
         again.reserve(asking())
+    again.close()
+    dear = Ledger(tmp_path, Caps(micros=44), PRICES)  # 25 are or may be spent, and another request may cost 20
+    with pytest.raises(BudgetSpent):
+        dear.reserve(asking())
+    dear.close()
+    Ledger(tmp_path, Caps(micros=45), PRICES).reserve(asking())
 
 
 def test_a_reservation_is_on_disk_before_the_request_may_leave(tmp_path: Path) -> None:
