@@ -71,6 +71,19 @@ def test_what_may_pass_a_cap_is_not_sent(tmp_path: Path, caps: Caps, said: str) 
     assert total(higher) == (90, 0)
 
 
+def test_a_word_is_said_once_when_most_of_a_cap_is_spent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Ledger(tmp_path, Caps(tokens=1000), PRICES)
+    said = []
+    for used in (400, 400, 1, 50, 50):
+        request = asking(used, 0)
+        ledger.reserve(request)
+        ledger.settle(ended(request, "exact", used, 0))
+        said.append([r.message for r in caplog.records])
+    ledger.close()
+    word = ["more than 80 percent of the budget is spent"]
+    assert said == [[], [], word, word, word]  # 800 of 1,000 is no more than 80 percent
+
+
 def test_a_request_waits_for_room_that_others_may_leave(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, Caps(tokens=20), PRICES)
     first, second = asking(), asking()
