@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tunesift.books import Asking, Attempt, Billed
 from tunesift.budget import Caps, Price
 from tunesift.errors import BudgetSpent, StorageError
-from tunesift.running.ledger import Ledger, Spent, _Entry, read_spent
+from tunesift.running.ledger import Amount, Ledger, Spent, _Entry, read_spent
 
 PRICES = {"m": Price(prompt=1.0, completion=2.0)}
 
@@ -69,6 +69,11 @@ def test_what_may_pass_a_cap_is_not_sent(tmp_path: Path, caps: Caps, said: str) 
     higher = Ledger(tmp_path, Caps(), PRICES)
     higher.reserve(asking())  # a higher cap goes on
     assert total(higher) == (90, 0)
+
+
+def test_amounts_are_added_and_taken_away_place_by_place() -> None:
+    assert Amount(5, 50, 500) - Amount(1, 20, 300) == Amount(4, 30, 200)
+    assert Amount(5, 50, 500) + Amount(1, 20, 300) == Amount(6, 70, 800)
 
 
 def test_a_word_is_said_once_when_most_of_a_cap_is_spent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
