@@ -41,6 +41,7 @@ from tunesift import (
     Score,
     ScriptedModel,
     Settings,
+    Stopped,
     StorageError,
     TooManyFailures,
 )
@@ -762,6 +763,8 @@ def test_records_that_a_page_makes_are_on_disk_and_made_anew_each_time(life: Lif
         made = run.dataset("winners", (record(f"w{n}") for n in range(2)))
         assert list(made.ids()) == ["w0", "w1"]
         assert made[1] == record("w1")
+        assert [made.line(id) for id in made.ids()] == [1, 2]
+        assert any((run.folder / "made" / "winners").iterdir())
         with pytest.raises(DataError, match="same"):
             run.dataset("twins", [record("same"), record("same", "other")])
         for place in (run.folder / "made" / "elsewhere", run.folder / "made"):
@@ -786,6 +789,27 @@ class Look(Measure):
         said = read_json(path) if path.exists() else {}
         seen.append(tuple(said.get(name) for name in ("stage", "items", "done")))
         return Measure.__call__(self, chunk)
+
+
+running: list[Run] = []
+
+
+@dataclass(frozen=True, kw_only=True)
+class End(Measure):
+    """Measures, and asks the run to end."""
+
+    def __call__(self, chunk: Sequence[Record], /) -> list[Score | Failure]:
+        running[-1].stop.ask()
+        return Measure.__call__(self, chunk)
+
+
+def test_nothing_more_is_begun_once_a_run_is_to_end(life: Life) -> None:
+    with life() as run:
+        running.append(run)
+        with pytest.raises(Stopped):
+            run.map("end", End(), records(20))
+        assert run._journal.db.execute("SELECT row FROM intent").fetchall() == []
+    assert worked == ["r0", "r1", "r2", "r3"]
 
 
 @pytest.mark.parametrize(("every_s", "noted"), [(0.0, [(None,) * 3, ("look", 10, 4), ("look", 10, 8)]),
