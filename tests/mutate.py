@@ -5,8 +5,7 @@
 
 Works on a clone of what is committed, in a folder of its own, so that this one stays as it is. Mutations of text literals
 are left out: how a sentence is worded is no behaviour, and kinds and actions are checked by mypy. Left out too are tests
-that are slow, and those that compare whole programs or run for long on what hypothesis draws: so a mutant that survives
-here may still be noticed by `make test`.
+that take long, and all that start processes of their own: a mutant that survives here may be noticed by `make test`.
 """
 
 from __future__ import annotations
@@ -44,6 +43,7 @@ SLOW = ("proportion", "scorer_that_comes", "naive", "R16", "any_text", "any_obje
 def prepare(folder: Path, package: str) -> None:
     """A clone of what is committed, told what to mutate and by which tests."""
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
+    (folder / "mutants" / "src").mkdir(parents=True)  # Python looks once for a folder of PYTHONPATH, when it starts
     pattern, tests = PACKAGES[package]
     options = ["-p", "no:cacheprovider", "-q", "-k", " and ".join(f"not {word}" for word in SLOW),
                "-m", "not slow and not gpu"]  # fmt: skip
