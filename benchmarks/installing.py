@@ -4,8 +4,8 @@
 
 Each is installed into a virtual environment of its own, from the package index and into no cache, so the network is
 part of the time. Which build of torch is installed decides the size of `local`: see the note in the results. Also
-measures, by the median of five starts, how long `import tunesift` and the commands that load no model take in the core's
-environment. Writes `benchmarks/results/installing.json`.
+measures, by the median of five starts, how long `import tunesift` and the commands that load no model take in the
+core's environment. Writes `benchmarks/results/installing.json`.
 """
 
 from __future__ import annotations
