@@ -81,8 +81,14 @@ def test_oracle_8_lazy_and_naive_greedy_agree_and_gains_never_increase(seed: int
 
 @pytest.mark.parametrize("count", [0, 6, 7])
 def test_oracle_8_a_budget_that_is_not_below_the_pool_is_refused(count: int) -> None:
-    with pytest.raises(ValueError, match="is not a number of rows"):
-        spread_out(unit_rows(), count)
+    for choose in (lambda: spread_out(unit_rows(), count), lambda: k_centre(unit_rows(), count)):
+        with pytest.raises(ValueError, match=f"^{count} is not a number of rows above 0 and below 6$"):
+            choose()
+
+
+def test_a_budget_of_one_row_is_the_one_that_stands_best_for_all() -> None:
+    assert [row for row, _ in spread_out(unit_rows(), 1)] == [2]
+    assert k_centre(np.array([[0.0], [1.0], [2.0], [3.0], [10.0]]), 1) == [(3, 0.0)]
 
 
 @pytest.mark.parametrize("way", ["held", "float64", "float32"])
@@ -99,6 +105,26 @@ def test_item_11_facility_location_by_blocks_chooses_as_the_naive_greedy(
         assert [gain for _, gain in found] == pytest.approx([gain for _, gain in expected], rel=1e-5, abs=1e-4)
         # Rows whose gains differ by less than float32 can tell may change places; these do not.
         assert [row for row, _ in found[:6]] == [row for row, _ in expected[:6]]
+
+
+def test_a_row_is_at_no_distance_from_itself_whatever_rounding_says() -> None:
+    """Numbers of thousands, where |x|^2 - 2xx + |x|^2 is not 0; whole numbers of ten are, and give what is expected."""
+    far = np.random.default_rng(0).normal(size=(200, 40)) * 1e4
+    near = np.random.default_rng(0).integers(-5, 5, size=(9, 3)).astype(float)
+    for rows in (slice(2, 6), slice(None), np.array([1, 3, 4, 8])):
+        places, columns = np.arange(9)[rows], np.array([5, 1, 2, 8, 0, 6])
+        expected = [[1 - math.exp(-math.dist(near[a], near[b]) / 3) for b in columns] for a in places]
+        assert diversity._shortfall(near)(rows, columns) == pytest.approx(np.array(expected), abs=1e-7)
+    columns = np.random.default_rng(1).permutation(200)[:150]
+    for rows in (slice(20, 160), slice(None), np.append(np.arange(1, 190, 2), 199)):
+        found = diversity._shortfall(far)(rows, columns)
+        assert ((found == 0) == (np.arange(200)[rows][:, None] == columns)).all()
+
+
+def test_rows_of_one_point_are_each_chosen_once() -> None:
+    """More of them than are weighed together."""
+    rows = np.repeat([[0.0, 1.0], [1.0, 0.0]], 150, axis=0)
+    assert len({row for row, _ in spread_out(rows, 299)}) == 299
 
 
 def slow_similarity(rows: np.ndarray) -> list[list[float]]:

@@ -68,8 +68,8 @@ def test_equal_values_share_the_middle_rank() -> None:
 
 
 def test_z_sum_adds_standard_deviations() -> None:
-    found = told(Combined(weights={"ifd": 2.0}, rule="z-sum", fraction=1.0), pool({"ifd": {"a": 1.0, "b": 3.0}}))
-    assert found["a"] == "keep: largest 100% by z-sum: -2.0000 from ifd 1.0000; rank 2 of 2"
+    found = told(Combined(weights={"ifd": 2.0}, rule="z-sum", fraction=1.0), pool({"ifd": {"a": 1.0, "b": 7.0}}))
+    assert found["a"] == "keep: largest 100% by z-sum: -2.0000 from ifd 1.0000; rank 2 of 2"  # the deviation is 3
 
 
 def test_product_raises_to_the_weights_and_says_where_there_is_none() -> None:
@@ -107,15 +107,27 @@ def test_a_quota_keeps_the_fraction_of_every_group() -> None:
     ]
     selector = Combined(weights={"ifd": 1.0}, fraction=0.34, group="task")
     assert kept(selector, pool({"ifd": IFD}, records)) == ["a", "d"]
-    assert told(selector, pool({"ifd": IFD}, records))["d"].endswith("ifd 1.2000; rank 1 of 2 in poem")
+    assert told(selector, pool({"ifd": IFD}, records))["d"] == (
+        "keep: largest 34% of each task by rank-sum: 0.9000 from ifd 1.2000; rank 1 of 2 in poem"
+    )
 
 
 def test_length_bands_keep_the_fraction_of_short_and_long_alike() -> None:
     records = [record(f"r{n}", "x" * (n + 1)) for n in range(100)]
     scores = {f"r{n}": float(n) for n in range(100)}
-    found = kept(Combined(weights={"ifd": 1.0}, fraction=0.1, length_bands=10), pool({"ifd": scores}, records))
-    assert found == [f"r{n}" for n in range(9, 100, 10)]
-    assert banded(lengths(Dataset.of(records)), 10).names[0] == "1 to 10 characters"
+    selector = Combined(weights={"ifd": 1.0}, fraction=0.1, length_bands=10)
+    assert kept(selector, pool({"ifd": scores}, records)) == [f"r{n}" for n in range(9, 100, 10)]
+    assert told(selector, pool({"ifd": scores}, records))["r9"] == (
+        "keep: largest 10% of each length band by rank-sum: 0.0950 from ifd 9.0000; rank 1 of 10 in 1 to 10 characters"
+    )
+    names = banded(lengths(Dataset.of(records)), 10).names
+    assert names == [f"{n + 1} to {n + 10} characters" for n in range(0, 100, 10)]
+
+
+def test_a_fraction_too_small_for_one_record_keeps_one_of_each_group_and_none_of_all() -> None:
+    records = [record(id, task=id in "ab") for id in "abcde"]
+    assert kept(Combined(weights={"ifd": 1.0}, fraction=0.1), pool({"ifd": IFD}, records)) == []
+    assert kept(Combined(weights={"ifd": 1.0}, fraction=0.1, group="task"), pool({"ifd": IFD}, records)) == ["a", "d"]
 
 
 def test_all_equal_scores_keep_the_earlier_records() -> None:
@@ -126,7 +138,9 @@ def test_all_equal_scores_keep_the_earlier_records() -> None:
 
 def test_a_budget_above_the_pool_keeps_the_pool_and_one_record_is_a_pool() -> None:
     assert kept(Combined(weights={"ifd": 1.0}, fraction=None, count=9), pool({"ifd": IFD})) == list(IFD)
-    assert kept(Combined(weights={"ifd": 1.0}, fraction=1.0, length_bands=5), pool({"ifd": {"a": 0.4}})) == ["a"]
+    assert told(Combined(weights={"ifd": 1.0}, fraction=1.0, length_bands=5), pool({"ifd": {"a": 0.4}})) == {
+        "a": "keep: largest 100% of each length band by rank-sum: 0.5000 from ifd 0.4000; rank 1 of 1"
+    }
 
 
 def test_no_records_give_no_decisions() -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
+import re
 import sys
+import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesift import (
     Dataset,
+    Decision,
     Distinct,
     Diverse,
+    Failure,
     HashedNgrams,
     Local,
     Message,
@@ -32,7 +39,9 @@ from tunesift import (
     recipe_for,
     run_recipe,
 )
-from tunesift.scoring.diverse import EmbedText
+from tunesift.scoring import duplicates
+from tunesift.scoring.diverse import EmbedText, embedder_name
+from tunesift.scoring.diversity import clusters_of
 from tunesift.scoring.duplicates import jaccard, runs
 
 SEA = "The sea between Sweden and Poland is the Baltic Sea, which is shallow and brackish."
@@ -88,9 +97,43 @@ def test_clusters_keep_the_best_of_each_or_the_most_central() -> None:
     scores = {id: n / 10 for n, id in enumerate(points)}
     best = Diverse(rule="clusters", clusters=2, fraction=0.2, candidates=1.0)
     assert kept(best, pool(points, scores)) == ["l4", "r4"]
+    reasons = told(best, pool(points, scores))
+    said = "largest of each cluster by hashed-ngrams: rank"
+    assert re.fullmatch(rf"keep: {said} 1 of 5 in cluster [01]; IFD 0\.4000", reasons["l4"])
+    assert re.fullmatch(rf"drop: not among the {said} 2 of 5 in cluster [01]; IFD 0\.3000", reasons["l3"])
     central = Diverse(rule="clusters", clusters=2, fraction=0.2, candidates=None)
     assert kept(central, pool(points)) == ["l2", "r2"]
     assert "most central of each cluster by hashed-ngrams: rank 1 of 5 in cluster" in told(central, pool(points))["l2"]
+    assert len(kept(Diverse(rule="clusters", clusters=1, fraction=0.4, candidates=None), pool(points))) == 4
+
+
+def test_clusters_are_those_of_one_start_with_seed_0_every_time() -> None:
+    cluster = pytest.importorskip("sklearn.cluster", reason='needs the "cluster" extra')
+    points = np.random.default_rng(0).normal(size=(200, 3))
+    labels, distances = clusters_of(points, 12)
+    expected = cluster.KMeans(12, n_init=1, random_state=0).fit(points)
+    assert labels.tolist() == expected.labels_.tolist()
+    assert distances == pytest.approx(expected.transform(points).min(axis=1))
+
+
+def test_without_scikit_learn_clusters_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
+    with pytest.raises(MissingExtra) as refusal:
+        clusters_of([(0.0,), (1.0,)], 2)
+    assert str(refusal.value) == 'clusters need the "cluster" extra: pip install "tunesift[cluster]".'
+
+
+def test_a_record_whose_embedding_failed_is_set_aside_with_its_failure() -> None:
+    without = {id: point for id, point in POINTS.items() if id != "b"}
+    failed = replace(pool(POINTS), vectors=without, unplaced={"b": Failure("too-long", "9 tokens")})
+    found = list(Diverse(fraction=0.5, candidates=None)(failed))
+    assert found[1] == Decision("b", "quarantine", "too-long: 9 tokens")
+    assert [d.action for d in found].count("keep") == 3
+    assert next(d for d in found if d.action == "drop").reason.endswith("chose 3 of 5 candidates")
+
+
+def test_an_embedder_is_named_with_the_last_part_of_its_model_s_name() -> None:
+    assert embedder_name(SentenceModel(name="models/all-MiniLM-L6-v2")) == "sentence-transformers all-MiniLM-L6-v2"
 
 
 def test_more_clusters_than_different_points_are_no_trouble() -> None:
@@ -130,8 +173,9 @@ def test_the_text_that_is_embedded_is_instruction_input_and_response_a_line_each
             seen.extend(texts)
             return [(0.0,)] * len(texts)
 
-    EmbedText(model=Watching())([record("a", "No.", "Is it so?\n\nA stone.", input="A stone."), record("b", "Yes.")])
-    assert seen == ["Is it so?\nA stone.\nNo.", "Say it.\n\nYes."]
+    EmbedText(model=Watching())([record("a", "No.", "Is it so?\n\nA stone.", input="A stone."), record("b", "Yes."),
+                                record("c", "Yes.", input="Not of the prompt.")])  # fmt: skip
+    assert seen == ["Is it so?\nA stone.\nNo.", "Say it.\n\nYes.", "Say it.\n\nYes."]
 
 
 def test_hashed_ngrams_put_like_spelling_near_and_say_nothing_of_an_empty_text() -> None:
@@ -176,6 +220,61 @@ def test_an_equal_of_a_record_that_went_points_to_the_one_that_stays() -> None:
     assert found["c"] == found["b"] == "drop: near-duplicate: Jaccard 0.9756 with a"
 
 
+def test_two_texts_are_nearly_equal_from_the_similarity_on() -> None:
+    nine = [f"word{n}" for n in range(9)]
+    records = [record("a", " ".join(nine)), record("b", " ".join([*nine[:-1], "other"]))]  # 8 of 10 words shared
+    chosen_from = Pool(Dataset.of(records), {}, {}, "", random.Random(0))
+    near = told(Distinct(of="response", words=1, similarity=0.8), chosen_from)
+    assert near["b"] == "drop: near-duplicate: Jaccard 0.8000 with a"
+    assert kept(Distinct(of="response", words=1, similarity=0.81), chosen_from) == ["a", "b"]
+
+
+def test_only_the_last_response_is_compared_where_that_is_asked() -> None:
+    def talk(id: str, between: str) -> Record:
+        said = ("user", "Say it."), ("assistant", between), ("user", "Again."), ("assistant", SEA)
+        return Record(id, tuple(Message(role, text) for role, text in said))  # type: ignore[arg-type]
+
+    chosen_from = Pool(Dataset.of([talk("a", RAIN), talk("b", "Nothing.")]), {}, {}, "", random.Random(0))
+    assert kept(Distinct(of="response"), chosen_from) == ["a"]
+    assert kept(Distinct(of="instruction"), chosen_from) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("text", "size", "count"), [("", 3, 1), ("a b", 3, 1), ("a b c", 3, 1), ("a b c d", 3, 2),
+                                                     ("a b a b", 2, 2), ("a a a", 1, 1)])  # fmt: skip
+def test_a_text_has_as_many_runs_as_places_where_one_can_begin_and_at_least_one(
+    text: str, size: int, count: int
+) -> None:
+    assert len(runs(text.split(), size)) == count
+
+
+def test_near_duplicates_are_looked_for_with_the_same_hashes_on_every_machine() -> None:
+    """Multiply-shift hashing modulo 2^64 in whole numbers of Python; 125 factors, then as many shifts, of SHAKE-256."""
+    stream = hashlib.shake_256(b"tunesift minhash").digest(2000)
+    numbers = [int.from_bytes(stream[n : n + 8], "little") for n in range(0, 2000, 8)]
+    factors, shifts = [n | 1 for n in numbers[:125]], numbers[125:]
+    drawn = duplicates._constants()
+    assert (drawn[0].tolist(), drawn[1].tolist()) == (factors, shifts)
+    texts = [" ".join(SEA.split()[n : n + 3]) for n in range(len(SEA.split()) - 2)]
+    hashes = [zlib.crc32(text.encode()) for text in texts]
+    least = [min((h * f + s) % 2**64 >> 32 for h in hashes) for f, s in zip(factors, shifts, strict=True)]
+    bands = [sum(least[5 * n + m] * factors[m] for m in range(5)) % 2**64 for n in range(25)]
+    assert duplicates._bands(runs(SEA.split(), 3)).tolist() == bands
+
+
+def test_pairs_of_seven_tenths_are_found_but_for_one_in_a_hundred() -> None:
+    """Each pair shares 28 of 40 words, Jaccard 0.7, and no word with another pair."""
+    texts = {}
+    for n in range(60):
+        shared = [f"pair{n}word{m}" for m in range(28)]
+        texts[f"a{n}"], texts[f"b{n}"] = ([*shared, *(f"{side}{n}word{m}" for m in range(6))] for side in "ab")
+    data = Dataset.of([record(id, " ".join(words)) for id, words in texts.items()])
+    found = told(Distinct(of="response", words=1, similarity=0.7), Pool(data, {}, {}, "", random.Random(0)))
+    dropped = [id for id, said in found.items() if said.startswith("drop")]
+    assert {id[0] for id in dropped} == {"b"}
+    assert all(found[id] == f"drop: near-duplicate: Jaccard 0.7000 with a{id[1:]}" for id in dropped)
+    assert len(dropped) >= 57
+
+
 @given(st.lists(st.lists(st.sampled_from("abcd"), min_size=1, max_size=12), min_size=1, max_size=12))
 def test_whoever_is_dropped_is_as_near_as_its_reason_says_and_exact_ones_never_stay(texts: list[list[str]]) -> None:
     data = Dataset.of([record(f"r{n}", " ".join(words)) for n, words in enumerate(texts)])
@@ -193,9 +292,12 @@ def test_whoever_is_dropped_is_as_near_as_its_reason_says_and_exact_ones_never_s
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
+        (lambda: Distinct(similarity=1.5), "keep.similarity: 1.5 is not from 0.7 to 1; write 0.8."),
         (lambda: Distinct(similarity=0.3), "keep.similarity: 0.3 is not from 0.7 to 1; write 0.8."),
         (lambda: Distinct(words=0), "keep.words: 0 is no number of words; write 1 or more."),
         (lambda: Diverse(clusters=0), "keep.clusters: 0 is no number of clusters; write 1 or more."),
+        (lambda: Diverse(candidates=1.5),
+         "keep.candidates: 1.5 is not a fraction above 0 and up to 1; write 0.1 to keep 10 percent."),
         (lambda: Diverse(candidates=None, below=1.0),
          "keep.below: nothing is scored where keep.candidates is null; give it a fraction."),
         (lambda: Diverse(candidates=5.0),
@@ -206,6 +308,14 @@ def test_settings_that_mean_nothing_are_refused(make: Any, sentence: str) -> Non
     with pytest.raises(RecipeError) as refusal:
         make()
     assert str(refusal.value) == sentence
+
+
+def test_the_ends_of_what_settings_may_be_are_allowed() -> None:
+    assert (Distinct(similarity=0.7).similarity, Distinct(similarity=1).similarity, Distinct(words=1).words) == (
+        0.7,
+        1,
+        1,
+    )
 
 
 def test_the_command_line_names_them_all(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ around it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -40,6 +41,7 @@ from tunesift import (
     Score,
     ScriptedModel,
     Settings,
+    Stopped,
     StorageError,
     TooManyFailures,
 )
@@ -48,6 +50,7 @@ from tunesift.records import content_digest
 from tunesift.running import journal as storage
 from tunesift.running import local
 from tunesift.running import run as door
+from tunesift.running.fsio import read_json
 from tunesift.running.progress import Progress
 from tunesift.running.run import FEW_FAILURES
 
@@ -262,6 +265,12 @@ def test_6_a_higher_limit_goes_on_where_it_stopped(life: Life) -> None:
     assert worked == [r.id for r in items]
 
 
+def test_6_no_more_than_three_messages_are_named(life: Life) -> None:
+    with life() as run, pytest.raises(TooManyFailures) as stop:
+        run.map("measure", Measure(), [record(f"r{n}", f"refuse {n % 4}") for n in range(12)])
+    assert str(stop.value).count(" times ") == 3
+
+
 def test_6_few_failures_never_stop_a_run(life: Life) -> None:
     with life(max_failures=0.0) as run:
         assert len(run.map("measure", Measure(), failing(11, FEW_FAILURES)).failures()) == FEW_FAILURES
@@ -471,7 +480,9 @@ def test_an_outcome_that_could_not_be_read_back_is_refused_and_its_step_named(
     step = GiveScores(what="scores")
     with (
         life(executor=Local(chunk=1)) as run,
-        pytest.raises(RunError, match=r'^stage "scores": GiveScores gave an outcome'),
+        pytest.raises(
+            RunError, match=r'^stage "scores": GiveScores gave an outcome .* \((Input should|Pydantic|Error ser)'
+        ),
     ):
         run.map("scores", step, [record("a"), record("b")])
     monkeypatch.setitem(GIVEN, "scores", {"b": Score(2.0)})
@@ -759,6 +770,117 @@ def test_a_chunk_of_nothing_is_refused() -> None:
 
 
 # Draws, tables, decisions
+
+
+def test_draws_of_a_seed_are_the_same_ones_in_every_release(life: Life) -> None:
+    """The first eight bytes of the SHA-256 of the seed and the names, as a JSON list, are the seed of the stream."""
+    with life(seed=7) as run:
+        drawn = run.random("pair", 1).random()
+    text = '[7, "pair", "1"]'
+    assert drawn == random.Random(int(hashlib.sha256(text.encode()).hexdigest()[:16], 16)).random()
+
+
+def test_records_that_a_page_makes_are_on_disk_and_made_anew_each_time(life: Life, tmp_path: Path) -> None:
+    with life() as run:
+        assert list(run.dataset("winners", records(3))) == records(3)
+        made = run.dataset("winners", (record(f"w{n}") for n in range(2)))
+        assert list(made.ids()) == ["w0", "w1"]
+        assert made[1] == record("w1")
+        assert [made.line(id) for id in made.ids()] == [1, 2]
+        assert any((run.folder / "made" / "winners").iterdir())
+        with pytest.raises(DataError, match="same"):
+            run.dataset("twins", [record("same"), record("same", "other")])
+        for place in (run.folder / "made" / "elsewhere", run.folder / "made"):
+            if place.exists():
+                place.rename(tmp_path / "moved")
+            place.symlink_to(tmp_path)
+            with pytest.raises(StorageError, match="is a link"):
+                run.dataset("elsewhere", records(1))
+
+
+seen: list[tuple[object, ...]] = []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look(Measure):
+    """Measures, and looks at how far its stage is, as somebody outside would."""
+
+    folder: str = ""
+
+    def __call__(self, chunk: Sequence[Record], /) -> list[Score | Failure]:
+        path = Path(self.folder) / "progress.json"
+        said = read_json(path) if path.exists() else {}
+        seen.append(tuple(said.get(name) for name in ("stage", "items", "done")))
+        return Measure.__call__(self, chunk)
+
+
+running: list[Run] = []
+
+
+@dataclass(frozen=True, kw_only=True)
+class End(Measure):
+    """Measures, and asks the run to end."""
+
+    def __call__(self, chunk: Sequence[Record], /) -> list[Score | Failure]:
+        running[-1].stop.ask()
+        return Measure.__call__(self, chunk)
+
+
+def test_nothing_more_is_begun_once_a_run_is_to_end(life: Life) -> None:
+    with life() as run:
+        running.append(run)
+        with pytest.raises(Stopped):
+            run.map("end", End(), records(20))
+        assert run._journal.db.execute("SELECT row FROM intent").fetchall() == []
+    assert worked == ["r0", "r1", "r2", "r3"]
+
+
+@pytest.mark.parametrize(("every_s", "noted"), [(0.0, [(None,) * 3, ("look", 10, 4), ("look", 10, 8)]),
+                                                (3600.0, [(None,) * 3] * 3)])  # fmt: skip
+def test_how_far_a_stage_is_stands_in_its_folder_now_and_then_until_the_run_is_done(
+    life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_s: float, noted: list[object]
+) -> None:
+    monkeypatch.setattr(door, "EVERY_S", every_s)
+    seen.clear()
+    with life() as run:
+        run.map("look", Look(folder=str(tmp_path / "run")), records(10))
+        assert seen == noted
+        run.finish(Dataset.of(records(10)), [Decision(f"r{n}", "keep", "kept: all") for n in range(10)])
+        assert not (run.folder / "progress.json").exists()
+
+
+@pytest.mark.parametrize("lives", [1, 2, 3])
+def test_an_item_at_which_the_process_died_is_tried_again_alone_and_given_up_after_three_lives(
+    life: Life, lives: int
+) -> None:
+    with life() as run:
+        run.map("measure", Measure(), [])
+        settings = run._journal.db.execute("SELECT settings FROM stage").fetchone()[0]
+    for _ in range(lives):
+        journal = storage.Journal(run.folder)
+        journal.stage("measure", json.loads(settings)).begin([1])
+        journal.db.close()  # as a kill leaves it: a row is begun, nothing came of it, and nobody closed the journal
+    with life() as run:
+        found = run.map("measure", Measure(), records(6))
+    given_up = {"r1": Failure("crashed", "the process died 3 times while it was worked on")}
+    assert found.failures() == (given_up if lives == 3 else {})
+    assert worked == {1: ["r0", "r1", "r2", "r3", "r4", "r5"], 2: ["r0", "r2", "r3", "r4", "r5", "r1"],
+                      3: ["r0", "r2", "r3", "r4", "r5"]}[lives]  # fmt: skip
+    worked.clear()
+    with life() as run:
+        again = run.map("measure", Measure(), records(6))
+        assert again["r1"] == (given_up["r1"] if lives == 3 else Score(2.0, {"characters": 2}))
+    assert worked == []
+
+
+def test_outcomes_know_which_items_were_asked_for_and_which_were_good(life: Life) -> None:
+    with life() as run:
+        found = run.map("measure", Measure(), [record("good"), record("bad", "refuse")])
+        assert ("good" in found, "bad" in found, "other" in found) == (True, True, False)
+        good = found.good()
+        assert ("good" in good, "bad" in good, "other" in good, len(good)) == (True, False, False, 1)
+        with pytest.raises(KeyError, match=r"^'bad'$"):
+            good["bad"]
 
 
 def test_draws_depend_on_the_seed_and_the_names_only(life: Life, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tunesift.running import journal as storage
 from tunesift.running.database import transaction
 from tunesift.running.fsio import read_json, write_json
 from tunesift.running.journal import Journal, StageJournal
-from tunesift.running.parts import Entry
+from tunesift.running.parts import Entry, find
 
 PART = 8
 
@@ -194,6 +194,91 @@ def test_a_temporary_success_file_does_not_pile_up(opened: Opened, tmp_path: Pat
     assert sorted(p.name for p in folder.iterdir()) == ["_SUCCESS.json", "part-000000.parquet"]
 
 
+def test_any_range_of_rows_says_what_is_missing_and_what_failed(opened: Opened) -> None:
+    done = {*range(PART), 9, 11, 15, *range(2 * PART, 3 * PART), 25, 30}
+    failed = {0, 7, 9, 16, 23, 30}
+    stage = opened()
+    stage.commit([entry(row, "no", "refused") if row in failed else entry(row) for row in sorted(done)])
+    for _ in range(2):
+        for first in range(0, 36, 5):
+            for count in range(0, 40, 3):
+                asked = range(first, first + count)
+                assert list(stage.missing(first, count)) == [row for row in asked if row not in done]
+                assert sorted(e.row for e in stage.failures(first, count)) == [row for row in asked if row in failed]
+        stage = opened()
+
+
+def test_what_was_begun_when_a_life_ended_is_counted_unless_it_left_a_note_or_closed(tmp_path: Path) -> None:
+    def crashes(closes: bool, left: bool = False) -> dict[int, int]:
+        """Rows of crashes as a life finds them that begins two rows more, does one of them, and ends so."""
+        journal = Journal(tmp_path)
+        stage = journal.stage("ifd", {"n": 1})
+        assert not (tmp_path / ".left").exists()
+        done = len(stage)
+        stage.begin([40, done])
+        stage.commit([entry(done)])
+        if left:
+            (tmp_path / ".left").touch()
+        if closes:
+            journal.close()
+        else:
+            journal.db.close()  # as a kill does
+        return stage.crashed
+
+    lives = [dict(closes=True), dict(closes=False), dict(closes=False), dict(closes=False, left=True),
+             dict(closes=False), dict(closes=True), dict(closes=True)]  # fmt: skip
+    assert [crashes(**life).get(40, 0) for life in lives] == [0, 0, 1, 2, 2, 3, 3]
+    assert crashes(closes=True) == {40: 3}
+
+
+@pytest.mark.parametrize("open_", [8, 7])
+def test_a_part_whose_rows_are_all_open_is_written_again_and_one_with_a_row_more_is_a_loss(
+    opened: Opened, tmp_path: Path, open_: int
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = Journal(tmp_path / "elsewhere")
+    elsewhere.stage("ifd", {"n": 1}).commit(entries(range(2 * PART)))
+    elsewhere.close()
+    opened().commit(entries(range(PART, PART + open_)), seal=False)
+    part = stage_folder(tmp_path) / "part-000001.parquet"
+    shutil.copyfile(tmp_path / "elsewhere" / "stages" / "ifd" / part.name, part)
+    if open_ == PART:
+        assert opened().get(PART + 3) == entry(PART + 3)
+        assert not part.exists()
+    else:
+        with pytest.raises(StorageError, match="holds rows that the journal has lost"):
+            opened()
+        assert part.exists()
+
+
+def test_a_part_of_another_stage_or_a_link_in_a_part_s_place_is_no_loss(opened: Opened, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = Journal(tmp_path / "elsewhere")
+    for name in ("embed", "ifd"):
+        elsewhere.stage(name, {"n": 1}).commit(entries(range(PART)))
+    elsewhere.close()
+    opened().commit(entries([20]))
+    stages = tmp_path / "elsewhere" / "stages"
+    shutil.copyfile(stages / "embed" / "part-000000.parquet", stage_folder(tmp_path) / "part-000000.parquet")
+    (stage_folder(tmp_path) / "part-000001.parquet").symlink_to(stages / "ifd" / "part-000000.parquet")
+    assert len(opened()) == 1
+    assert parts(tmp_path) == []
+    assert (stages / "ifd" / "part-000000.parquet").exists()
+
+
+def test_a_part_whose_rows_are_not_those_that_were_sealed_is_not_taken_up(opened: Opened, tmp_path: Path) -> None:
+    opened().commit(entries(range(PART)))
+    part = stage_folder(tmp_path) / "part-000000.parquet"
+    found = find(part)
+    assert found is not None
+    assert (found[0].stage, found[1].number, found[1].rows, found[1].failed) == ("ifd", 0, PART, 0)
+    table = pq.read_table(part)
+    other = table.set_column(4, table.schema.field(4), [['"other"', *table.column(4).to_pylist()[1:]]])
+    for changed in (other.replace_schema_metadata(table.schema.metadata), table.slice(0, 0)):
+        pq.write_table(changed, part)
+        assert find(part) is None
+
+
 def cut(part: Path) -> None:
     part.write_bytes(part.read_bytes()[:-1])
 
@@ -312,6 +397,49 @@ def test_stages_are_kept_apart(tmp_path: Path) -> None:
     assert ifd.get(0) == entry(0, "1")
     assert ifd.get(1) is None
     assert journal.stages() == ["embed", "ifd"]
+    journal.close()
+
+
+def test_what_goes_wrong_with_the_disk_names_the_run_wherever_it_happens(opened: Opened, tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    stage = journal.stage("ifd", {"n": 1})
+    stage.commit(entries(range(3)))
+    alone = Journal(tmp_path)  # of which no stage is open
+    journal.db.close()
+    alone.db.close()
+    asked: list[Callable[[], object]] = [
+        lambda: journal.stage("embed", {}), journal.stages, lambda: journal.sealed("ifd"), journal.empty_stock,
+        lambda: list(journal.entries("ifd")), journal.close, lambda: alone.take_back(["ifd"], alone.entries),
+        lambda: stage.get(0), lambda: stage.begin([5]), lambda: stage.commit([entry(5)]), lambda: stage.finish(3),
+        lambda: list(stage.failures(0, 3)), lambda: stage.expects(0, 3, "a"), lambda: stage.in_stock("r0", b"0" * 16),
+    ]  # fmt: skip
+    for ask in asked:
+        with pytest.raises(StorageError) as refusal:
+            ask()
+        assert str(refusal.value).startswith(f"{tmp_path}")
+
+
+def test_an_open_row_that_is_not_as_it_was_is_named_with_its_database(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    stage = journal.stage("ifd", {"n": 1})
+    stage.commit(entries(range(3)))
+    journal.db.execute("UPDATE result SET id = 'other' WHERE row = 1")
+    said = f'{tmp_path / "state.db"}: row 1 of the stage "ifd" is not as it was written; tunesift repair {tmp_path} does it again.'
+    for read in (lambda: list(journal.entries("ifd")), lambda: stage.get(1)):
+        with pytest.raises(StorageError) as refusal:
+            read()
+        assert str(refusal.value) == said
+    journal.close()
+
+
+def test_parts_without_failures_are_not_read_for_them(opened: Opened, tmp_path: Path) -> None:
+    stage = opened()
+    stage.commit([*entries(range(PART)), *(entry(row, "no", "refused") for row in range(PART, 2 * PART))])
+    journal = Journal(tmp_path)
+    (stage_folder(tmp_path) / "part-000000.parquet").write_bytes(b"PAR1")
+    assert [e.row for e in journal.failed("ifd")] == list(range(PART, 2 * PART))
+    assert [e.row for e in stage.failures(0, 2 * PART)] == list(range(PART, 2 * PART))
+    assert list(journal.entries("ifd", skip=[0, 1])) == []
     journal.close()
 
 

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tunesift.books import Asking, Attempt, Billed
 from tunesift.budget import Caps, Price
 from tunesift.errors import BudgetSpent, StorageError
-from tunesift.running.ledger import Ledger, _Entry, read_spent
+from tunesift.running.ledger import Amount, Ledger, Spent, _Entry, read_spent
 
 PRICES = {"m": Price(prompt=1.0, completion=2.0)}
 
@@ -40,7 +40,7 @@ def total(ledger: Ledger) -> tuple[int, int]:
 def test_each_way_to_be_billed_is_entered_as_what_it_is(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, Caps(), PRICES)
     for billed, prompt, completion in (("exact", 7, 3), ("counted", 10, 4), ("unknown", 10, 5), ("nothing", 0, 0)):
-        request = asking()
+        request = asking() if billed != "nothing" else asking(20, 9)
         ledger.reserve(request)
         ledger.settle(ended(request, billed, prompt, completion))  # type: ignore[arg-type]
     (spent,) = ledger.spent()
@@ -77,6 +77,24 @@ def test_what_may_pass_a_cap_is_not_sent(tmp_path: Path, caps: Caps, said: str) 
     assert total(higher) == (90, 0)
 
 
+def test_amounts_are_added_and_taken_away_place_by_place() -> None:
+    assert Amount(5, 50, 500) - Amount(1, 20, 300) == Amount(4, 30, 200)
+    assert Amount(5, 50, 500) + Amount(1, 20, 300) == Amount(6, 70, 800)
+
+
+def test_a_word_is_said_once_when_most_of_a_cap_is_spent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ledger = Ledger(tmp_path, Caps(tokens=1000), PRICES)
+    said = []
+    for used in (400, 400, 1, 50, 50):
+        request = asking(used, 0)
+        ledger.reserve(request)
+        ledger.settle(ended(request, "exact", used, 0))
+        said.append([r.message for r in caplog.records])
+    ledger.close()
+    word = ["more than 80 percent of the budget is spent"]
+    assert said == [[], [], word, word, word]  # 800 of 1,000 is no more than 80 percent
+
+
 def test_a_request_waits_for_room_that_others_may_leave(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, Caps(tokens=20), PRICES)
     first, second = asking(), asking()
@@ -101,8 +119,15 @@ def test_what_was_under_way_when_the_process_ended_is_unknown_at_its_bound(tmp_p
     ledger.close()  # as the kernel would, with a reservation left
     again = Ledger(tmp_path, Caps(tokens=33), PRICES)
     assert total(again) == (4, 15)
+    assert again.spent() == [Spent("m", 2, 3, 1, 5, 15, 20)]
     with pytest.raises(BudgetSpent):
         again.reserve(asking())
+    again.close()
+    dear = Ledger(tmp_path, Caps(micros=44), PRICES)  # 25 are or may be spent, and another request may cost 20
+    with pytest.raises(BudgetSpent):
+        dear.reserve(asking())
+    dear.close()
+    Ledger(tmp_path, Caps(micros=45), PRICES).reserve(asking())
 
 
 def test_a_reservation_is_on_disk_before_the_request_may_leave(tmp_path: Path) -> None:
@@ -269,6 +294,47 @@ def test_a_file_of_requests_is_held_until_a_later_life_settles_it_once(tmp_path:
     again.reserve_together([replace(asking(), request=f"s{n}") for n in range(3)])
     again.close()
     assert [(s.exact_prompt, s.unknown_tokens) for s in read_spent(tmp_path)] == [(9, 45)]
+
+
+def test_what_a_later_life_takes_over_is_held_back_until_it_is_settled(tmp_path: Path) -> None:
+    first = Ledger(tmp_path, Caps(), PRICES)
+    sent = [asking(), replace(asking(), request="1" * 32)]
+    first.reserve_together(sent)
+    first.close()
+    again = Ledger(tmp_path, Caps(tokens=40), PRICES)
+    again.adopt(sent)  # 15 each
+    waiting = threading.Thread(target=again.reserve, args=(asking(),))
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    again.settle(ended(sent[0], "exact", 2, 1))
+    waiting.join(5)
+    assert not waiting.is_alive()
+    again.close()
+
+
+def test_a_file_of_requests_is_on_disk_before_it_may_leave_and_read_whole_from_outside(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Caps(), PRICES)
+    ledger.reserve_together([replace(asking(), request=f"{n:032x}") for n in range(200)])
+    beside = sqlite3.connect(tmp_path / "money.db")
+    assert beside.execute("SELECT count(*), sum(tokens) FROM batched").fetchone() == (200, 3000)
+    beside.close()
+    ledger.close()
+    (spent,) = read_spent(tmp_path)
+    assert (spent.calls, spent.unknown_tokens) == (200, 3000)
+
+
+def test_what_goes_wrong_with_the_disk_names_the_folder_of_the_ledger(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Caps(), PRICES)
+    ledger._db.close()
+    for ask in (ledger._read, lambda: ledger.reserve(asking()), lambda: ledger.reserve_together([asking()])):
+        with pytest.raises(StorageError) as refusal:
+            ask()
+        assert str(refusal.value).startswith(f"{tmp_path}")
+    (tmp_path / "money.db").write_bytes(b"no database, and long enough for SQLite to look at it" * 99)
+    with pytest.raises(StorageError) as refusal:
+        read_spent(tmp_path)
+    assert str(refusal.value).startswith(f"{tmp_path / 'money.db'}: ")
 
 
 def test_a_provider_that_bills_more_than_a_request_can_cost_ends_the_run(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -25,6 +27,7 @@ from tunesift import (
 )  # fmt: skip
 from tunesift.running import journal as storage
 from tunesift.running.fsio import digest, read_json, write_json
+from tunesift.running.journal import Journal
 from tunesift.running.locking import looked_at
 from tunesift.running.mending import Repaired, repair, verify
 from tunesift.settings import Json
@@ -32,6 +35,9 @@ from tunesift.settings import Json
 worked: list[str] = []
 ill: set[str] = set()
 """Ids whose first stage fails, as long as they stand here."""
+
+rude: set[str] = set()
+"""Ids that fail in another way."""
 
 deadly: set[str] = set()
 """Ids at which the model goes away."""
@@ -42,6 +48,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "PART_ROWS", 8)
     worked.clear()
     ill.clear()
+    rude.clear()
     deadly.clear()
 
 
@@ -56,21 +63,28 @@ class Shout(Settings):
         if deadly & {r.id for r in chunk}:
             raise ModelUnavailable("the model is gone; start it again.")
         worked.extend(r.id for r in chunk)
-        return [Failure("unanswered", "nobody was there") if r.id in ill else r.response.upper() for r in chunk]
+        return [self._one(r) for r in chunk]
+
+    def _one(self, r: Record) -> str | Failure:
+        if r.id in rude:
+            return Failure("refused", "no")
+        return Failure("unanswered", "nobody was there") if r.id in ill else r.response.upper()
 
 
-def page(folder: Path, rows: int = 30, sick: Sequence[int] = ()) -> tuple[list[str], dict[str, str | None]]:
+def page(
+    folder: Path, rows: int = 30, sick: Sequence[int] = (), stages: tuple[str, str] = ("first", "second")
+) -> tuple[list[str], dict[str, str | None]]:
     """Two stages, the second made of what the first gave, then a decision each; who was worked on, and what came."""
     worked.clear()
     ill.update(f"r{n}" for n in sick)
     data = Dataset.of(Record(f"r{n}", (Message("user", "say"), Message("assistant", f"word {n}"))) for n in range(rows))
     with Run(folder, Local(chunk=5), max_failures=1.0) as run:
-        first = run.map("first", Shout(), data)
+        first = run.map(stages[0], Shout(), data)
         again = [
             Record(f"{r.id}~", (Message("user", "say"), Message("assistant", said)))
             for r in data if isinstance(said := first[r.id], str)
         ]  # fmt: skip
-        second = run.map("second", Shout(), again)
+        second = run.map(stages[1], Shout(), again)
         found = {id: made if isinstance(made := second[id], str) else None for id in second}
         counts = run.finish(data, [Decision(r.id, "keep", "kept: all") for r in data])
         files: dict[str, Json] = {"decisions.parquet": digest(folder / "decisions.parquet")}
@@ -215,6 +229,199 @@ def test_a_database_lost_in_the_middle_costs_what_was_open(tmp_path: Path) -> No
     tried, _ = page(folder)
     assert [id for id in tried if "~" not in id] == [f"r{n}" for n in range(16, 30)]
     assert verify(folder) == []
+
+
+def stopped_at(folder: Path, id: str) -> None:
+    """A run that ended when the model went away at this id, as its folder says of itself."""
+    deadly.add(id)
+    with pytest.raises(ModelUnavailable):
+        page(folder)
+    deadly.clear()
+    with closing(Journal(folder, "look")) as journal:
+        write_json(folder / "run.json", {"format": 2, "journal": journal.run})
+
+
+def change(folder: Path, statement: str) -> None:
+    with closing(sqlite3.connect(folder / "state.db", isolation_level=None)) as db:
+        db.execute(statement)
+
+
+def sealed(folder: Path) -> dict[str, int]:
+    """Parts that the journal knows of, by stage in their order."""
+    with closing(Journal(folder, "look")) as journal:
+        return {stage: len(journal.sealed(stage)) for stage in journal.stages()}
+
+
+def test_open_rows_of_a_stage_that_lost_a_part_or_a_row_are_kept_and_what_is_lost_is_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    stopped_at(folder, "r25~")
+    cut_part(folder)
+    change(folder, "UPDATE result SET outcome = '\"OTHER\"' WHERE stage = 'first' AND row = 24")
+    assert repair(folder).said[-1] == 'stage "first": 9 rows are lost and will be done again.'
+    assert page(folder)[0] == [*(f"r{n}" for n in range(8, 16)), "r24", *(f"r{n}~" for n in range(25, 30))]
+    assert verify(folder) == []
+
+
+def test_several_lost_parts_are_counted_together_and_earlier_stages_are_left_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder)
+    flip_part(folder)
+    lose_part(folder)
+    assert repair(folder).said[-1] == 'stage "second": 16 rows are lost and will be done again.'
+    assert sealed(folder) == {"first": 4, "second": 0}
+    assert len(page(folder)[0]) == 16
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_a_whole_run_without_its_database_says_what_is_kept_and_of_nothing_lost(tmp_path: Path, rows: int) -> None:
+    folder = tmp_path / "run"
+    page(folder, rows, stages=("zebra", "antelope"))  # one part each, and not in the order of the alphabet
+    lose_database(folder)
+    assert repair(folder).said == [
+        f"{folder / 'state.db'}: is missing; the journal is built anew from its parts.",
+        f'stage "zebra": {rows} rows are kept.',
+        f'stage "antelope": {rows} rows are kept.',
+    ]
+    assert list(sealed(folder).items()) == [("zebra", 1), ("antelope", 1)]
+    assert page(folder, rows, stages=("zebra", "antelope"))[0] == []
+
+
+def lose_decisions(folder: Path) -> None:
+    (folder / "decisions.parquet").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "name", "said", "after"),
+    [
+        (spoil_success, "stages/first/_SUCCESS.json", "is damaged; it will be written again.", []),
+        (lose_decisions, "decisions.parquet", "is missing; it will be written again.", []),
+        (spoil_decisions, "decisions.parquet", "is not as it was written; it will be written again.", []),
+        (cut_part, "stages/first/part-000001.parquet", "is not as it was sealed; its rows will be done again.",
+         ['stage "first": 8 rows are lost and will be done again.']),
+    ],
+)  # fmt: skip
+def test_each_damage_is_told_with_what_is_done_about_it(
+    tmp_path: Path, damage: Callable[[Path], None], name: str, said: str, after: list[str]
+) -> None:
+    folder = tmp_path / "run"
+    page(folder)
+    damage(folder)
+    assert repair(folder).said == [f"{folder / name}: {said}", *after]
+
+
+def test_an_input_that_was_read_is_read_again_only_where_what_came_of_it_is_damaged(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder)
+    source = folder / "inputs" / "source.json"
+    source.parent.mkdir()
+    write_json(source, {"rows": 30})
+    cut_part(folder)
+    repair(folder)
+    assert source.exists()
+    source.write_text("{}")
+    assert repair(folder).said == [f"{source}: is damaged; the input will be read again."]
+    assert not source.parent.exists()
+
+
+def test_nothing_is_touched_where_run_json_is_damaged_whatever_else_is(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder)
+    (folder / "run.json").write_text("{}")
+    cut_part(folder)
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert repair(folder).said == []
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "LOCK"} == {
+        p: content for p, content in before.items() if p.name != "LOCK"
+    }
+
+
+def test_failures_of_another_kind_keep_their_place_while_some_are_tried_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    ill.add("r3")
+    rude.add("r5")
+    stopped_at(folder, "r29~")  # a run that has not ended yet
+    assert retry(folder, "unanswered") == 1
+    ill.clear()
+    rude.clear()
+    tried, found = page(folder)
+    assert sorted(tried) == ["r27~", "r28~", "r29~", "r3", "r3~"]  # the last chunk of the second stage was lost
+    assert len(found) == 29  # the refused one has no second stage
+
+
+def test_an_outcome_in_stock_that_is_not_as_it_was_is_made_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder, sick=(3,))
+    ill.clear()
+    retry(folder, "unanswered")
+    change(folder, "UPDATE stock SET outcome = '\"OTHER\"' WHERE stage = 'first' AND id = 'r7'")
+    assert sorted(page(folder)[0]) == ["r3", "r3~", "r7"]
+
+
+def test_more_outcomes_than_are_taken_from_stock_together_are_all_taken(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder, rows=600, sick=(599,))
+    ill.clear()
+    retry(folder, "unanswered")
+    assert sorted(page(folder, rows=600)[0]) == ["r599", "r599~"]
+    assert verify(folder) == []
+
+
+def test_damaged_parts_of_a_lost_journal_are_counted_by_stage(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder)
+    lose_database(folder)
+    cut_part(folder)
+    for name in ("first/part-000003.parquet", "second/part-000002.parquet"):
+        (folder / "stages" / name).write_bytes(b"PAR1")
+    assert repair(folder).said[1:] == [
+        'stage "first": 16 rows are kept.',
+        'stage "second": 22 rows are kept.',
+        'stage "first": 2 parts are damaged; their rows will be done again.',
+        'stage "second": 1 parts are damaged; their rows will be done again.',
+        "what was not sealed yet is lost and will be done again.",
+    ]
+    assert len(page(folder)[0]) == 8 + 6 + 8
+
+
+def test_a_journal_built_anew_leaves_the_sealed_rows_of_the_first_stage_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    stopped_at(folder, "r22~")
+    lose_database(folder)
+    repair(folder)
+    assert sealed(folder) == {"first": 3, "second": 0}
+    assert page(folder)[0] == [*(f"r{n}" for n in range(24, 30)), *(f"r{n}~" for n in range(16, 30))]
+
+
+def test_what_a_damaged_journal_still_tells_of_open_rows_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    stopped_at(folder, "r22~")
+    change(folder, "UPDATE part SET rows = rows - 1 WHERE stage = 'first' AND number = 2")
+    assert repair(folder).said[1:] == [
+        'stage "first": 24 rows are kept.',
+        'stage "second": 16 rows are kept.',
+        'stage "first": 6 open rows are kept.',
+        'stage "second": 4 open rows are kept.',
+        "what else was not sealed yet is lost and will be done again.",
+    ]
+    assert page(folder)[0] == [f"r{n}~" for n in range(20, 30)]
+
+
+def test_open_rows_of_another_run_are_not_taken_for_ones_of_this(tmp_path: Path) -> None:
+    folder, other = tmp_path / "run", tmp_path / "other"
+    stopped_at(folder, "r22~")
+    stopped_at(other, "r28~")
+    (folder / "state.db").write_bytes((other / "state.db").read_bytes())
+    assert repair(folder).said[-1] == "what was not sealed yet is lost and will be done again."
+    assert page(folder)[0] == [*(f"r{n}" for n in range(24, 30)), *(f"r{n}~" for n in range(16, 30))]
+
+
+def test_no_damaged_database_is_written_over_by_the_next_one(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder)
+    for _ in range(3):
+        spoil_database(folder)
+        repair(folder)
+    assert sorted(p.name for p in folder.glob("state.db.damaged-?")) == [f"state.db.damaged-{n}" for n in (1, 2, 3)]
 
 
 def test_a_folder_whose_run_json_is_damaged_says_that_it_cannot_be_repaired(tmp_path: Path) -> None:

@@ -52,39 +52,65 @@ def test_nothing_is_empty_to_every_reader(text: str) -> None:
         json_value(text),
         two_ratings(text, TEN),
     ):
-        assert isinstance(made, Failure)
-        assert made.kind == "empty"
+        assert made == Failure("empty", "the completion is empty")
+
+
+@pytest.mark.parametrize("mark", ["</think>", "</thinking>"])
+def test_the_last_of_several_thoughts_ends_them(mark: str) -> None:
+    assert rating(f"3? {mark} or 4? {mark} 9", TEN) == 9
+
+
+def test_a_text_is_read_up_to_a_length_and_refused_beyond() -> None:
+    assert rating("7".rjust(MOST_TEXT), TEN) == 7
+    made = rating("7".rjust(MOST_TEXT + 1), TEN)
+    assert made == Failure("unreadable", f"the completion has {MOST_TEXT + 1} characters, more than {MOST_TEXT}")
+
+
+def test_a_failure_quotes_how_the_completion_begins() -> None:
+    made = rating(f"good {'so ' * 90}", TEN)
+    assert isinstance(made, Failure)
+    quoted = made.message.split(': "')[1]
+    assert quoted.startswith("good so so")
+    assert len(quoted) <= 81
 
 
 def test_two_ratings_stand_on_the_first_line_with_numbers() -> None:
     assert two_ratings("Scores:\n8 6\nBecause of 3 things", TEN) == (8, 6)
     assert two_ratings("8, 6.5", TEN) == (8, 6.5)
-    for text in ("8", "8 6 4", "8 60", "none"):
-        assert isinstance(two_ratings(text, TEN), Failure)
+    assert two_ratings("0 10", TEN) == (0, 10)
+    for text in ("8", "8 6 4", "8 60", "-1 8", "8\n6"):
+        made = two_ratings(text, TEN)
+        assert isinstance(made, Failure)
+        assert "its first line with numbers is not two on the scale" in made.message
+    assert two_ratings("none", TEN) == Failure("unreadable", 'the completion holds no number: "none"')
 
 
 def test_a_section_stands_between_its_marks(caplog: pytest.LogCaptureFixture) -> None:
     assert section("x [New] a\nb [End] y", "[New]", "[End]") == "a\nb"
     assert section("[New] to the end", "[New]") == "to the end"
+    assert section("[End] first [New] a [End] b [End]", "[New]", "[End]") == "a"
     with caplog.at_level(logging.INFO):
         assert section("[New] cut off", "[New]", "[End]") == "cut off"
     assert [r.message for r in caplog.records] == ['repaired a completion: the mark "[End]" is missing; took the rest']
-    for text, why in (("none", "lacks"), ("[New] a [New] b", "twice"), ("[New] [End]", "is empty")):
+    for text, why in (("none", "lacks"), ("[New] a [New] b", "twice")):
         made = section(text, "[New]", "[End]")
         assert isinstance(made, Failure)
+        assert made.kind == "unreadable"
         assert why in made.message
+    assert section("[New] [End]", "[New]", "[End]") == Failure("empty", 'the section "[New]" is empty')
 
 
 def test_a_verdict_is_one_mark() -> None:
     assert verdict("I say [[A]].", MARKS) == "first"
     assert verdict("[[C]] yes, [[C]]", MARKS) == "tie"
-    assert isinstance(verdict("[[A]] or [[B]]", MARKS), Failure)
-    assert isinstance(verdict("A", MARKS), Failure)
+    for text, why in (("[[A]] or [[B]]", "gives more than one verdict"), ("A", "gives no verdict")):
+        assert verdict(text, MARKS) == Failure("unreadable", f'the completion {why}: "{text}"')
 
 
 @pytest.mark.parametrize("text", [
     '{"a": 1}', 'Sure:\n```json\n{"a": 1}\n```\nDone.', 'In {braces}: {"a": 1}', '<think>{"a": 2}</think>{"a": 1}',
-    'I looked at {x} first.\n```\n{"a": 1}\n```',
+    'I looked at {x} first.\n```\n{"a": 1}\n```', '{"a": 2} was wrong:\n```json\n{"a": 1}\n```', '{{"a": 1}',
+    '{x} {"a": 1} {y}', '{"a": 1} {x}\n```\nno object here', 'first ```\n[]\n``` then {"a": 1} and {what}',
 ])  # fmt: skip
 def test_a_json_object_is_found_whatever_stands_around_it(text: str) -> None:
     assert json_value(text, ["a"]) == {"a": 1}

@@ -75,7 +75,7 @@ def test_a_student_that_is_not_here_is_missed_before_the_teacher_is_paid(
         run_recipe(recipe)
     assert str(refusal.value) == (
         f'student: model "{GONE}" is no folder here, and no copy from a hub is on this machine; write '
-        "student.name=FOLDER."
+        f"student.name=FOLDER, or fetch it with hf download {GONE}."
     )
     assert server.lines() == [], "not even a small request"
     assert not recipe.run_folder.exists()

@@ -23,6 +23,7 @@ from tunesift import (
     RecipeError,
     Record,
     Score,
+    Shortest,
     Smallest,
 )
 from tunesift.recipe import check
@@ -141,6 +142,11 @@ def test_quota_keeps_one_record_of_a_group_too_small_for_its_fraction() -> None:
     assert kept(Quota(group="task", fraction=0.1), grouped(TASKS)) == ["e", "g", "h", "i"]
 
 
+def test_a_score_on_quota_s_bound_takes_no_place_from_those_below_it() -> None:
+    on_it = grouped({"a": ("code", 1.0), "b": ("code", 0.9), "c": ("code", 0.8), "d": ("code", 0.7)})
+    assert kept(Quota(group="task", fraction=0.5, below=1.0), on_it) == ["b", "c"]
+
+
 def test_quota_by_a_field_that_no_record_has_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"keep\.group: no record has the field 'kind'; name a field of the input\."):
         Quota(group="kind")(grouped(TASKS))
@@ -172,6 +178,13 @@ def test_longest_keeps_the_most_characters() -> None:
         "c": "keep: longest 50%: characters 6, rank 2 of 4",
         "d": "drop: not among the longest 50%: characters 0, rank 4 of 4; the last one kept has 6",
     }
+
+
+def test_shortest_counts_a_single_character_as_a_response() -> None:
+    data = Dataset.of([record("a", "four"), record("b", ""), record("c", "x"), record("d", "no")])
+    found = Pool(data, {}, {}, "", random.Random(0))
+    assert kept(Shortest(fraction=None, count=1), found) == ["c"]
+    assert kept(Shortest(fraction=None, count=2), found) == ["c", "d"]
 
 
 RANKING: list[Selector] = [
@@ -238,11 +251,12 @@ FRACTION_SENTENCES = [
     (0.0, "keep.fraction: 0 is not a fraction above 0 and up to 1; write 0.1 to keep 10 percent."),
     (-0.1, "keep.fraction: -0.1 is not a fraction above 0 and up to 1; write 0.1 to keep 10 percent."),
     (1.5, "keep.fraction: 1.5 is not a fraction above 0 and up to 1; write 0.1 to keep 10 percent."),
+    (2.0, "keep.fraction: 2 is not a fraction above 0 and up to 1; write keep.count=2 to keep so many records."),
     (10.0, "keep.fraction: 10 is not a fraction above 0 and up to 1; write keep.count=10 to keep so many records."),
     (math.nan, "keep.fraction: nan is not a fraction above 0 and up to 1; write 0.1 to keep 10 percent."),
     (math.inf, "keep.fraction: inf is not a fraction above 0 and up to 1; write 0.1 to keep 10 percent."),
 ]
-BUDGETED: list[Callable[..., object]] = [Largest, Smallest, Random, Longest]
+BUDGETED: list[Callable[..., object]] = [Largest, Smallest, Random, Longest, Shortest]
 
 
 @pytest.mark.parametrize(("fraction", "sentence"), FRACTION_SENTENCES)

@@ -257,7 +257,7 @@ class Call(Generic[Item, Made]):
                     return Failure("not-finite", f"a number in the outcome is {number}")
                 self._adapter.validate_json(written)
         except (PydanticSerializationError, ValidationError) as error:
-            said = shown(str(error).splitlines()[-1].strip())
+            said = shown(error.errors()[0]["msg"] if isinstance(error, ValidationError) else _last_line(error))
             raise RunError(f'stage "{self.journal.name}": {type(self._step).__name__} gave an outcome that is not of '
                            f"the type it returns, or cannot be written ({said}).") from error  # fmt: skip
         return written
@@ -273,6 +273,10 @@ class Call(Generic[Item, Made]):
         if entry.id != id:
             return f'{stage} was given the item "{shown(entry.id)}" where it is now given "{shown(id)}".'
         return f'{stage}: the content of the item "{shown(id)}" is not what it was; use another folder, or restore it.'
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).splitlines()[-1].strip()
 
 
 def failure_of(entry: Entry) -> Failure:

@@ -251,7 +251,7 @@ class StageJournal:
                 row += 1
 
     def failures(self, first: int, count: int) -> Iterator[Entry]:
-        """Rows of a range that are done and could not be, in order; parts without any are not read."""
+        """Rows of a range that are done and could not be, the sealed ones first; parts without any are not read."""
         end = first + count
         for number in sorted(n for n, part in self._sealed.items() if part.failed):
             if first < (number + 1) * self.part_rows and number * self.part_rows < end:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal, Protocol, cast
 
+import numpy as np
+
 from tunesift.datasets import Dataset
 from tunesift.errors import RunError
 from tunesift.formats import Format
@@ -68,7 +70,7 @@ def reads(method: Method) -> Reads:
 
 def kept(data: Dataset[Record], decisions: Sequence[Decision]) -> Dataset[Record]:
     """The records that a selection keeps, in order; one decision for each, in the order of the data."""
-    return data.where(_keeps(data, decisions))
+    return data.where(np.fromiter(_keeps(data, decisions), bool))  # to its end, where one too many is found
 
 
 def _keeps(data: Dataset[Record], decisions: Sequence[Decision]) -> Iterator[bool]:
