@@ -47,6 +47,7 @@ Dotted = Annotated[
         help="Settings by dotted name: keep=5% or scorer.student.name=FOLDER for select, student.name=FOLDER "
         "for cherry, raters.0.model.name=FOLDER for selectit, student.name=FOLDER for clear, "
         "teacher.url=URL and teacher.model=NAME for reflection and selective-reflection, "
+        "model.url=URL and model.model=NAME for genqa, "
         "scorers.0.student.name=FOLDER for score, method.keep=5% for run.",
     ),
 ]
@@ -91,8 +92,25 @@ def _add(method: str, help: str) -> None:
         commands.run_method(method, input, output, said, _manner(quiet, as_json, retry_failed, yes))
 
 
+MAKERS = {
+    "genqa": "GenQA: make questions and answers, tasks and conversations from nothing but a model.",
+}
+"""The commands of the methods that read no data."""
+
+
+def _add_maker(method: str, help: str) -> None:
+    @app.command(name=method, help=help)
+    def command(output: Output, settings: Dotted = None, max_cost: MaxCost = None, max_tokens: MaxTokens = None,
+                prices: Prices = None, retry_failed: Retry = None, yes: Yes = False, quiet: Quiet = False,
+                as_json: AsJson = False) -> None:  # fmt: skip
+        said = (settings or []) + _spending(max_cost, max_tokens, prices)
+        commands.run_method(method, None, output, said, _manner(quiet, as_json, retry_failed, yes))
+
+
 for _name, _help in METHODS.items():
     _add(_name, _help)
+for _name, _help in MAKERS.items():
+    _add_maker(_name, _help)
 
 
 @app.command()
@@ -107,7 +125,7 @@ def run(recipe: Annotated[Path, typer.Argument(readable=False, help="A recipe in
 
 @app.command()
 def plan(what: Annotated[str, typer.Argument(help="A method's name, or a recipe in YAML.")],
-         input: Annotated[Path | None, typer.Argument(help="File of records, for a method.")] = None,
+         input: Annotated[str | None, typer.Argument(help="File of records, for a method that reads some.")] = None,
          settings: Dotted = None, format: Format = None, limit: Limit = None, prices: Prices = None,
          as_json: AsJson = False) -> None:  # fmt: skip
     """Say what a run would ask for: stages, calls, tokens, time, money. Loads no weights, calls nobody."""

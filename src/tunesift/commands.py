@@ -59,7 +59,7 @@ def run_file(recipe: Path, settings: list[str], manner: Manner) -> None:
     _run(load_recipe(recipe, settings), manner)
 
 
-def show_plan(what: str, input: Path | None, settings: list[str], as_json: bool) -> None:
+def show_plan(what: str, input: str | None, settings: list[str], as_json: bool) -> None:
     """Print what a run would ask for."""
     print(telling.told_plan(telling.recipe_to_plan(what, input, settings), as_json))
 

@@ -143,7 +143,9 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
         manifest = open_folder(recipe, input_digest(recipe.input) if recipe.input else None, run.journal)
         run.retry(manner.retry_failed)
         if (done := _finished(recipe, manifest["run_id"])) is not None:
-            return done
+            if not done.short:
+                return done
+            run.reopen()  # a limit may have been raised since
         if not manner.yes:
             _check_room(recipe)
         data = read_input(recipe, run.folder / "inputs")

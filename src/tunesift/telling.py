@@ -38,11 +38,13 @@ _EXTRAS = {"local": ("torch", "transformers", "safetensors"), "cluster": ("sklea
            "embed": ("sentence_transformers",)}  # fmt: skip
 
 
-def recipe_to_plan(what: str, input: Path | None, settings: list[str]) -> Recipe:
+def recipe_to_plan(what: str, input: str | None, settings: list[str]) -> Recipe:
     """The recipe that a method's name and an input, or a recipe's file, mean."""
+    if input is not None and (what.endswith((".yaml", ".yml")) or ("=" in input and not Path(input).exists())):
+        settings, input = [input, *settings], None  # a setting stands where other methods have their input
     if what.endswith((".yaml", ".yml")):
-        return load_recipe(what, [*([str(input)] if input else []), *settings])
-    return recipe_for(what, input, Path("planned.jsonl"), settings)
+        return load_recipe(what, settings)
+    return recipe_for(what, Path(input) if input else None, Path("planned.jsonl"), settings)
 
 
 def told_plan(recipe: Recipe, as_json: bool) -> str:
@@ -50,9 +52,8 @@ def told_plan(recipe: Recipe, as_json: bool) -> str:
     found = plan(recipe)
     if as_json:
         return json.dumps(dataclasses.asdict(found))
-    lines = [
-        f"{recipe.input}: {found.records:,} records, {found.broken:,} unreadable rows, about {found.tokens:,} tokens"
-    ]
+    read = f"{found.records:,} records, {found.broken:,} unreadable rows, about {found.tokens:,} tokens"
+    lines = [f"{recipe.input}: {read}" if recipe.input else f"{recipe.method.kind}: reads no data"]
     lines += [
         f"  stage {s.stage}: {'at most ' if s.spare else ''}{s.items:,} items, "
         + (f"{s.forwards} {_passes(s)} each, by {s.model}" if s.forwards else "no model")

@@ -35,7 +35,7 @@ from tunesift.running.fsio import jot, refuse_link, release, reserve, storage_er
 from tunesift.running.journal import Journal
 from tunesift.running.local import Done, together
 from tunesift.running.locking import lock, now, sign
-from tunesift.running.mending import retry_failed
+from tunesift.running.mending import reopen, retry_failed
 from tunesift.running.progress import Progress
 from tunesift.running.step import Item, Made, Outcomes, Step, Work
 from tunesift.running.stopping import Stop
@@ -193,6 +193,10 @@ class Run:
     def retry(self, kinds: Collection[str]) -> int:
         """Have failures of these kinds tried again, before the page runs; how many there are."""
         return retry_failed(self.folder, self._journal, kinds)
+
+    def reopen(self) -> None:
+        """Have a run that is complete go on, before the page runs: nothing that was done is done again."""
+        reopen(self.folder, self._journal)
 
     def random(self, *names: object) -> random.Random:
         """A stream that depends on the seed and these names only."""
