@@ -90,12 +90,14 @@ def told_run(folder: Path, as_json: bool) -> str:
         return json.dumps({"run": run, "complete": done, "result": result or None, "stages": _stage_rows(folder),
                            "spent": [dataclasses.asdict(spent) for spent in read_spent(folder)]})  # fmt: skip
     lines = [f"{folder}: run {run['run_id']} of {run['created']}, {'complete' if done else 'not complete'}"]
-    lines += [f"  input: {run['input']['path']}", f"  output: {run['recipe']['output']}"]
+    lines += [f"  input: {run['input']['path'] or 'none'}", f"  output: {run['recipe']['output']}"]
     lines += [f"  settings: {json.dumps(run['settings']['method'])}"]
     lines += [f"  stage {name}: {count:,} items done" for name, count in _stage_rows(folder).items()]
     lines += [f"  {told_spent(spent)}" for spent in read_spent(folder)]
     if done:
-        lines.append("  " + ", ".join(f"{count:,} {name}" for name, count in result["counts"].items()))
+        counts = {name: count for name, count in result["counts"].items() if count or result["counts"]["in"]}
+        lines.append("  " + (", ".join(f"{count:,} {name}" for name, count in counts.items()) or "0 created"))
+        lines += [f"  {result['short']}"] if result.get("short") else []
         lines += [f"  {count:>8,}  {reason}" for reason, count in result["reasons"].items()]
     else:
         lines.append("  start the same command again to finish it")

@@ -178,10 +178,10 @@ class GenQA(Settings):
             parts.append(run.dataset(f"round-{len(parts) + 1}", made.of(draws, picked, told)))
             rounds.close()
         output = run.dataset(OUTPUT, chain.from_iterable(parts))
-        for name, rows in rounds.tables().items():
-            run.table(name, rows)
-        run.table("diversity", self._diversity(output, run))
-        run.table("came-to-nothing-rows", made.lost)
+        tables = {**rounds.tables(), "came-to-nothing-rows": made.lost, "diversity": [*self._diversity(output, run)]}
+        for name, rows in tables.items():
+            if rows:
+                run.table(name, rows)
         short = f"{len(output):,} of {self.count:,}; {rounds.short}" if rounds.short else ""
         return Result(output, Decisions(output, made.decide), format="messages", short=short)
 

@@ -36,8 +36,9 @@ def collect(folder: Path, counts: Mapping[str, int]) -> ReportData:
         created=run["created"],
         command=run["command"],
         facts=_facts(run, note),
-        funnel=tuple(Bar(name, count) for name, count in counts.items()),
-        reasons=_reasons(found),
+        funnel=tuple(Bar(name, count) for name, count in counts.items() if count or counts["in"])
+        or (Bar("created", 0),),
+        reasons=_reasons(found, ("drop", "quarantine") if counts["in"] else ("create",)),
         histogram=_histogram(values, found.kept, scorer),
         rows=_rows(found, values),
         total=max(counts["in"], len(found.actions)),
@@ -70,7 +71,8 @@ def _facts(run: Mapping[str, Any], note: Mapping[str, Any]) -> tuple[tuple[str, 
     read = f"{note['path']} ({note['format']}, {note['rows']:,} rows)" if note["path"] else "none"
     facts = [("input", read), ("output", run["recipe"]["output"])]
     facts += [("noted in the input", f"{count:,} {kind}") for kind, count in note["notes"].items()]
-    facts += [(name, _shortened(_told(value))) for name, value in method.items() if name != "kind"]
+    facts += [(name, _shortened(_told(value))) for name, value in method.items()
+              if name != "kind" and value not in (None, [])]  # fmt: skip
     return (*facts, ("seed", str(run["recipe"]["seed"])), ("version", str(run["versions"].get("tunesift", ""))))
 
 
@@ -94,8 +96,8 @@ def _told(value: object) -> str:
     return str(value)
 
 
-def _reasons(found: RunFolder) -> tuple[Bar, ...]:
-    rules = Counter(_rule(reason) for _, action, reason in found.decisions() if action in ("drop", "quarantine"))
+def _reasons(found: RunFolder, actions: Sequence[str]) -> tuple[Bar, ...]:
+    rules = Counter(_rule(reason) for _, action, reason in found.decisions() if action in actions)
     return tuple(Bar(rule, count) for rule, count in rules.most_common())
 
 
