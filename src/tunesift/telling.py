@@ -120,20 +120,32 @@ def told_record(folder: Path, id: str, as_json: bool) -> str:
     if not path.exists():
         raise RunError(f"{folder}: has no decisions yet; start the run again to finish it.")
     rows = pq.read_table(path, filters=[("record_id", "=", id)]).to_pylist()
-    if not rows:
-        raise DataError(f'{folder}: no record has the id "{shown(id)}"; ids are in decisions.parquet.')
     own = (pc.field("id") == id) | pc.starts_with(pc.field("id"), f"{id}~")  # what was made of it, too
     stages: dict[str, object] = {}
     for part in sorted((folder / "stages").glob("*/part-*.parquet")):
         for row in pq.read_table(part, filters=own).to_pylist():
             name = part.parent.name + row["id"].removeprefix(id)
             stages[name] = {"failure": row["failure"]} if row["failure"] else json.loads(row["outcome"])
-    found = {**rows[0], "stages": stages}
+    if not rows and not stages:
+        raise DataError(f'{folder}: no record has the id "{shown(id)}"; ids are in decisions.parquet.')
+    nothing = {"record_id": id, "action": "nothing", "reason": _noted(folder, id)}
+    found = {**(rows[0] if rows else nothing), "stages": stages}
     if as_json:
         return json.dumps(found)
     lines = [f"{id}: {found['action']}", f"  {found['reason']}"]
     lines += [f"  {name}: {json.dumps(outcome)}" for name, outcome in stages.items()]
     return "\n".join(map(printable, lines))
+
+
+def _noted(folder: Path, id: str) -> str:
+    """What the small tables say about an item that no record was made of."""
+    found = [
+        ", ".join(str(value) for name, value in row.items() if name != "id" and value)
+        for path in sorted((folder / "tables").glob("*.parquet"))
+        if "id" in pq.read_schema(path).names
+        for row in pq.read_table(path, filters=[("id", "=", id)]).to_pylist()
+    ]
+    return "; ".join(["no record was made of it", *found])
 
 
 def told_catalogue(as_json: bool) -> str:

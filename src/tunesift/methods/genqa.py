@@ -35,14 +35,12 @@ import numpy as np
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
 from tunesift.inputs import input_digest
-from tunesift.methods.genqa_asking import Asking, Lists, Picked, lists_to_expect
+from tunesift.methods.genqa_asking import Asking, Lists, Picked, lists_to_expect, longest_prompt
 from tunesift.methods.genqa_draws import Ask, Chance, check_seeds, shares
 from tunesift.methods.genqa_prompts import (
     BOOSTERS,
-    GENERATORS,
     LANGUAGES,
     LISTED,
-    QUESTION_TO,
     SPLITS,
     Labels,
     SplitName,
@@ -190,32 +188,33 @@ class GenQA(Settings):
         name = getattr(self.model, "name", self.model.kind)
         parts = shares(self.count, self.splits, self.balance)
         most = most_draws(self.count, self.draws_per_row)
-        longest = 2 * max(len(template.encode()) for template in chain(GENERATORS.values(), [QUESTION_TO]))
-        longest += max(len(split.form.encode()) for split in SPLITS.values()) + len((self.prompt or "").encode())
-        lists = [n for variant in self.variants for split, rows in parts.items() if split != "general"
-                 for n in self._lists_of(variant, split, math.ceil(rows / len(self.variants)))]  # fmt: skip
-        given = 4 * self._tokens if "general" in parts else 0
-        stages = []
-        if lists:
-            stages += [Planned("list", sum(lists), 1, name, around=longest, answer=self._list_tokens)]
-        if "general" in parts:
-            stages += [Planned("answer", parts["general"], 1, name, answer=self._tokens)]
-            stages += [Planned("answer", most - parts["general"], 1, name, answer=self._tokens, spare=True)]
-        stages += [
-            Planned("ask", self.count, 1, name, around=longest + given, answer=self._tokens),
-            Planned("ask", most - self.count, 1, name, around=longest + given, answer=self._tokens, spare=True),
-        ]
-        if lists:
-            stages += [
-                Planned("list", 2 * most - sum(lists), 1, name, around=longest, answer=self._list_tokens, spare=True)
-            ]
+        lists = self._lists({split: math.ceil(rows / len(self.variants)) for split, rows in parts.items()})
+        more_lists = min(2 * most, (1 + self.tries) * self._lists(dict.fromkeys(parts, most))) - lists
+        topics = {split: self._topics(split) for split in parts}
+        around = longest_prompt(self._wording(), topics, self.variants, self.boosters)
+        asked = around + (self._tokens if "general" in parts else 0)  # the answer that a question is written for
+        answers = parts.get("general", 0)
+        expected = [("list", lists, around, self._list_tokens), ("answer", answers, 0, self._tokens),
+                    ("ask", self.count, asked, self._tokens)]  # fmt: skip
+        spare = [("list", more_lists, around, self._list_tokens),
+                 ("answer", most - answers if answers else 0, 0, self._tokens),
+                 ("ask", most - self.count, asked, self._tokens)]  # fmt: skip
+        stages = [
+            Planned(stage, items, 1, name, around=size, answer=tokens, spare=further)
+            for further, group in ((False, expected), (True, spare))
+            for stage, items, size, tokens in group if items > 0
+        ]  # fmt: skip
         embedder = str(getattr(self.embedder, "name", self.embedder.kind))
         return [*stages, Planned("embed", min(self.measured, self.count), 1, embedder)]
 
-    def _lists_of(self, variant: Variant, split: SplitName, rows: int) -> list[int]:
-        if self.mode == "single-shot" or variant not in LISTED:
-            return []
-        return [lists_to_expect(self.lists, rows, len(self._topics(split)), variant == "generator-nested")]
+    def _lists(self, rows: Mapping[SplitName, int]) -> int:
+        """Lists that so many rows of each variant need, by split."""
+        if self.mode == "single-shot":
+            return 0
+        return sum(
+            lists_to_expect(self.lists, count, len(self._topics(split)), variant == "generator-nested")
+            for variant in self.variants for split, count in rows.items() if variant in LISTED and split != "general"
+        )  # fmt: skip
 
     def _topics(self, split: SplitName) -> tuple[str, ...]:
         if split == "general":
@@ -241,9 +240,13 @@ class GenQA(Settings):
         return Ask(model=self.model, sampling=sampling)
 
     def _asking(self) -> Asking:
-        wording = Wording(self.labels, LANGUAGES[self.language], self.prompt)
         topics = {split: self._topics(split) for split in self.splits}
-        return Asking(wording, self.lists, self.mode, topics, self.tries, self._step(self._list_tokens), self._step())
+        return Asking(
+            self._wording(), self.lists, self.mode, topics, self.tries, self._step(self._list_tokens), self._step()
+        )
+
+    def _wording(self) -> Wording:
+        return Wording(self.labels, LANGUAGES[self.language], self.prompt)
 
     def _diversity(self, output: Dataset[Record], run: Run) -> Iterator[Mapping[str, object]]:
         """How near the nearest other question is: of all that were made, of each variant and each split."""

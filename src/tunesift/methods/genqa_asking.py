@@ -11,8 +11,8 @@ from typing import Literal
 from tunesift.errors import RecipeError
 from tunesift.methods.genqa_checks import Rejected, Wanted
 from tunesift.methods.genqa_draws import Ask, Asked, Draw, check_place, place
-from tunesift.methods.genqa_prompts import LANGUAGES, LISTED, NOTHING, SplitName, Wording
-from tunesift.methods.genqa_reading import distinct_items, read_answer
+from tunesift.methods.genqa_prompts import LANGUAGES, LISTED, NOTHING, SplitName, Variant, Wording
+from tunesift.methods.genqa_reading import LONGEST_NAME, distinct_items, read_answer
 from tunesift.methods.genqa_sifting import text_number
 from tunesift.models.base import Completion
 from tunesift.records import Failure
@@ -204,6 +204,32 @@ def lists_to_expect(lists: Lists, rows: int, topics: int, nested: bool) -> int:
         firsts = math.ceil(rows / (lists.reuse * lists.topics))
         return firsts + min(rows, firsts * lists.topics)
     return min(rows, topics * math.ceil(rows / (lists.reuse * topics)))
+
+
+def longest_prompt(
+    wording: Wording,
+    topics: Mapping[SplitName, Sequence[str]],
+    variants: Sequence[Variant],
+    boosters: Sequence[str],
+) -> int:
+    """Most bytes of a prompt, whatever is drawn and whatever a list holds; of an answer that is asked about, none."""
+    name = "x" * (4 * LONGEST_NAME)
+    found = [
+        wording.question_to(""),
+        wording.subtopics(name, 10**5),
+        *(wording.topics(split, 10**5) for split in topics),
+    ]
+    for split, begins in topics.items():
+        topic = max((name, *begins), key=lambda text: len(text.encode()))
+        booster = max(("", *boosters), key=lambda text: len(text.encode()))
+        values = {"topic": topic, "booster": booster} | dict.fromkeys(("L", "N", "L1", "N1", "L2", "N2"), "99999")
+        for variant in variants:
+            found += [
+                wording.generator(split, variant, **values),
+                wording.about(split, variant, subtopic=name, **values),
+                wording.subtopics(topic, 10**5),
+            ]
+    return max(len(prompt.encode()) for prompt in found)
 
 
 def _seed(run: Run, id: str) -> int:

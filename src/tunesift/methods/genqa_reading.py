@@ -30,6 +30,9 @@ from tunesift.models.base import Completion
 from tunesift.parsing import answer_of
 from tunesift.records import Failure, Message
 
+LONGEST_NAME = 120
+"""Characters of an item of a list; what is longer is no name."""
+
 
 def read_row(said: Completion, wanted: Wanted) -> Written | Rejected:
     """The row that a reply holds."""
@@ -101,7 +104,7 @@ def distinct_items(said: Completion) -> tuple[str, ...]:
     text = answer_of(said.text)
     if isinstance(text, Failure):
         return ()
-    names = [name for _, name in listed(text) if holds_words(name)]
+    names = [name for _, name in listed(text) if holds_words(name) and len(name) <= LONGEST_NAME]
     if said.stop == "length":
         names = names[:-1]
     return tuple({" ".join(name.casefold().split()): name for name in reversed(names)}.values())[::-1]
