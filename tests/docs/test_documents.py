@@ -108,3 +108,13 @@ def test_the_benchmark_of_refining_runs() -> None:
     found = json.loads(done.stdout)
     assert found["all"]["replaced"] == 40
     assert found["all"]["calls_a_row"] == 2 + 1 / 40  # and one small call before the first
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_generating_runs() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "generating.py"), "--smoke"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["all"]
+    assert found["rows"] == 40
+    assert found["calls"] == found["calls_by_the_card"] + 1  # and one small call before the first

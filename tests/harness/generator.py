@@ -10,6 +10,8 @@ _SIZE = re.compile(r"numbered list of (\d+)")
 _FIELD = re.compile(r"The field is: (.+)")
 _SUBTOPIC = re.compile(r"The subtopic is: (.+)")
 _NUMBER = re.compile(r"`(Topic|Subtopic) ?(\d*):`")
+CLUMSY = "Forget the labels now and then."
+"""Whoever ends a prompt so gets a tenth of its rows without them."""
 SOUNDS = ("ka", "lo", "mi", "ne", "pu", "ri", "sa", "to", "ve", "zu", "bo", "di", "fe", "gu", "hy", "ja")
 
 
@@ -41,7 +43,10 @@ def generated(text: str, seed: object) -> str:
             names = [f"{word(field, seed, label, n)} studies".capitalize() for n in range(int(size))]
             chosen = int(number or 1)
             before += [numbered(names), f"{label} {number}: {names[chosen - 1]}".replace(" :", ":")]
-    return "\n".join([*before, row(text, (field, subtopic, seed))])
+    written = row(text, (field, subtopic, seed))
+    if CLUMSY in text and int.from_bytes(hashlib.sha256(written.encode()).digest()[:2], "big") % 10 == 0:
+        written = written.replace("Question: ", "")
+    return "\n".join([*before, written])
 
 
 def row(text: str, about: tuple[object, ...]) -> str:

@@ -7,5 +7,6 @@ any scorer, any selector     select.py     select.yaml, combined.yaml, perplexit
 Cherry LLM 2308.12032        cherry.py     cherry.yaml
 SelectIT 2402.16705          selectit.py   selectit.yaml, selectit-full.yaml
 CLEAR's filter 2403.12776    clear.py      clear.yaml
+GenQA 2406.10323             genqa.py      genqa.yaml
 no paper                     score.py      score.yaml
 """
