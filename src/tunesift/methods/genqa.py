@@ -51,7 +51,7 @@ from tunesift.methods.genqa_prompts import (
 from tunesift.methods.genqa_rounds import Limits, Made, Rounds, most_draws
 from tunesift.methods.genqa_sifting import SPLITTER, EmbedQuestion, Sieve, grams_of, nearest, topics_from
 from tunesift.methods.genqa_topics import topics_of
-from tunesift.models import ChatModel, EmbedModel
+from tunesift.models import ChatModel, EmbedModel, name_of
 from tunesift.models.base import Sampling
 from tunesift.models.ngrams import HashedNgrams
 from tunesift.records import Record
@@ -185,7 +185,7 @@ class GenQA(Settings):
 
     def plan(self, records: int) -> list[Planned]:
         """One call a row, and one a list; further draws at most."""
-        name = getattr(self.model, "name", self.model.kind)
+        name = name_of(self.model)
         parts = shares(self.count, self.splits, self.balance)
         most = most_draws(self.count, self.draws_per_row)
         lists = self._lists({split: math.ceil(rows / len(self.variants)) for split, rows in parts.items()})
@@ -204,8 +204,7 @@ class GenQA(Settings):
             for further, group in ((False, expected), (True, spare))
             for stage, items, size, tokens in group if items > 0
         ]  # fmt: skip
-        embedder = str(getattr(self.embedder, "name", self.embedder.kind))
-        return [*stages, Planned("embed", min(self.measured, self.count), 1, embedder)]
+        return [*stages, Planned("embed", min(self.measured, self.count), 1, name_of(self.embedder))]
 
     def _lists(self, rows: Mapping[SplitName, int]) -> int:
         """Lists that so many rows of each variant need, by split."""
@@ -256,7 +255,7 @@ class GenQA(Settings):
             return
         some = output.only(ids)
         vectors = run.map("embed", EmbedQuestion(model=self.embedder), some).good()
-        called = f"{getattr(self.embedder, 'name', self.embedder.kind)} ({_encoder(self.embedder)})"
+        called = f"{name_of(self.embedder)} ({_encoder(self.embedder)})"
         for name in ("", "variant", "split"):
             groups: dict[str, list[tuple[float, ...]]] = {}
             for record in some:
