@@ -412,7 +412,7 @@ def test_topics_come_from_a_file_and_a_run_knows_them_by_what_they_say(tmp_path:
 
 @pytest.mark.parametrize(("name", "text", "sentence"), [
     ("t.txt", "\n \n", "topics: the list is empty; name topics, or leave it out for our own."),
-    ("none.txt", None, "cannot be read as topics"),
+    ("none.txt", None, "write a text on each line, in UTF-8."),
 ])  # fmt: skip
 def test_a_file_without_topics_is_refused_before_any_call_and_leaves_no_folder(
     tmp_path: Path, name: str, text: str | None, sentence: str

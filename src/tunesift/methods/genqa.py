@@ -96,7 +96,7 @@ class GenQA(Settings):
     """A generator of your own, with places such as {topic}, {L} and {N}, for one variant with `mode=single-shot`."""
     temperature: float = 1.0
     """Of all sampling; our choice, the paper's is not known."""
-    cold: bool = False
+    cold: Annotated[bool, INCIDENTAL] = False
     """Allow a temperature below 0.5, at which the method repeats itself."""
     max_tokens: int | None = None
     """Most tokens of a reply; None for 1,024, and for 2,048 where lists are in it; our choice."""

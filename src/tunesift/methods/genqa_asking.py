@@ -147,7 +147,8 @@ class Asking:
         if self._is_apart(draw):
             return self._chosen(draw)
         sizes = self._sizes(draw)
-        numbers = [place(drawn, size) for drawn, size in zip((draw.first, draw.second), sizes, strict=False)]
+        drawn = (draw.first, draw.second)[: len(sizes)]
+        numbers = [place(where, size) for where, size in zip(drawn, sizes, strict=True)]
         for number, size in zip(numbers, sizes, strict=True):
             check_place(number, size)
         said = {"topic": draw.topic, "booster": draw.booster}

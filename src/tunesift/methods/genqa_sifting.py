@@ -16,14 +16,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from tunesift.datasets import Dataset
 from tunesift.errors import DataError, RecipeError
 from tunesift.files import BrokenRow, read_rows
 from tunesift.inputs import input_files
 from tunesift.methods.genqa_checks import Rejected, Written
 from tunesift.methods.genqa_prompts import SPLITS, SplitName
 from tunesift.models import EmbedModel
-from tunesift.reading import read_dataset
+from tunesift.reading import read_texts
 from tunesift.records import Failure, Record
 from tunesift.scoring.duplicates import NearTexts
 from tunesift.settings import Settings
@@ -130,25 +129,11 @@ def _inside(value: object) -> Iterator[str]:
 
 def topics_from(given: tuple[str, ...] | Path) -> tuple[str, ...]:
     """The topics of a setting, each once: those it names, or those of a file, a line or a record each."""
-    if isinstance(given, Path):
-        names = _lines(given) if given.suffix == ".txt" else [r.messages[-1].text for r in _prompts(given)]
-    else:
-        names = list(given)
+    names = read_texts(given) if isinstance(given, Path) else given
     found = dict.fromkeys(" ".join(name.split()) for name in names if name.strip())
     if not found:
         raise RecipeError("topics: the list is empty; name topics, or leave it out for our own.")
     return tuple(found)
-
-
-def _prompts(path: Path) -> Dataset[Record]:
-    return read_dataset(path, prompts=True, duplicate_ids="first")
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as topics ({error}); write one topic on each line.") from None
 
 
 def _hashed(text: str) -> int:
