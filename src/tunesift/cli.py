@@ -121,9 +121,9 @@ MAKERS = {
 def _add_maker(method: str, help: str) -> None:
     @app.command(name=method, help=help)
     def command(output: Output, settings: Dotted = None, max_cost: MaxCost = None, max_tokens: MaxTokens = None,
-                prices: Prices = None, retry_failed: Retry = None, yes: Yes = False, quiet: Quiet = False,
-                as_json: AsJson = False) -> None:  # fmt: skip
-        said = (settings or []) + _spending(max_cost, max_tokens, prices)
+                prices: Prices = None, retry_failed: Retry = None, reuse: Reuse = None, yes: Yes = False,
+                quiet: Quiet = False, as_json: AsJson = False) -> None:  # fmt: skip
+        said = _said(settings, reuse=reuse) + _spending(max_cost, max_tokens, prices)
         commands.run_method(method, None, output, said, _manner(quiet, as_json, retry_failed, yes))
 
 

@@ -48,6 +48,9 @@ class Manner:
 
 def run_method(method: str, input: Path | None, output: Path, settings: list[str], manner: Manner) -> None:
     """Run a method's vetted recipe with the settings put in."""
+    if input is None and (given := [word for word in settings if "=" not in word]):
+        raise RecipeError(f'"{shown(given[0])}": {method} makes records from nothing; leave it out, or write a setting '
+                          "as NAME=VALUE.")  # fmt: skip
     _run(recipe_for(method, input, output, settings), manner)
 
 

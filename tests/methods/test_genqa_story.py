@@ -40,6 +40,7 @@ from tunesift import (
     run_recipe,
 )
 from tunesift.methods.genqa_prompts import SPLITS, SplitName
+from tunesift.methods.genqa_rounds import Limits, Rounds
 from tunesift.methods.genqa_sifting import grams, grams_of
 from tunesift.planning import plan
 from tunesift.recipe import check
@@ -221,6 +222,19 @@ def test_a_run_that_stopped_goes_on_when_its_limit_is_raised_and_asks_nothing_tw
         ran(tmp_path, count=31)
 
 
+def test_a_larger_run_takes_over_what_a_smaller_one_asked(tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    few = ran(tmp_path, count=10, draws_per_row=1.0)
+    model = {"kind": "scripted", "replies": REPLIES}
+    recipe = {"output": str(tmp_path / "more" / "out.jsonl"), "max_failures": 1.0, "reuse": str(few.folder),
+              "method": {"kind": "genqa", "model": model, "count": 25, "draws_per_row": 1.0}}  # fmt: skip
+    more = run_recipe(check(recipe))
+    asked = pq.read_table(more.folder / "stages" / "ask", columns=["id"]).num_rows
+    lists = pq.read_table(more.folder / "stages" / "list", columns=["id"]).num_rows
+    assert asked == 25
+    assert more.worked == asked + lists - few.worked
+
+
 def test_nearly_equal_rows_are_duplicates_where_that_is_asked_for(tmp_path: Path) -> None:
     body = "It is because of the cold that comes in autumn and of the light that goes and of nothing else at all in the world."
 
@@ -251,6 +265,15 @@ def test_the_general_split_drops_answers_that_come_again_before_their_question_i
     assert len(CALLS) == 200 + 5
     assert lost(tmp_path) == {"duplicate": 195}
     assert all("<given-answer>" in c for c in CALLS if c)
+
+
+def test_of_a_million_rows_no_more_than_a_round_is_thought_of_at_a_time() -> None:
+    rounds = Rounds({"academic": 600_000, "math": 400_000}, Limits(3_000_000, 2, 100, 0.5))
+    first = rounds.next()
+    assert Counter(split for split, _, _ in first) == {"academic": 60, "math": 40}
+    assert first[:3] == [("academic", 0, 0), ("math", 0, 0), ("academic", 1, 0)]
+    rounds.close()
+    assert rounds.next()[0] == ("academic", 60, 0)
 
 
 # --- a model that misbehaves -----------------------------------------------------------------------------------------
@@ -562,7 +585,7 @@ def test_too_few_rows_are_written_and_the_command_says_so_with_its_exit_code(tmp
     ("count=0", "count: 0 is too few; write 1 or more."),
     ("near=1.2", "near: 1.2 is not from 0.7 to 1; write 0.8, or null to compare nothing."),
     ("max_duplicates=-1", "max_duplicates: -1 is not a fraction; write 0.5 for one half."),
-    ("in.jsonl", '"in.jsonl" is not a setting; write name=value, such as keep=10%.'),
+    ("in.jsonl", '"in.jsonl": genqa makes records from nothing; leave it out, or write a setting as NAME=VALUE.'),
     ("input=in.jsonl", "input: genqa makes records from nothing; leave in.jsonl out."),
 ])  # fmt: skip
 def test_what_cannot_be_is_one_sentence_and_nothing_is_left_behind(tmp_path: Path, word_: str, sentence: str) -> None:

@@ -7,6 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 from tunesift.methods.genqa_asking import Picked, failed
 from tunesift.methods.genqa_checks import Rejected, Written
@@ -62,14 +63,14 @@ class Rounds:
         """Split, number and try of the rows of the next round, never more than are missing; none at the end."""
         if self.short or not self.missing:
             return []
+        most = min(self.limits.round, self.limits.draws - self.drawn.total())
         wanted: list[tuple[float, int, SplitName, int, int]] = []
         for rank, (split, quota) in enumerate(self.quotas.items()):
             missing = quota - self.made[split]
             again = sorted(self._again.get(split, []))[:missing]
             fresh = range(self._begun[split], self._begun[split] + missing - len(again))
-            turns = [*again, *((idx, 0) for idx in fresh)]
+            turns = islice(chain(again, ((idx, 0) for idx in fresh)), most)
             wanted += [((n + 1) / missing, rank, split, idx, attempt) for n, (idx, attempt) in enumerate(turns)]
-        most = min(self.limits.round, self.limits.draws - self.drawn.total())
         taken = [(split, idx, attempt) for _, _, split, idx, attempt in sorted(wanted)[:most]]
         for split, idx, attempt in taken:
             self.drawn[split] += 1
