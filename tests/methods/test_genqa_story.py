@@ -82,7 +82,7 @@ def table(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def lost(folder: Path) -> Counter[str]:
-    return Counter(row["reason"] for row in table(folder, "came-to-nothing-rows"))
+    return Counter(row["reason"] for row in table(folder, "nothing-came-of"))
 
 
 # --- from nothing ----------------------------------------------------------------------------------------------------
@@ -201,8 +201,9 @@ def test_a_model_that_repeats_itself_stops_the_run_with_the_reason_and_nothing_i
     )
     (row,) = table(summary.folder, "splits")
     assert (row["made"], row["draws"]) == (1, 100)
+    assert [row["missing"] for row in table(summary.folder, "stopped-early")] == [99]
     assert lost(summary.folder) == {"duplicate": 99}
-    rows = table(summary.folder, "came-to-nothing-rows")
+    rows = table(summary.folder, "nothing-came-of")
     assert len({r["id"] for r in rows} | {"genqa-0-academic-0"}) == 100
     assert {r["detail"] for r in rows} == {"begins as row 1 of the output does"}
 

@@ -176,7 +176,7 @@ class GenQA(Settings):
             parts.append(run.dataset(f"round-{len(parts) + 1}", made.of(draws, picked, told)))
             rounds.close()
         output = run.dataset(OUTPUT, chain.from_iterable(parts))
-        tables = {**rounds.tables(), "came-to-nothing-rows": made.lost, "diversity": [*self._diversity(output, run)]}
+        tables = {**rounds.tables(), "nothing-came-of": made.lost, "diversity": [*self._diversity(output, run)]}
         for name, rows in tables.items():
             if rows:
                 run.table(name, rows)

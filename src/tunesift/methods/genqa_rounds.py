@@ -143,7 +143,8 @@ class Rounds:
             for s, quota in self.quotas.items()
         ]
         rejected = [{"split": s, "reason": r, "draws": n} for (s, r), n in self.lost.most_common()]
-        return {"splits": splits, "rounds": self.rows, "came-to-nothing": rejected}
+        stopped = [{"missing": self.missing, "why": self.short}] if self.short else []
+        return {"splits": splits, "rounds": self.rows, "came-to-nothing": rejected, "stopped-early": stopped}
 
 
 def most_draws(count: int, per_row: float) -> int:
