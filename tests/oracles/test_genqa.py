@@ -154,6 +154,10 @@ TABLE: dict[str, tuple[str, Wanted, tuple[str, str, str] | str]] = {
         "**Question:** Why?\n**Answer:** Because the Answer: field says so.", asked(),
         ("Why?", "Because the Answer: field says so.", ""),
     ),
+    "labels in backticks, as our prompt has them": (
+        "`Question:` Why?\n`Answer:` So.", asked(), ("Why?", "So.", ""),
+    ),
+    "labels of a heading, of any case": ("### QUESTION: Why?\n> answer : So.", asked(), ("Why?", "So.", "")),
     "two pairs": ("Question: Q1?\nAnswer: A1\n\nQuestion: Q2?\nAnswer: A2", asked(), ("Q1?", "A1", "extra")),
     "no labels": ("Why? Because.", asked(), "no_question"),
     "nothing after the answer's label": ("Question: Why?\nAnswer:", asked(), "empty"),

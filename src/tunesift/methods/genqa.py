@@ -61,6 +61,9 @@ from tunesift.scoring.deciding import Decisions
 from tunesift.scoring.duplicates import NearTexts
 from tunesift.settings import INCIDENTAL, Json, Settings, digest
 
+MOST_ROUNDS = 100
+"""Rounds in which all rows are asked for once: each is a file that is open until the end."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GenQA(Settings):
@@ -112,7 +115,7 @@ class GenQA(Settings):
     against: Annotated[tuple[Path, ...], INCIDENTAL] = ()
     """Files of evaluation sets; a row that shares thirteen words in a row with one of their texts is left out."""
     round: int = 4096
-    """Most draws between two looks at what came of them."""
+    """Draws between two looks at what came of them; more where a hundred rounds would not do."""
     embedder: EmbedModel = HashedNgrams()
     """For the measure of diversity; the paper's is a MiniLM sentence encoder."""
     measured: int = 3000
@@ -165,7 +168,8 @@ class GenQA(Settings):
         """Round by round: draw what is missing, ask, read, and take what is new, until all is made or it must stop."""
         asking, chance = self._asking(), self._chance(run.seed)
         sieve = Sieve(self.near, grams_of(self.against))
-        limits = Limits(most_draws(self.count, self.draws_per_row), self.tries, self.round, self.max_duplicates)
+        size = max(self.round, math.ceil(self.count / MOST_ROUNDS))
+        limits = Limits(most_draws(self.count, self.draws_per_row), self.tries, size, self.max_duplicates)
         rounds = Rounds(shares(self.count, self.splits, self.balance), limits)
         made = Made(sieve, rounds)
         parts: list[Dataset[Record]] = []

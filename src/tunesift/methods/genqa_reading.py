@@ -183,6 +183,6 @@ def _label(name: str, numbered: bool = False) -> re.Pattern[str]:
     number = r"(?:[ \t]{0,3}#?\d{1,5})?" if numbered else ""
     said = re.escape(name).replace(r"\ ", r"[ \t]+")
     return re.compile(
-        rf"^[ \t>#*_]{{0,8}}{said}{number}[ \t]{{0,3}}[*_]{{0,3}}[ \t]{{0,3}}[:：][*_]{{0,3}}[ \t]*",
+        rf"^[ \t>#*_`]{{0,8}}{said}{number}[ \t]{{0,3}}[*_`]{{0,3}}[ \t]{{0,3}}[:：][*_`]{{0,3}}[ \t]*",
         re.I | re.M,
     )
