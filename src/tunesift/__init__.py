@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from tunesift.methods.clear_evidence import Embeddings as Embeddings
     from tunesift.methods.clear_evidence import NoContradiction as NoContradiction
     from tunesift.methods.clear_evidence import WordOverlap as WordOverlap
+    from tunesift.methods.genqa import GenQA as GenQA
+    from tunesift.methods.genqa_asking import Lists as Lists
+    from tunesift.methods.genqa_prompts import Labels as Labels
     from tunesift.methods.reflection import Reflection as Reflection
     from tunesift.methods.reflection_steps import Asking as Asking
     from tunesift.methods.score import ScoreRecords as ScoreRecords
@@ -101,6 +104,9 @@ _HOMES = {
     "methods.clear": ("Clear", "Confident"),
     "methods.clear_correct": ("Correct",),
     "methods.clear_evidence": ("Embeddings", "NoContradiction", "WordOverlap"),
+    "methods.genqa": ("GenQA",),
+    "methods.genqa_asking": ("Lists",),
+    "methods.genqa_prompts": ("Labels",),
     "methods.reflection": ("Reflection",),
     "methods.reflection_steps": ("Asking",),
     "methods.score": ("ScoreRecords",),

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tunesift.methods.cherry import Cherry
 from tunesift.methods.clear import Clear
+from tunesift.methods.genqa import GenQA
 from tunesift.methods.reflection import Reflection
 from tunesift.methods.score import ScoreRecords
 from tunesift.methods.select import Select
@@ -16,7 +17,8 @@ from tunesift.methods.selective_reflection import SelectiveReflection
 from tunesift.running.local import Local
 
 AnyMethod = Annotated[
-    Select | Cherry | SelectIT | Clear | Reflection | SelectiveReflection | ScoreRecords, Field(discriminator="kind")
+    Select | Cherry | SelectIT | Clear | Reflection | SelectiveReflection | GenQA | ScoreRecords,
+    Field(discriminator="kind"),
 ]
 AnyExecutor = Local
 """A union as soon as there is a second executor."""

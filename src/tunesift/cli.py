@@ -149,8 +149,31 @@ def _add(method: str, words: Words) -> None:
         commands.run_method(method, input, output, said, _manner(quiet, as_json, retry_failed, yes))
 
 
+MAKERS = {
+    "genqa": Words(
+        "GenQA: make questions and answers, tasks and conversations from nothing but a model.",
+        "model.url=URL and model.model=NAME; count=1000; splits=[academic, code].",
+        "-o made.jsonl count=1000 model.url=http://localhost:8000/v1 model.model=NAME",
+    ),
+}
+"""The commands of the methods that read no data."""
+
+
+def _add_maker(method: str, words: Words) -> None:
+    own = _dotted(words.settings)
+
+    @app.command(name=method, help=words.help, epilog=f"Example: tunesift {method} {words.example}")
+    def command(output: Output, settings: list[str] | None = own, max_cost: MaxCost = None,
+                max_tokens: MaxTokens = None, prices: Prices = None, retry_failed: Retry = None, reuse: Reuse = None,
+                yes: Yes = False, quiet: Quiet = False, as_json: AsJson = False) -> None:  # fmt: skip
+        said = _said(settings, reuse=reuse) + _spending(max_cost, max_tokens, prices)
+        commands.run_method(method, None, output, said, _manner(quiet, as_json, retry_failed, yes))
+
+
 for _name, _words in METHODS.items():
     _add(_name, _words)
+for _name, _words in MAKERS.items():
+    _add_maker(_name, _words)
 
 
 _OF_A_RUN = _dotted(
@@ -174,7 +197,7 @@ def run(recipe: Annotated[Path, typer.Argument(readable=False, help="A recipe in
 
 @app.command(epilog="Example: tunesift plan select alpaca.json keep=5%")
 def plan(what: Annotated[str, typer.Argument(help="Name of a method or a recipe of the package, or a YAML file.")],
-         input: Annotated[Path | None, typer.Argument(help="File of records, for a method.")] = None,
+         input: Annotated[str | None, typer.Argument(help="File of records, for a method that reads some.")] = None,
          settings: list[str] | None = _OF_A_PLAN, format: Format = None, limit: Limit = None, prices: Prices = None,
          as_json: AsJson = False) -> None:  # fmt: skip
     """Say what a run would ask for: stages, calls, tokens, time, money. Loads no weights, calls nobody."""

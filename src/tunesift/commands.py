@@ -48,6 +48,9 @@ class Manner:
 
 def run_method(method: str, input: Path | None, output: Path, settings: list[str], manner: Manner) -> None:
     """Run a method's vetted recipe with the settings put in."""
+    if input is None and (given := [word for word in settings if "=" not in word]):
+        raise RecipeError(f'"{shown(given[0])}": {method} makes records from nothing; leave it out, or write a setting '
+                          "as NAME=VALUE.")  # fmt: skip
     _run(recipe_for(method, input, output, settings), manner)
 
 
@@ -60,7 +63,7 @@ def run_file(recipe: Path, settings: list[str], manner: Manner) -> None:
     _run(load_recipe(recipe, settings), manner)
 
 
-def show_plan(what: str, input: Path | None, settings: list[str], as_json: bool) -> None:
+def show_plan(what: str, input: str | None, settings: list[str], as_json: bool) -> None:
     """Print what a run would ask for."""
     print(telling.told_plan(telling.recipe_to_plan(what, input, settings), as_json))
 

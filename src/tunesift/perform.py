@@ -149,7 +149,9 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
         if recipe.reuse is not None:
             run.reuse(recipe.reuse)
         if (done := _finished(recipe, manifest["run_id"])) is not None:
-            return done
+            if not done.short:
+                return done
+            run.reopen()  # a limit may have been raised since
         if not manner.yes:
             _check_room(recipe)
         data = read_input(recipe, run.folder / "inputs")

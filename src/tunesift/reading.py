@@ -90,6 +90,16 @@ def read_preferences(path: str | Path, *, limit: int | None = None) -> Dataset[P
     return read(Path(path), Preference, Reading("preference", limit=limit))
 
 
+def read_texts(path: Path) -> list[str]:
+    """What a file lists: the lines of a .txt file, or what the rows of another ask; blank ones are left out."""
+    if path.suffix != ".txt":
+        return [record.messages[-1].text for record in read_dataset(path, prompts=True, duplicate_ids="first")]
+    try:
+        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); write a text on each line, in UTF-8.") from None
+
+
 def read(path: Path, kind: type[Row], reading: Reading, into: Path | None = None) -> Dataset[Row]:
     """Read an input into memory-mapped Arrow in the folder `into`, or in a temporary one that goes with the dataset."""
     digest = input_digest(path)

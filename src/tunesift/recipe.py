@@ -179,7 +179,12 @@ def override(recipe: Mapping[str, Json], overrides: Sequence[str]) -> dict[str, 
         changed = _mapping(_put(changed, path, value), "the recipe")
     given = {tuple(path) for path, _ in pairs}
     for path, value in pairs:
-        if path[-1] == "count" and value is not None and (*path[:-1], "fraction") not in given:
+        if (
+            path[-1] == "count"
+            and path[:-1] != ["method"]
+            and value is not None
+            and (*path[:-1], "fraction") not in given
+        ):
             changed = _mapping(_put(changed, [*path[:-1], "fraction"], None), "the recipe")
     return changed
 

@@ -43,15 +43,15 @@ _EXTRAS = {"local": ("torch", "transformers", "safetensors"), "cluster": ("sklea
            "embed": ("sentence_transformers",)}  # fmt: skip
 
 
-def recipe_to_plan(what: str, input: Path | None, settings: list[str]) -> Recipe:
+def recipe_to_plan(what: str, input: str | None, settings: list[str]) -> Recipe:
     """The recipe that a method's name and an input, or a recipe's file, mean."""
-    if input is not None and "=" in input.name and not input.exists():
-        input, settings = None, [str(input), *settings]
+    if input is not None and (what.endswith((".yaml", ".yml")) or ("=" in input and not Path(input).exists())):
+        settings, input = [input, *settings], None  # a setting stands where other methods have their input
     if what.endswith((".yaml", ".yml")):
-        return load_recipe(what, [*([str(input)] if input else []), *settings])
+        return load_recipe(what, settings)
     if Path(what).exists():
         raise RecipeError(f"{shown(what)}: is no method; write tunesift plan select {shown(what)}, or another method.")
-    return recipe_for(what, input, Path("planned.jsonl"), settings)
+    return recipe_for(what, Path(input) if input else None, Path("planned.jsonl"), settings)
 
 
 def told_plan(recipe: Recipe, as_json: bool) -> str:
@@ -59,10 +59,9 @@ def told_plan(recipe: Recipe, as_json: bool) -> str:
     found = plan(recipe)
     if as_json:
         return json.dumps(dataclasses.asdict(found))
-    lines = [
-        f"{recipe.input}: {told_count(found.records, 'record')}, {told_count(found.broken, 'unreadable row')}, "
-        f"about {told_count(found.tokens, 'token')}"
-    ]
+    size = f"{told_count(found.records, 'record')}, {told_count(found.broken, 'unreadable row')}"
+    read = f"{size}, about {told_count(found.tokens, 'token')}"
+    lines = [f"{recipe.input}: {read}" if recipe.input else f"{recipe.method.kind}: reads no data"]
     lines += [
         f"  stage {s.stage}: {'at most ' if s.spare else ''}{told_count(s.items, 'item')}, "
         + (f"{s.forwards} {_passes(s)} each, by {s.model}" if s.forwards else "no model")
@@ -112,12 +111,14 @@ def told_run(folder: Path, as_json: bool) -> str:
         return json.dumps({"run": run, "complete": done, "result": result or None, "stages": _stage_rows(folder),
                            "spent": [dataclasses.asdict(spent) for spent in read_spent(folder)]})  # fmt: skip
     lines = [f"{folder}: run {run['run_id']} of {run['created']}, {'complete' if done else 'not complete'}"]
-    lines += [f"  input: {run['input']['path']}", f"  output: {run['recipe']['output']}"]
+    lines += [f"  input: {run['input']['path'] or 'none'}", f"  output: {run['recipe']['output']}"]
     lines += [f"  settings: {json.dumps(run['settings']['method'])}"]
     lines += [f"  stage {name}: {told_count(count, 'item')} done" for name, count in _stage_rows(folder).items()]
     lines += [f"  {told_spent(spent)}" for spent in read_spent(folder)]
     if done:
-        lines.append("  " + ", ".join(f"{count:,} {name}" for name, count in result["counts"].items()))
+        counts = {name: count for name, count in result["counts"].items() if count or result["counts"]["in"]}
+        lines.append("  " + (", ".join(f"{count:,} {name}" for name, count in counts.items()) or "0 created"))
+        lines += [f"  {result['short']}"] if result.get("short") else []
         lines += [f"  {count:>8,}  {reason}" for reason, count in result["reasons"].items()]
     else:
         lines.append("  start the same command again to finish it")
@@ -163,12 +164,25 @@ def _decided(run: RunFolder, said: str) -> tuple[str, str, str]:
             return decision
         begins += [decision] if decision[0].startswith(said) and len(begins) < 2 else []
         numbered = decision if str(number) == said else numbered
+    if numbered is None and (noted := _noted(run.path, said)):
+        return said, "nothing", noted
     if numbered is None and len(begins) == 1:
         return begins[0]
     if numbered is None:
         why = "several ids begin with" if begins else "no record has the id"
         raise DataError(f'{run.path}: {why} "{shown(said)}"; ids are in report.html, and 5 means the fifth record.')
     return numbered
+
+
+def _noted(folder: Path, id: str) -> str:
+    """What the small tables say about an item that no record was made of; empty where they say nothing."""
+    found = [
+        ", ".join(str(value) for name, value in row.items() if name != "id" and value)
+        for path in sorted((folder / "tables").glob("*.parquet"))
+        if "id" in pq.read_schema(path).names
+        for row in pq.read_table(path, filters=[("id", "=", id)]).to_pylist()
+    ]
+    return "; ".join(["no record was made of it", *found]) if found else ""
 
 
 def _excerpt(text: str) -> str:

@@ -83,7 +83,7 @@ def test_every_command_of_the_readme_exists() -> None:
     commands = {c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands}
     lines = (ROOT / "README.md").read_text("utf-8").replace("`", " ").split()
     named = {word for before, word in itertools.pairwise(lines) if before == "tunesift" and word.isalpha()}
-    methods = {"select", "cherry", "selectit", "clear", "reflection", "score"}
+    methods = {"select", "cherry", "selectit", "clear", "reflection", "genqa", "score"}
     assert named & commands == {*methods, "plan", "run", "compare", "verify", "repair"}
 
 
@@ -161,3 +161,13 @@ def test_the_benchmark_of_refining_runs() -> None:
     found = json.loads(done.stdout)
     assert found["all"]["replaced"] == 40
     assert found["all"]["calls_a_row"] == 2 + 1 / 40  # and one small call before the first
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_generating_runs() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "generating.py"), "--smoke"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["all"]
+    assert found["rows"] == 40
+    assert found["calls"] == found["calls_by_the_card"] + 1  # and one small call before the first

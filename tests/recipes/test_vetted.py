@@ -40,7 +40,7 @@ def test_the_table_of_methods_names_every_recipe_and_the_page_of_its_method() ->
 
 def test_there_is_a_recipe_for_every_method() -> None:
     kinds = {str(vetted(name)["method"]["kind"]) for name in NAMES}  # type: ignore[call-overload, index]
-    assert kinds == {"select", "cherry", "selectit", "clear", "reflection", "selective-reflection", "score"}
+    assert kinds == {"select", "cherry", "selectit", "clear", "reflection", "selective-reflection", "genqa", "score"}
     assert {
         "select",
         "cherry",
@@ -97,6 +97,9 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
         method["correct"]["tuned"] = [{"kind": "scripted", "otherwise": "Another answer."}]
     if "teacher" in method:
         method["teacher"] = {"kind": "scripted", "replies": TAUGHT}
+    if method["kind"] == "genqa":
+        fields["input"] = None
+        method |= {"model": {"kind": "scripted", "replies": GENERATES}, "count": 1}
     for rater in method.get("raters", ()):
         rater["model"] = {"kind": "scripted"}
     if method["kind"] == "cherry":
@@ -111,6 +114,10 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
     stages = plan(dry).stages
     summary = run_recipe(dry)
     planned = sum(s.items for s in stages)
+    if method["kind"] == "genqa":
+        assert summary.counts == {"in": 0, "kept": 0, "dropped": 0, "quarantined": 0, "created": 1}
+        assert 0 < summary.worked <= planned
+        return
     at_most = "teacher" in method or method.get("correct")  # further tries, and what a verdict may need
     assert planned == summary.worked > 0 or (at_most and planned > summary.worked >= 80)
     assert summary.counts["in"] == 40 == sum(n for name, n in summary.counts.items() if name != "in")
@@ -121,6 +128,13 @@ TAUGHT = {
     "[New Instruction] your instruction": "[New Instruction] What is it? [End] [New Answer] This and that. [End]",
 }
 """What a teacher says to anything."""
+
+
+GENERATES = {
+    "nothing before or after the list": "\n".join(f"{n}. Subject {n}" for n in range(1, 61)),
+    "Start the line": "Question: Why do leaves fall in autumn? Explain.\nAnswer: Abscission.",
+}
+"""What a generator says to anything."""
 
 
 def scorers(recipe: Recipe) -> list[object]:

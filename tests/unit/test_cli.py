@@ -350,6 +350,7 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
         "clear",
         "reflection",
         "selective-reflection",
+        "genqa",
         "score",
     }
     assert set(found["scorers"]) == {"ifd", "reversed-ifd", "perplexity"}
@@ -393,6 +394,7 @@ COMMANDS = [
     "clear",
     "reflection",
     "selective-reflection",
+    "genqa",
     "score",
     "run",
     "plan",

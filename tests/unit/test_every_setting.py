@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from faultserver.fixtures import Ledger, Make
+from harness.generator import generated
 from harness.tiny import classifier, encoder
 from tunesift import (
     IFD,
@@ -36,8 +38,11 @@ from tunesift import (
     Distinct,
     Diverse,
     Embeddings,
+    GenQA,
     HashedNgrams,
+    Labels,
     Largest,
+    Lists,
     Local,
     Longest,
     Message,
@@ -260,7 +265,56 @@ def identity(model: Any) -> object:  # Any: a model of the hub
     return model.identity()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Author(ScriptedModel):
+    """Writes lists and rows by the prompt and the seed; every third row without labels, every fifth the same answer."""
+
+    def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
+        return [self._said(conversation[-1].text, sampling) for conversation in conversations]
+
+    def _said(self, text: str, sampling: Sampling) -> Completion:
+        if sampling.seed % 3 == 0 and "nothing before or after" not in text:
+            return Completion("Let me think.", "stop", 3)
+        how = f" {sampling.temperature} {sampling.max_tokens} {self.otherwise}"
+        found = generated(text, 0 if "nothing before or after" in text else sampling.seed)
+        labels = re.findall(r"`(\w+):`", text)[:2]
+        if labels and labels != ["Question", "Answer"] and labels[0] not in ("User", "Topic", "Subtopic"):
+            found = found.replace("Question:", f"{labels[0]}:").replace("Answer:", f"{labels[1]}:")
+        return Completion(found + ("" if "nothing before or after" in text else how), "stop", 3)
+
+
+def generated_by(method: GenQA) -> object:
+    """What a run of a page without data makes."""
+    with TemporaryDirectory(dir=QUICK) as home:
+        with Run(Path(home) / "run", Local(), max_failures=1.0) as run:
+            result = method(Dataset.of([]), run)
+            run.finish(None, result.decisions)
+        made = [(r.id, r.messages, r.extra) for r in result.data or ()]
+        return made, [row for part in sorted(Path(home).rglob("*.parquet")) for row in pq.read_table(part).to_pylist()]
+
+
+def listing(lists: Lists) -> object:
+    return generated_by(
+        replace(GENQA, lists=lists, topics=("Tides",), variants=("generator-conditional", "generator-nested"))
+    )
+
+
+def labelled(labels: Labels) -> object:
+    nested = replace(GENQA, labels=labels, mode="single-shot", variants=("generator-nested",))
+    return generated_by(nested), generated_by(replace(GENQA, labels=labels, splits=("dialog",)))
+
+
+GENQA = GenQA(model=Author(), count=12, boosters=("Be odd.",), variants=("generator-conditional",))
+
 FLIPS = [
+    flip(GENQA, generated_by, model=Author(otherwise="Else."), count=13, splits=("code",),
+         variants=("generator-nested",), mode="single-shot", lists=Lists(subtopics=7), boosters=(), language="de",
+         labels=Labels(question="Frage"), temperature=0.7, max_tokens=99, tries=0, round=5, measured=5, embedder=HashedNgrams(letters=2)),
+    flip(replace(GENQA, splits=("academic", "code")), generated_by, balance=0.0),
+    flip(replace(GENQA, model=Author(otherwise=" ".join(map(str, range(99))))), generated_by, near=0.7),
+    flip(replace(GENQA, mode="single-shot"), generated_by, prompt="Write {what}. {form}"),
+    flip(Lists(), listing, subtopics=7, topics=7, nested=7, reuse=1),
+    flip(Labels(), labelled, question="Ask", answer="Say", user="Guest", assistant="Host", topic="Field", subtopic="Part"),
     flip(Select(scorer=IFD(student=S), keep=Largest(fraction=0.5)), came_of, scorer=Perplexity(student=S)),
     flip(Select(scorer=IFD(student=S)), came_of, keep=Largest(fraction=0.5)),
     flip(

@@ -79,6 +79,11 @@ def test_a_count_takes_the_place_of_the_fraction_and_back() -> None:
     assert refused("keep.count=7", "keep=5%") == ["keep: give either a fraction or a count, and set the other to null."]
 
 
+def test_a_count_of_rows_to_make_stands_for_no_fraction() -> None:
+    made = recipe_for("genqa", None, OUTPUT, ["count=7", "model.model=x"]).method
+    assert getattr(made, "count", None) == 7
+
+
 def test_a_new_kind_drops_the_settings_of_the_old_one() -> None:
     assert method("keep.kind=above", "keep.threshold=0.5") == Select(keep=Above(threshold=0.5))
     assert method("keep.kind=quota", "keep.group=category", "keep=20%") == Select(
@@ -178,7 +183,7 @@ def test_a_vetted_recipe_may_be_asked_for_by_any_of_its_names() -> None:
     )
     with pytest.raises(
         RecipeError,
-        match="there is no method cherri; use one of cherry, clear, clear-correct, combined, perplexity, refine-alpaca",
+        match="there is no method cherri; use one of cherry, clear, clear-correct, combined, genqa, perplexity, refine-alpaca",
     ):
         vetted("cherri")
     with pytest.raises(RecipeError, match="there is no method"):

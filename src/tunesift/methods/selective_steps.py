@@ -16,7 +16,7 @@ from tunesift.settings import Settings
 
 _PLACE = "{response}"
 FRAGILE = 1e-3
-"""Margin below which another batch, number type or machine might decide otherwise (card, Defaults)."""
+"""Margin below which another batch, number type or machine might decide otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,9 @@ def collect(folder: Path, counts: Mapping[str, int]) -> ReportData:
         created=run["created"],
         command=run["command"],
         facts=_facts(run, note),
-        funnel=tuple(Bar(name, count) for name, count in counts.items()),
-        reasons=_reasons(found),
+        funnel=tuple(Bar(name, count) for name, count in counts.items() if count or counts["in"])
+        or (Bar("created", 0),),
+        reasons=_reasons(found, ("drop", "quarantine") if counts["in"] else ("create",)),
         histogram=_histogram(values, found.kept, scorer),
         rows=_rows(found, values),
         total=max(counts["in"], len(found.actions)),
@@ -73,7 +74,8 @@ def _facts(run: Mapping[str, Any], note: Mapping[str, Any]) -> tuple[tuple[str, 
     read = f"{note['path']} ({note['format']}, {told_count(note['rows'], 'row')})" if note["path"] else "none"
     facts = [("input", read), ("output", run["recipe"]["output"])]
     facts += [("noted in the input", told_note(kind, count)) for kind, count in note["notes"].items()]
-    facts += [(name, _shortened(said)) for name, value in method.items() if name != "kind" and (said := _told(value))]
+    facts += [(name, _shortened(said)) for name, value in method.items()
+              if name != "kind" and value not in (None, []) and (said := _told(value))]  # fmt: skip
     return (*facts, ("seed", str(run["recipe"]["seed"])), ("version", str(run["versions"].get("tunesift", ""))))
 
 
@@ -99,8 +101,8 @@ def _told(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def _reasons(found: RunFolder) -> tuple[Bar, ...]:
-    rules = Counter(rule_of(reason) for _, action, reason in found.decisions() if action in ("drop", "quarantine"))
+def _reasons(found: RunFolder, actions: Sequence[str]) -> tuple[Bar, ...]:
+    rules = Counter(rule_of(reason) for _, action, reason in found.decisions() if action in actions)
     return tuple(Bar(rule, count) for rule, count in rules.most_common())
 
 

@@ -101,7 +101,7 @@ class ReportData:
     funnel: tuple[Bar, ...]
     """From the records read to what became of them; the labels say which."""
     reasons: tuple[Bar, ...]
-    """Why records were dropped, most frequent first."""
+    """Why records were dropped, most frequent first; how they were created, where none were read."""
     histogram: Histogram | None
     """None when the method gives no single score."""
     rows: tuple[Row, ...]

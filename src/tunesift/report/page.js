@@ -186,14 +186,21 @@
     byId("facts").append(...facts.map(([name, value]) => el("div", {}, text("dt", name), text("dd", value))));
   }
 
+  // Where no records were read, none can have been dropped, kept or scored.
+  const onlyCreated = report.funnel.length > 0 && report.funnel.every((bar) => bar.label === "created");
+
   function drawFunnel() {
     const kindOf = (label) => /^(kept|dropped|quarantined|replaced|created)/.exec(label.toLowerCase())?.[1] ?? "other";
     const parts = bars(report.funnel, report.total, kindOf, "count");
     byId("funnel").append(...(report.funnel.length ? parts : [empty("No records were counted.")]));
-    const dropped = report.reasons.reduce((sum, reason) => sum + reason.count, 0);
-    const reasons = bars(report.reasons, dropped, () => "dropped", "reason");
-    byId("reasons").parentNode.hidden = !dropped;
+    const fate = onlyCreated ? "created" : "dropped";
+    const counted = report.reasons.reduce((sum, reason) => sum + reason.count, 0);
+    const reasons = bars(report.reasons, counted, () => fate, "reason");
+    byId("reasons").parentNode.hidden = !counted;
     byId("reasons").append(...reasons);
+    if (!onlyCreated) return;
+    byId("reasons-title").textContent = "How records were created";
+    for (const name of ["scores-title", "pair-title"]) byId(name).parentElement.hidden = true;
   }
 
   // Distribution of the score

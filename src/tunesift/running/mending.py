@@ -101,6 +101,12 @@ def retry_failed(folder: Path, journal: Journal, kinds: Collection[str]) -> int:
     return sum(counts)
 
 
+def reopen(folder: Path, journal: Journal) -> None:
+    """Begin a run that is complete again; whatever it asked for as before keeps its outcome."""
+    _begin_again(folder)
+    journal.take_back(journal.stages(), journal.entries)
+
+
 def _begin_again(folder: Path) -> None:
     """The run is no longer complete; said before anything is taken back, so that no end of the process hides it."""
     with storage_errors(folder):

@@ -44,7 +44,7 @@ from tunesift.running.fsio import (
 from tunesift.running.journal import Journal
 from tunesift.running.local import Done, together
 from tunesift.running.locking import lock, now, sign
-from tunesift.running.mending import retry_failed
+from tunesift.running.mending import reopen, retry_failed
 from tunesift.running.progress import Progress
 from tunesift.running.reusing import reuse
 from tunesift.running.step import Item, Made, Outcomes, Step, Work
@@ -205,6 +205,10 @@ class Run:
     def retry(self, kinds: Collection[str]) -> int:
         """Have failures of these kinds tried again, before the page runs; how many there are."""
         return retry_failed(self.folder, self._journal, kinds)
+
+    def reopen(self) -> None:
+        """Have a run that is complete go on, before the page runs: nothing that was done is done again."""
+        reopen(self.folder, self._journal)
 
     def reuse(self, other: Path) -> int:
         """Take over, before the page runs, what stages of the same settings made in another run; how many outcomes.

@@ -108,6 +108,31 @@ def near_to(
             of[place], shared[place] = first, shared[of[place]]
 
 
+class NearTexts:
+    """Texts that come one after the other, to ask of each whether an earlier one is nearly its equal."""
+
+    def __init__(self, size: int, least: float) -> None:
+        if not _LEAST <= least <= 1:
+            raise RecipeError(f"near: {least:g} is not from {_LEAST} to 1; write 0.8, or null to compare nothing.")
+        self._size, self._least = size, least
+        self._runs: list[Hashes] = []
+        self._buckets: dict[tuple[int, int], list[int]] = {}
+
+    def like(self, words: Sequence[str]) -> tuple[int, float] | None:
+        """Number of the first text, from 0, that shares enough of its runs of words, and how much it shares."""
+        mine = runs(words, self._size)
+        near = {n for bucket in enumerate(map(int, _bands(mine))) for n in self._buckets.get(bucket, ())}
+        found = ((n, jaccard(mine, self._runs[n])) for n in sorted(near))
+        return next(((n, shared) for n, shared in found if shared >= self._least), None)
+
+    def add(self, words: Sequence[str]) -> None:
+        """Remember a text."""
+        mine = runs(words, self._size)
+        for bucket in enumerate(map(int, _bands(mine))):
+            self._buckets.setdefault(bucket, []).append(len(self._runs))
+        self._runs.append(mine)
+
+
 def runs(words: Sequence[str], size: int) -> Hashes:
     """Hashes of the different runs of words, in order; a shorter text is one run."""
     last = max(1, len(words) - size + 1)
