@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from tunesift.methods.clear_evidence import Embeddings as Embeddings
     from tunesift.methods.clear_evidence import NoContradiction as NoContradiction
     from tunesift.methods.clear_evidence import WordOverlap as WordOverlap
+    from tunesift.methods.controllability import Controllability as Controllability
+    from tunesift.methods.controllability_figures import Parroting as Parroting
+    from tunesift.methods.debatune import Debatune as Debatune
+    from tunesift.methods.debatune_steps import Debating as Debating
     from tunesift.methods.reflection import Reflection as Reflection
     from tunesift.methods.reflection_steps import Asking as Asking
     from tunesift.methods.score import ScoreRecords as ScoreRecords
@@ -102,6 +106,10 @@ _HOMES = {
     "methods.clear": ("Clear", "Confident"),
     "methods.clear_correct": ("Correct",),
     "methods.clear_evidence": ("Embeddings", "NoContradiction", "WordOverlap"),
+    "methods.controllability": ("Controllability",),
+    "methods.controllability_figures": ("Parroting",),
+    "methods.debatune": ("Debatune",),
+    "methods.debatune_steps": ("Debating",),
     "methods.reflection": ("Reflection",),
     "methods.reflection_steps": ("Asking",),
     "methods.score": ("ScoreRecords",),

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from tunesift.methods.cherry import Cherry
 from tunesift.methods.clear import Clear
+from tunesift.methods.controllability import Controllability
+from tunesift.methods.debatune import Debatune
 from tunesift.methods.reflection import Reflection
 from tunesift.methods.score import ScoreRecords
 from tunesift.methods.select import Select
@@ -16,7 +18,8 @@ from tunesift.methods.selective_reflection import SelectiveReflection
 from tunesift.running.local import Local
 
 AnyMethod = Annotated[
-    Select | Cherry | SelectIT | Clear | Reflection | SelectiveReflection | ScoreRecords, Field(discriminator="kind")
+    Select | Cherry | SelectIT | Clear | Reflection | SelectiveReflection | Debatune | Controllability | ScoreRecords,
+    Field(discriminator="kind"),
 ]
 AnyExecutor = Local
 """A union as soon as there is a second executor."""

@@ -46,7 +46,8 @@ Dotted = Annotated[
         metavar="[NAME=VALUE]...",
         help="Settings by dotted name: keep=5% or scorer.student.name=FOLDER for select, student.name=FOLDER "
         "for cherry, raters.0.model.name=FOLDER for selectit, student.name=FOLDER for clear, "
-        "teacher.url=URL and teacher.model=NAME for reflection and selective-reflection, "
+        "teacher.url=URL and teacher.model=NAME for reflection, selective-reflection and debatune, "
+        "judge.url=URL and judge.model=NAME for controllability, "
         "scorers.0.student.name=FOLDER for score, method.keep=5% for run.",
     ),
 ]
@@ -76,6 +77,8 @@ METHODS = {
     "clear": "CLEAR's filter: what the model that will be tuned is itself confident is right.",
     "reflection": "Reflection-Tuning: have a teacher criticise and rewrite every record.",
     "selective-reflection": "The same, where the model that will be tuned accepts or refuses what the teacher writes.",
+    "debatune": "DEBATunE: two agents debate arguments on topics; from topics to statements that argue one side.",
+    "controllability": "DEBATunE's evaluation: do statements argue the side that was asked for, and nothing else?",
     "score": "Write every record with its id and its scores; drop nothing.",
 }
 """The commands of the methods, which all take the same words."""
