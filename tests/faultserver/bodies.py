@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+from harness.debater import debated, is_debated
 from harness.teacher import is_taught, taught
 
 ROW = re.compile(r"row=(\d+)")
@@ -34,6 +35,8 @@ def text_of(messages: object, seed: object, sample: int) -> str:
     last = messages[-1].get("content") if isinstance(messages, list) and isinstance(messages[-1], dict) else None
     if isinstance(last, str) and is_taught(last):
         return taught(last)
+    if isinstance(last, str) and is_debated(last):
+        return debated(last)
     if order := ORDER.search(said):
         return str(json.loads(f'"{order[1]}"'))
     row = ROW.search(said)

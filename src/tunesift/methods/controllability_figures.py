@@ -26,16 +26,22 @@ class Parroting(Settings):
     """When a statement only repeats its argument."""
 
     most_repeated: float = 0.5
-    """Fraction of a statement's different words that may be its argument's or its topic's. Whole statements of 200
-    words have about 0.15; an argument in a frame has 0.6 and more, however often it is repeated."""
+    """Fraction of a statement's different words that may be its argument's or its topic's; our choice."""
+    least_own: int = 25
+    """Different words that a statement has beside those, at least; our choice. However often an argument is repeated,
+    alone or within a sentence of agreement, there are fewer."""
 
     def __post_init__(self) -> None:
         if not 0 < self.most_repeated <= 1:
             raise RecipeError(f"parroting.most_repeated: {self.most_repeated:g} is not a fraction above 0; write 0.5.")
+        if self.least_own < 0:
+            raise RecipeError(f"parroting.least_own: {self.least_own} is no number of words; write 0 or more.")
 
     def __call__(self, statement: str, argument: str, topic: str) -> bool:
         """Whether it does."""
-        return repeated(statement, argument, topic) > self.most_repeated
+        said = set(words(statement))
+        own = said - {*words(argument), *words(topic)}
+        return len(own) < self.least_own or repeated(statement, argument, topic) > self.most_repeated
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,8 @@ from typing import ClassVar, Literal
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError, shown
-from tunesift.methods.controllability_figures import Parroting
 from tunesift.methods.debatune_proposing import Bench, Proposed, benches, denied, left_out, proposed
-from tunesift.methods.debatune_reading import read_statement, read_turn
+from tunesift.methods.debatune_reading import plain, read_statement, read_turn
 from tunesift.methods.debatune_steps import (
     OTHER,
     SIDES,
@@ -120,8 +119,6 @@ class Debatune(Settings):
     """Topics kept for an evaluation, and not debated: compared without case and punctuation."""
     debating: Debating = Debating()
     """How the models are asked."""
-    parroting: Parroting = Parroting()
-    """When a statement only repeats its argument."""
 
     reads: ClassVar[Reads] = "prompts"
 
@@ -233,8 +230,8 @@ class Debatune(Settings):
             return Failure(said.kind, f"conclude: {said.message}")
         if word := denied(said, self.deny):
             return Failure("unreadable", f'conclude: denied (holds "{shown(word)}")')
-        if self.parroting(said, argument.text, argument.topic):
-            return Failure("unreadable", "conclude: parroted (repeats its argument)")
+        if plain(said) == plain(argument.text):
+            return Failure("unreadable", "conclude: repeats its argument and nothing else")
         return said
 
     def _turn(self, turn: int) -> Speak:

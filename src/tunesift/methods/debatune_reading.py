@@ -21,6 +21,8 @@ MOST_NUMBER = 20
 """Largest number, other than the next one, at which a line is taken for an item: larger ones are years and amounts."""
 BEGINNING = 400
 """Characters in which a refusal stands that is one."""
+SHORT = 40
+"""Words below which a turn that disclaims an opinion says nothing else."""
 
 _ITEM = re.compile(
     r"(?P<indent>\s{0,8})(?:[-*•+>]\s{1,3})?[*_]{0,3}(?P<number>\d{1,4})[.)\]:](?!\d)[*_]{0,3}\s{0,8}(?P<text>.*)"
@@ -37,7 +39,8 @@ _REGRET = re.compile(r"\W{0,8}unfortunately\b,? (?!(?:i|we)\b)", re.I)
 _ADDRESSED = re.compile(r"\b(?:my|our) (?:worthy |esteemed |honou?rable )?opponents?\b", re.I)
 _WH = re.compile(
     r"\W{0,4}(?:(?:in|to|at|on|under|for|with|by|from|of|about) )?"
-    r"(?:what|how|which|who|whom|whose|why|when|where)\b(?:[^?]*\?\W*\Z| to\b)",
+    r"(?:(?:what|how|which|who|whom|whose|why|when|where)\b(?:[^?]*\?\W*\Z| to\b)"
+    r"|why\b|how (?:do|does|did|can|could|should|will|would|is|are)\b)",
     re.I,
 )
 
@@ -55,7 +58,7 @@ def read_arguments(said: Completion, first: int = 1) -> list[str] | Failure:
     found = _items(text.splitlines(), first) or (_items(text.splitlines(), 1) if first > 1 else [])
     items = [item for lines in found if (item := _bare(" ".join(lines)))]
     if not items:
-        return Failure("refused", "refusal") if declines(text) else NO_LIST
+        return Failure("refused", "refusal") if refused(text) or hedges(text) else NO_LIST
     whole = items[:-1] if said.stop == "length" else items
     return whole or Failure("too-long", "cut before its first argument ended")
 
@@ -71,7 +74,8 @@ def plain(text: str) -> str:
 
 
 def read_turn(said: Completion | Failure) -> str | Failure:
-    """What a debater said in its turn, without its own label; a turn that was cut at its limit is one."""
+    """What a debater said in its turn, without its own label; a turn that was cut, or that begins with a disclaimer and
+    goes on, is one."""
     if isinstance(said, Failure):
         return said
     text = answer_of(said.text)
@@ -80,7 +84,7 @@ def read_turn(said: Completion | Failure) -> str | Failure:
     text = _LABEL.sub("", text.strip(), count=1) if _LABEL.match(text.strip()) else text.strip()
     if not text:
         return Failure("empty", "the completion is empty")
-    return Failure("refused", "refusal") if declines(text) else text
+    return Failure("refused", "refusal") if refused(text) else text
 
 
 def read_statement(said: Completion | Failure, about: str) -> str | Failure:
@@ -90,6 +94,8 @@ def read_statement(said: Completion | Failure, about: str) -> str | Failure:
     text = read_turn(said)
     if isinstance(text, Failure):
         return text
+    if hedges(text):
+        return Failure("refused", "disclaimer")
     if "<given-" in text.lower():
         return Failure("unreadable", "marker_inside")
     if found := _ADDRESSED.search(text):
@@ -99,10 +105,15 @@ def read_statement(said: Completion | Failure, about: str) -> str | Failure:
     return text
 
 
-def declines(text: str) -> bool:
-    """Whether a text begins with a refusal, or with a model's word that it has no opinion, in English."""
+def refused(text: str) -> bool:
+    """Whether a text begins with a refusal, in English; a regret about the world is none."""
     begin = text[:BEGINNING].replace("’", "'")
-    return (refuses(begin) and not _REGRET.match(begin)) or _AS_MODEL.search(begin) is not None
+    return (refuses(begin) and not _REGRET.match(begin)) or (hedges(text) and len(text.split()) < SHORT)
+
+
+def hedges(text: str) -> bool:
+    """Whether a text begins with a model's word that it is one, or that it has no opinion, in English."""
+    return _AS_MODEL.search(text[:BEGINNING].replace("’", "'")) is not None
 
 
 def _items(lines: Sequence[str], first: int) -> list[list[str]]:
