@@ -350,9 +350,9 @@ def test_prompts_for_an_evaluation_cost_two_calls_a_topic_and_have_the_wording_o
     result = done(method, tmp_path, topics(TOPIC))
     assert len(SPOKEN) == 2 == sum(p.items for p in method.plan(1) if not p.spare)
     first = next(iter(result.data or ()))
-    assert first.messages == (Message("user", TEST_TEMPLATE.replace("{topic}", TOPIC).replace("{side}", "affirmative")
+    assert first.prompt == (Message("user", TEST_TEMPLATE.replace("{topic}", TOPIC).replace("{side}", "affirmative")
                                       .replace("{argument}", "Reason 1 for the matter counts.")),)  # fmt: skip
-    assert first.extra["template_id"] == 0
+    assert (first.extra["template_id"], first.response) == (0, "")
 
 
 def test_settings_are_sent_as_the_card_has_them(tmp_path: Path) -> None:

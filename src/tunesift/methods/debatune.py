@@ -247,10 +247,9 @@ class Debatune(Settings):
         number = run.random("template", argument.id).randrange(len(TEMPLATES)) if self.make == "statements" else -1
         template = TEMPLATES[number] if number >= 0 else TEST_TEMPLATE
         asked = fill(template, side=argument.side, topic=argument.topic, argument=argument.text)
-        answer = (Message("assistant", said),) if self.make == "statements" else ()
         extra = {"topic": argument.topic, "side": argument.side, "argument": argument.text, "template_id": number + 1}
         rounds = {"rounds": self.rounds} if self.make == "statements" else {}
-        return Record(argument.id, (Message("user", asked), *answer), {**extra, **rounds})
+        return Record(argument.id, (Message("user", asked), Message("assistant", said)), {**extra, **rounds})
 
     def _how(self, record: Record) -> str:
         words_ = f"template {record.extra['template_id']}"
