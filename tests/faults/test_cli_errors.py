@@ -374,7 +374,7 @@ def test_what_is_not_there_to_inspect_or_to_plan_is_named(tunesift: Command, sel
     wanted = {
         ("inspect", "nowhere"): (65, "nowhere: is not a run's folder; it has no run.json."),
         ("inspect", "out.jsonl.run", "no\x1bid"): (65, 'out.jsonl.run: no record has the id "no\\x1bid"; ids are in decisions.parquet.'),
-        ("plan", "selct", "a.jsonl"): (64, "there is no method selct; use one of cherry, clear, clear-correct, combined, perplexity, refine-alpaca, refine-wizardlm, reflection, score, select, selectit, selectit-full, selective-reflection, superfiltering, superfiltering-d, or a recipe in YAML."),
+        ("plan", "selct", "a.jsonl"): (64, "there is no method selct; use one of cherry, clear, clear-correct, combined, controllability, debatune, perplexity, refine-alpaca, refine-wizardlm, reflection, score, select, selectit, selectit-full, selective-reflection, superfiltering, superfiltering-d, or a recipe in YAML."),
         ("plan", "select"): (64, "input: is not given; name the file to read."),
         ("plan", "select", "nowhere.jsonl"): (65, "E101 nowhere.jsonl: there is no such file; check the path."),
     }  # fmt: skip

@@ -269,6 +269,8 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
         "clear",
         "reflection",
         "selective-reflection",
+        "debatune",
+        "controllability",
         "score",
     }
     assert set(found["scorers"]) == {"ifd", "reversed-ifd", "perplexity"}
@@ -298,6 +300,8 @@ COMMANDS = [
     "clear",
     "reflection",
     "selective-reflection",
+    "debatune",
+    "controllability",
     "score",
     "run",
     "plan",
