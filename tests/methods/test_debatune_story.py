@@ -426,6 +426,24 @@ def test_topics_that_an_endpoint_refuses_or_never_answers_cost_only_these(server
     assert summary.counts["created"] == 30
 
 
+def test_judging_costs_a_call_a_statement_and_goes_on_after_a_spent_budget(server: FaultServer, tmp_path: Path) -> None:
+    rows = [{"topic": f"The dam row={n} is needed", "side": ("affirmative", "negative")[n % 2], "argument": "It is cheap.",
+             "instruction": "Argue.", "output": debated("it must stand on its own")} for n in range(20)]  # fmt: skip
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judge = {"kind": "controllability", "judge": {"kind": "http", "url": server.url, "model": "tiny", "concurrency": 2}}
+    recipe = {"input": str(tmp_path / "answers.jsonl"), "output": str(tmp_path / "judged.jsonl"), "method": judge}
+    with pytest.raises(BudgetSpent):
+        run_recipe(check(recipe | {"budget": {"max_calls": 9}}))
+    summary = run_recipe(check(recipe | {"budget": {"max_calls": 100}}))
+    assert len(server.rows()) == 20 == plan(check(recipe)).expected
+    judged = [json.loads(line) for line in (tmp_path / "judged.jsonl").read_text().splitlines()]
+    assert [row["scores"]["controllability"]["parts"]["oppose"] for row in judged] == [0] * 20
+    assert summary.counts["kept"] == 20
+    tables = {table.name: table for table in collect(summary.folder, summary.counts).tables}
+    assert set(tables) == {"controllability", "percentages", "statements"}
+    assert tables["controllability"].columns == ("figure", "threshold", "strict", "guarded", "n")
+
+
 def command(home: Path, server: FaultServer) -> list[str]:
     return [
         sys.executable, "-m", "tunesift.cli", "debatune", str(home.parent / "topics.json"), "-o", str(home / "rows.jsonl"),

@@ -6,6 +6,7 @@ Changes  nothing; the output holds every row with its `id` and its scores
 
 Stages   judge        sees topic and statement, and says what percentage supports and opposes the topic
          judge-again  once more, where the first reply could not be read
+         score        the percentage of the statement's own side, and what it is made of; asks nobody
 
 The paper is silent on
     Statements without percentages. They are left out of the means, are not Good, and are counted.
@@ -20,9 +21,9 @@ We differ from the authors' code
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tunesift.datasets import Dataset
 from tunesift.errors import DataError
@@ -81,46 +82,99 @@ class Controllability(Settings):
         unread = [r for r in of if r.id in told[0].good() and isinstance(_read(told, r), Failure)]
         if unread:
             told.append(run.map("judge-again", self._judge(), [_asked(r, REMIND) for r in unread]))
-        scores: dict[str, dict[str, Score | Failure]] = {}
-        judged = []
-        for record in of:
-            found = _read(told, record)
-            judged.append(self._judged(record, found))
-            scores[record.id] = {self.kind: self._score(record, judged[-1], found)}
-        run.table("controllability", controlled(judged))
-        run.table("percentages", mean_shares(judged))
-        run.table("statements", counted(judged))
-        scores |= {id: {self.kind: Score(None, note=f"not judged: {fault}")} for id, fault in faults.items()}
-        decisions = [Decision(id, "keep", _reason(scores[id][self.kind])) for id in data.ids()]
-        return Result(data, decisions, scores)
+        scores = run.map(
+            "score", Controlled(parroting=self.parroting), [_judged(record, _read(told, record)) for record in of]
+        )
+        found = [_figures(record, score) for record in of if isinstance(score := scores[record.id], Score)]
+        run.table("controllability", controlled(found))
+        run.table("percentages", mean_shares(found))
+        run.table("statements", counted(found))
+        beside = _Beside(self.kind, scores, faults)
+        decisions = [Decision(id, "keep", _reason(beside[id][self.kind])) for id in data.ids()]
+        return Result(data, decisions, beside)
 
     def plan(self, records: int) -> list[Planned]:
         """One call a statement, and one more where its reply cannot be read."""
         around = len((JUDGE + ASK + REMIND).encode())
         first, again = (planned_calls(stage, self._judge(), around, usual, records)
                         for stage, usual in (("judge", records), ("judge-again", 0)))  # fmt: skip
-        return [*first, *again]
+        return [*first, *again, Planned("score", records, 0, "")]
 
     def _judge(self) -> Speak:
         return Speak(speaker=self.judge, sampling=Sampling(max_tokens=self.max_tokens))
 
-    def _judged(self, record: Record, found: tuple[float, float] | Failure) -> Judged:
-        parroted = self.parroting(record.response, _text(record, "argument"), _text(record, "topic"))
-        shares = None if isinstance(found, Failure) else found
-        return Judged(_side(record), shares, parroted, len(words(record.response)))
 
-    def _score(self, record: Record, judged: Judged, found: tuple[float, float] | Failure) -> Score:
-        """The percentage of the statement's own side, and what it is made of."""
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement, and what the judge said of it."""
+
+    id: str
+    topic: str
+    side: Side
+    argument: str
+    text: str
+    shares: tuple[float, float] | None
+    missing: str
+    """Why there are no percentages; empty where there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controlled(Settings):
+    """The percentage of a statement's own side, and what it is made of."""
+
+    kind: Literal["controllability"] = "controllability"
+    parroting: Parroting
+
+    returns: ClassVar[type[Score]] = Score
+
+    def __call__(self, chunk: Sequence[Statement], /) -> Sequence[Score | Failure]:
+        """One score for each; without a value where the judge gave no percentages."""
+        return [self._score(statement) for statement in chunk]
+
+    def _score(self, said: Statement) -> Score:
+        parroted = self.parroting(said.text, said.argument, said.topic)
+        judged = Judged(said.side, said.shares, parroted, len(words(said.text)))
         parts = {
             "good": float(judged.is_good(100)), "good_guarded": float(judged.is_good(100, guarded=True)),
-            "repeated": repeated(record.response, _text(record, "argument"), _text(record, "topic")),
+            "parroted": float(parroted), "repeated": repeated(said.text, said.argument, said.topic),
             "words": float(judged.words),
         }  # fmt: skip
-        if isinstance(found, Failure):
-            return Score(None, parts, f"missing: {found.kind}, {found.message}")
-        support, oppose = found
-        note = "parroted" if judged.parroted else ""
-        return Score(judged.own, {"support": support, "oppose": oppose, **parts}, note)
+        if said.shares is None:
+            return Score(None, parts, f"missing: {said.missing}")
+        support, oppose = said.shares
+        return Score(judged.own, {"support": support, "oppose": oppose, **parts}, "parroted" if parroted else "")
+
+
+@dataclass(frozen=True)
+class _Beside(Mapping[str, Mapping[str, Score | Failure]]):
+    """By row, then by the name of the score; read from the journal when asked for."""
+
+    kind: str
+    scores: Outcomes[Score]
+    faults: Mapping[str, str]
+
+    def __getitem__(self, id: str) -> Mapping[str, Score | Failure]:
+        fault = self.faults.get(id)
+        return {self.kind: self.scores[id] if fault is None else Score(None, note=f"not judged: {fault}")}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self.scores, *self.faults))
+
+    def __len__(self) -> int:
+        return len(self.scores) + len(self.faults)
+
+
+def _judged(record: Record, found: tuple[float, float] | Failure) -> Statement:
+    given = (_text(record, "topic"), _side(record), _text(record, "argument"), record.response)
+    if isinstance(found, Failure):
+        return Statement(record.id, *given, None, f"{found.kind}, {found.message}")
+    return Statement(record.id, *given, found, "")
+
+
+def _figures(record: Record, score: Score) -> Judged:
+    parts = score.parts
+    shares = None if score.value is None else (parts["support"], parts["oppose"])
+    return Judged(_side(record), shares, parts["parroted"] > 0, int(parts["words"]))
 
 
 def _fault(record: Record) -> str:
@@ -160,5 +214,5 @@ def _reason(score: Score | Failure) -> str:
     if isinstance(score, Failure) or score.value is None:
         return score.message if isinstance(score, Failure) else score.note
     kept = "Good" if score.parts["good"] else "not Good"
-    guarded = ", parroted" if score.note else ""
+    guarded = ", parroted" if score.parts["parroted"] else ""
     return f"{kept}{guarded}: {score.value:g} percent on its side"
