@@ -36,6 +36,8 @@ from tunesift import (
     Summary,
     run_recipe,
 )
+from tunesift.methods.debatune import AT_ONCE
+from tunesift.methods.debatune_proposing import left_out
 from tunesift.planning import plan
 from tunesift.recipe import check
 from tunesift.report.collect import collect
@@ -171,6 +173,8 @@ def test_a_denied_word_in_a_statement_is_found_too(tmp_path: Path) -> None:
     )
     assert reasons(result)["t"].count('conclude: denied (holds "A statement  about")') == 6
     assert result.short == "no statements were made, and the report says why"
+    assert left_out(Dataset.of([topic("t", "应禁止童星")]), ["童星"], []) == {"t": 'denied: the topic holds "童星"'}
+    assert left_out(Dataset.of([topic("t", "A zoological garden")]), ["zoo"], []) == {}
 
 
 def test_a_label_or_a_mark_inside_a_turn_is_no_turn(tmp_path: Path) -> None:
@@ -247,7 +251,7 @@ def test_a_file_without_topics_is_a_sentence(tmp_path: Path, text: str, sentence
     ({"arguments": 0}, "arguments: 0 makes nothing; write 1 or more."),
     ({"rounds": 0}, "rounds: 0 makes nothing; write 1 or more."),
     ({"target": 0}, "target: 0 makes nothing; write 1 or more."),
-    ({"deny": ("",)}, 'deny: "" stands in every text; write the words that are not wanted.'),
+    ({"deny": ("zoo", "?!")}, 'deny: "?!" holds no word; write the words that are not wanted.'),
 ])  # fmt: skip
 def test_settings_that_make_nothing_are_refused_before_anything_is_asked(wrong: dict[str, Any], sentence: str) -> None:
     with pytest.raises(RecipeError) as error:
@@ -318,6 +322,14 @@ def test_a_target_goes_on_to_further_topics_where_arguments_come_to_nothing(tmp_
     assert result.short == ""
     again = done(Debatune(teacher=Debater(), target=13), tmp_path / "more", [topic(name, name) for name in names])
     assert (len(again.data or ()), again.short) == (12, "12 of 13 statements")
+
+
+def test_more_topics_than_are_debated_together_come_out_in_their_order(tmp_path: Path) -> None:
+    topics = [topic(f"t{n}", f"Dam {n} is needed") for n in range(AT_ONCE + 5)]
+    method = Debatune(teacher=Debater(), arguments=1, rounds=1, sides="affirmative")
+    result = done(method, tmp_path, topics)
+    assert [r.id for r in result.data or ()] == [f"t{n}~affirmative-1" for n in range(AT_ONCE + 5)]
+    assert len(CALLS) == 4 * (AT_ONCE + 5) == sum(p.items for p in method.plan(AT_ONCE + 5) if not p.spare)
 
 
 def test_a_target_that_is_not_met_is_told_and_ends_with_3(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from typing import ClassVar, Literal
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError, shown
+from tunesift.methods.controllability_figures import words
 from tunesift.methods.debatune_proposing import Bench, Proposed, benches, denied, left_out, proposed
 from tunesift.methods.debatune_reading import plain, read_statement, read_turn
 from tunesift.methods.debatune_steps import (
@@ -93,6 +94,9 @@ CONCLUDE = (
     "the debate or anybody in it, and do not reply to anybody: it must stand on its own."
 )
 
+AT_ONCE = 256
+"""Topics that are debated together: what is said of them is in memory."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Debatune(Settings):
@@ -127,11 +131,11 @@ class Debatune(Settings):
                                    ("target", 1 if self.target is None else self.target, 1)):  # fmt: skip
             if count < least:
                 raise RecipeError(f"{name}: {count} makes nothing; write 1 or more.")
-        if not all(word.strip() for word in self.deny):
-            raise RecipeError('deny: "" stands in every text; write the words that are not wanted.')
+        if (empty := next((word for word in self.deny if not words(word)), None)) is not None:
+            raise RecipeError(f'deny: "{shown(empty)}" holds no word; write the words that are not wanted.')
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
-        """Propose and debate, a few topics at a time where a target is set, until there are enough statements."""
+        """Propose and debate, some topics at a time, until there are enough statements."""
         check_refinable(data, instructions=False)
         refused = left_out(data, self.deny, self.held_out)
         topics = [record for record in data if record.id not in refused]
@@ -140,7 +144,7 @@ class Debatune(Settings):
         waiting: list[Argument] = []
         made: dict[str, str | Failure] = {}
         while (topics or waiting) and (need := most - _count(made)) > 0:
-            begun = max(0, ceil((need - len(waiting)) / self._most(1)))
+            begun = min(max(0, ceil((need - len(waiting)) / self._most(1))), AT_ONCE)
             found = self._proposed(run, benches(topics[:begun], self._sides))
             topics, sides = topics[begun:], sides | found
             waiting += [argument for side in found.values() for argument in side.arguments]
@@ -252,8 +256,8 @@ class Debatune(Settings):
         return Record(argument.id, (Message("user", asked), Message("assistant", said)), {**extra, **rounds})
 
     def _how(self, record: Record) -> str:
-        words_ = f"template {record.extra['template_id']}"
-        return f"prompt: {words_}" if self.make == "prompts" else f"concluded: {self.rounds} rounds, {words_}"
+        wording = f"template {record.extra['template_id']}"
+        return f"prompt: {wording}" if self.make == "prompts" else f"concluded: {self.rounds} rounds, {wording}"
 
     def _short(self, count: int) -> str:
         if self.target is None:

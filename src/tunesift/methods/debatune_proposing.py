@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tunesift.datasets import Dataset
 from tunesift.errors import shown
 from tunesift.language import switch
+from tunesift.methods.controllability_figures import words
 from tunesift.methods.debatune_reading import distinct, is_wh_question, plain, read_arguments
 from tunesift.methods.debatune_steps import Argument, Asked, Side, Speak
 from tunesift.models.base import Completion
@@ -41,10 +42,9 @@ def left_out(data: Dataset[Record], deny: Sequence[str], held_out: Sequence[str]
     reasons = {}
     for record in data:
         topic = topic_of(record)
-        earlier = seen.setdefault(plain(topic) or topic, record.id)
         if reason := _unfit(record, deny) or ("held out: kept for an evaluation" if plain(topic) in apart else ""):
             reasons[record.id] = reason
-        elif earlier != record.id:
+        elif (earlier := seen.setdefault(plain(topic) or topic, record.id)) != record.id:
             reasons[record.id] = f'topic twice: as "{shown(earlier)}"'
     return reasons
 
@@ -61,8 +61,8 @@ def _unfit(record: Record, deny: Sequence[str]) -> str:
 
 def denied(text: str, deny: Sequence[str]) -> str:
     """The first of the words or phrases that a text holds, as whole words; empty for none."""
-    within = f" {plain(text)} "
-    return next((word for word in deny if f" {plain(word)} " in within), "")
+    within = f" {' '.join(words(text))} "
+    return next((word for word in deny if f" {' '.join(words(word))} " in within), "")
 
 
 def topic_of(record: Record) -> str:

@@ -111,10 +111,6 @@ class Floor:
         ]
         return [Turn(side, text) for side, text in read if isinstance(text, str)]
 
-    def silent(self, argument: Argument) -> int:
-        """Turns that are missing since the opponent refused, said nothing or was not answered."""
-        return len(self.said) - len(self.turns(argument))
-
     def told(self, argument: Argument, reader: Side | None = None) -> str:
         """The debate as a reader is shown it: its own turns are labelled AI; without a reader, turns name their side.
 

@@ -40,7 +40,13 @@ class Told:
             if found.why_fewer
         ]
         why += [f"{a.id.rpartition('~')[2]} {self._became(a)}" for a in arguments if not self._is_made(a)]
-        did = "debated" if count else "no statement" if arguments else "no arguments"
+        did = (
+            ("debated" if self.make == "statements" else "proposed")
+            if count
+            else "no statement"
+            if arguments
+            else "no arguments"
+        )
         return f"{did}: {'; '.join([f'{count} {self.make} created', *why])}"
 
     def tables(self, run: Run) -> None:
