@@ -438,6 +438,21 @@ def test_topics_that_an_endpoint_refuses_or_never_answers_cost_only_these(server
     assert summary.counts["created"] == 30
 
 
+@pytest.mark.slow
+def test_a_topic_that_an_endpoint_never_answers_in_time_ends_with_its_reason(
+    server: FaultServer, tmp_path: Path
+) -> None:
+    topics_file(tmp_path / "topics.json", 4)
+    server.script({"match": {"row": 1}, "do": [{"hang": 30}]})
+    teacher = {"kind": "http", "url": server.url, "model": "tiny", "timeout_s": 0.3}
+    summary = run_recipe(check(recipe(tmp_path, server, method={"teacher": teacher})))
+    rows = pq.read_table(summary.folder / "decisions.parquet").to_pylist()
+    said = [row["reason"] for row in rows if row["action"] == "drop"]
+    assert said[1].startswith("no arguments: 0 statements created; affirmative 0 of 3 arguments (unanswered, ")
+    assert summary.counts["created"] == 18
+    assert sum(line["row"] == 1 for line in server.rows()) <= 2 * 10  # attempts at its two calls
+
+
 def test_judging_costs_a_call_a_statement_and_goes_on_after_a_spent_budget(server: FaultServer, tmp_path: Path) -> None:
     rows = [{"topic": f"The dam row={n} is needed", "side": ("affirmative", "negative")[n % 2], "argument": "It is cheap.",
              "instruction": "Argue.", "output": debated("it must stand on its own")} for n in range(20)]  # fmt: skip
