@@ -315,7 +315,7 @@ def test_an_unreadable_judgement_is_asked_for_once_more_and_then_missing(tmp_pat
     ]  # fmt: skip
     assert cell(tables["controllability"], "CC_all", "strict", threshold=100) == 0.5
     (everything,) = [row for row in tables["statements"] if row["side"] == "all"]
-    assert (everything["missing"], everything["missing_fraction"]) == (2, 0.5)
+    assert (everything["missing"], everything["missing_fraction"], everything["parroted"]) == (2, 0.5, 0)
 
 
 def test_a_row_that_is_no_statement_on_a_side_is_kept_and_not_counted(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ class Controlled(Settings):
         return [self._score(statement) for statement in chunk]
 
     def _score(self, said: Statement) -> Score:
-        parroted = self.parroting(said.text, said.argument, said.topic)
+        parroted = bool(said.text.strip()) and self.parroting(said.text, said.argument, said.topic)
         judged = Judged(said.side, said.shares, parroted, len(words(said.text)))
         parts = {
             "good": float(judged.is_good(100)), "good_guarded": float(judged.is_good(100, guarded=True)),
