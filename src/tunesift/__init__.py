@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tunesift.errors import StorageError as StorageError
     from tunesift.errors import TooManyFailures as TooManyFailures
     from tunesift.errors import TunesiftError as TunesiftError
-    from tunesift.errors import TuningError as TuningError
     from tunesift.methods.cherry import Cherry as Cherry
     from tunesift.methods.cherry import PreExperience as PreExperience
     from tunesift.methods.clear import Clear as Clear
@@ -100,7 +99,7 @@ _HOMES = {
     "errors": (
         "BudgetSpent", "CannotCreate", "DataError", "DiskFull", "FewMade", "ManyQuarantined", "MissingExtra",
         "ModelError", "ModelRefused", "ModelUnavailable", "ParameterRefused", "RecipeError", "ResumeError", "RunError",
-        "RunLocked", "Stopped", "StorageError", "TooManyFailures", "TunesiftError", "TuningError",
+        "RunLocked", "Stopped", "StorageError", "TooManyFailures", "TunesiftError",
     ),
     "methods.cherry": ("Cherry", "PreExperience"),
     "methods.clear": ("Clear", "Confident"),

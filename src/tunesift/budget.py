@@ -65,9 +65,9 @@ class Budget(Settings):
         """Prices of the models that have one; raises `RecipeError` where a cap on money needs one that is missing."""
         table = read_prices(self.prices) if self.prices else {}
         if self.max_cost is not None and (missing := sorted(models - set(table))):
-            place = self.prices or "budget.prices, which is not given"
-            raise RecipeError(f'budget.max_cost: "{shown(missing[0])}" has no price in {place}; add it, or limit '
-                              "budget.max_tokens instead.")  # fmt: skip
+            place = f" in {self.prices}; add it" if self.prices else "; name a file of prices with --prices"
+            raise RecipeError(f'budget.max_cost: "{shown(missing[0])}" has no price{place}, or limit tokens with '
+                              "--max-tokens instead.")  # fmt: skip
         return {name: price for name, price in table.items() if name in models}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,7 +68,26 @@ Retry = Annotated[
 MaxCost = Annotated[float | None, typer.Option(help="Most money to spend on endpoints; needs --prices.")]
 MaxTokens = Annotated[int | None, typer.Option(help="Most tokens to spend on endpoints.")]
 Prices = Annotated[Path | None, typer.Option(help="What models cost: a YAML file.")]
+Reuse = Annotated[
+    Path | None,
+    typer.Option(metavar="RUN", help="Take over what another run's folder holds of stages with the same settings."),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go on without asking: it may cost much, or fill the disk.")]
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"tunesift {version('tunesift')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every(
+    tell: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 METHODS = {
@@ -88,9 +108,9 @@ def _add(method: str, help: str) -> None:
     @app.command(name=method, help=help)
     def command(input: Input, output: Output, settings: Dotted = None, format: Format = None, limit: Limit = None,
                 max_cost: MaxCost = None, max_tokens: MaxTokens = None, prices: Prices = None,
-                retry_failed: Retry = None, yes: Yes = False, quiet: Quiet = False,
+                retry_failed: Retry = None, reuse: Reuse = None, yes: Yes = False, quiet: Quiet = False,
                 as_json: AsJson = False) -> None:  # fmt: skip
-        said = _said(settings, format=format, limit=limit) + _spending(max_cost, max_tokens, prices)
+        said = _said(settings, format=format, limit=limit, reuse=reuse) + _spending(max_cost, max_tokens, prices)
         commands.run_method(method, input, output, said, _manner(quiet, as_json, retry_failed, yes))
 
 
@@ -101,10 +121,10 @@ for _name, _help in METHODS.items():
 @app.command()
 def run(recipe: Annotated[Path, typer.Argument(readable=False, help="A recipe in YAML.")], settings: Dotted = None,
         max_cost: MaxCost = None, max_tokens: MaxTokens = None, prices: Prices = None,
-        retry_failed: Retry = None, yes: Yes = False, quiet: Quiet = False,
+        retry_failed: Retry = None, reuse: Reuse = None, yes: Yes = False, quiet: Quiet = False,
         as_json: AsJson = False) -> None:  # fmt: skip
     """Do what a recipe says; settings have their full path, such as method.keep.fraction=0.05."""
-    said = (settings or []) + _spending(max_cost, max_tokens, prices)
+    said = _said(settings, reuse=reuse) + _spending(max_cost, max_tokens, prices)
     commands.run_file(recipe, said, _manner(quiet, as_json, retry_failed, yes))
 
 
@@ -184,20 +204,30 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         words = [f"{word}=any" if word == "--retry-failed" else word for word in sys.argv[1:]]
+        words = ["--help"] if words == ["help"] else words
         code = app(words or ["--help"], prog_name="tunesift", standalone_mode=False)
     except TunesiftError as error:
         for sentence in error.args:
             print(told(str(sentence)), file=sys.stderr)
         sys.exit(error.exit_code)
     except _UsageError as error:
-        where = error.ctx.command_path if getattr(error, "ctx", None) else "tunesift"
-        print(told(f"{error.format_message().rstrip('.')}; see {where} --help."), file=sys.stderr)
+        print(told(_usage(error, sys.argv[1:])), file=sys.stderr)
         sys.exit(RecipeError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = STOPPED
     if code == STOPPED:
         print("stopped; start the same command again to go on", file=sys.stderr)
     sys.exit(code)
+
+
+def _usage(error: Any, words: list[str]) -> str:  # Any: click's error, whose class moves with typer's version
+    """What is wrong with the words of a command, and where help is."""
+    known = {command.name for command in app.registered_commands}
+    where = f"tunesift {words[0]}" if words and words[0] in known else "tunesift"
+    said = error.format_message().rstrip(".")
+    if said.startswith("No such option"):
+        said = f"{said.partition(' (')[0]}; settings have no dashes, such as keep=10%"
+    return f"{said} See {where} --help." if said.endswith("?") else f"{said}; see {where} --help."
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ from tunesift.errors import CannotCreate, FewMade, ManyQuarantined, RecipeError,
 from tunesift.perform import Summary, asked, run_recipe
 from tunesift.planning import plan
 from tunesift.reading import FEW_BROKEN
-from tunesift.recipe import Recipe, load_recipe, recipe_for, recipe_named, vetted_names
+from tunesift.recipe import Recipe, load_recipe, recipe_for, recipe_named
 from tunesift.recipe import schema as recipe_schema
 from tunesift.records import FailureKind
 from tunesift.report.compare import compare as compare_runs
 from tunesift.report.compare import told_compare
+from tunesift.report.folder import check_run
 from tunesift.report.html import render
 from tunesift.running import mending
 from tunesift.running.fsio import write_bytes
@@ -53,7 +54,7 @@ def run_method(method: str, input: Path | None, output: Path, settings: list[str
 def run_file(recipe: Path, settings: list[str], manner: Manner) -> None:
     """Run a recipe's file with the settings put in."""
     name = str(recipe)
-    if not recipe.exists() and name in vetted_names():
+    if not recipe.exists() and recipe.suffix not in (".yaml", ".yml"):
         _run(recipe_named(name, settings), manner)
         return
     _run(load_recipe(recipe, settings), manner)
@@ -84,7 +85,7 @@ def compare(runs: list[Path], output: Path, as_json: bool) -> None:
 
 def verify(run: Path, as_json: bool) -> None:
     """Print what of a run's folder is not as it was written; raises `StorageError` where anything is not."""
-    telling.check_run(run)
+    check_run(run)
     found = mending.verify(run)
     if as_json:
         print(json.dumps([asdict(finding) for finding in found]))
@@ -104,7 +105,7 @@ def _advice(run: Path, found: Sequence[mending.Finding]) -> str:
 
 def repair(run: Path, as_json: bool) -> None:
     """Print what was done to a damaged folder; raises `StorageError` where something cannot be repaired."""
-    telling.check_run(run)
+    check_run(run)
     done = mending.repair(run)
     said = list(done.said) or ([] if done.left else [f"{run}: nothing is damaged."])
     if as_json:

@@ -88,7 +88,7 @@ def told(summary: Summary) -> str:
     if summary.short:
         lines.append(f"  {printable(summary.short)}")
     elif not sum(summary.counts.get(name, 0) for name in ("kept", "replaced", "created")):
-        lines.append("  nothing was kept; keep more, such as keep=50%, or a number of records with keep.count=5")
+        lines.append("  nothing was kept, for the reasons above; with other settings, write to another output")
     if summary.seconds:
         rate = max(summary.counts["in"], summary.counts.get("created", 0)) / summary.seconds
         lines.append(f"  {summary.seconds:.1f} s, {rate:.1f} records a second; {summary.worked:,} items were worked on")

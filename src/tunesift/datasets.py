@@ -19,6 +19,7 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
+from tunesift.disk import create
 from tunesift.errors import DataError, shown
 from tunesift.files import BrokenRow
 from tunesift.formats import Format
@@ -341,8 +342,7 @@ def _sink(folder: Path | None, name: str) -> Any:  # Any: Arrow's sinks have no 
     if folder is None:
         return pa.BufferOutputStream()
     path = folder / f"{name}.arrow"
-    path.unlink(missing_ok=True)
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))  # for its owner only
+    os.close(create(path))
     return pa.OSFile(str(path), "wb")
 
 

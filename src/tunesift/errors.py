@@ -18,7 +18,6 @@
     │  ├─ StorageError                 reading or writing the run folder failed
     │  │  └─ DiskFull                  no room left; what was in flight is kept
     │  └─ Stopped                      asked to stop; what was in flight is done
-    ├─ TuningError
     └─ MissingExtra                    an optional library is not installed
 
 Every message is one sentence: where, what is wrong with the value in it, and what would be right.
@@ -30,8 +29,8 @@ MOST_SAID = 400
 """Characters of one message."""
 MOST_SHOWN = 80
 """Characters of data that one message quotes."""
-
-
+MOST_QUOTED = 160
+"""Characters of another library's message that one message quotes."""
 ROOM_SAID = "make room on the disk"
 """What a full disk asks for; a run that knows how much says it here."""
 
@@ -145,10 +144,6 @@ class Stopped(RunError):
     exit_code = 130  # 143 for SIGTERM
 
 
-class TuningError(TunesiftError):
-    """Training stopped without a checkpoint."""
-
-
 class MissingExtra(TunesiftError):
     """An optional library is needed and not installed."""
 
@@ -164,6 +159,11 @@ def shown(text: str) -> str:
     """Data as a message may quote it: escaped, and at most 80 characters of it."""
     said = printable(text[: MOST_SHOWN + 1])
     return said if len(said) <= MOST_SHOWN else f"{said[: MOST_SHOWN - 3]}..."
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, as a sentence of ours may quote it; some say nothing, some whole pages."""
+    return str(error).partition("\n")[0][:MOST_QUOTED]
 
 
 def told_bytes(count: float) -> str:

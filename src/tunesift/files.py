@@ -6,6 +6,7 @@ import gzip
 import os
 import re
 import zlib
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ import orjson
 import pyarrow as pa
 
 from tunesift.errors import DataError, printable, shown
-from tunesift.json_text import MAX_LINE, JsonFault, element_end, parse_json, sibling_start
-from tunesift.parquet import MAX_RATIO, bounded, parquet_batches, plain_rows
+from tunesift.json_text import MAX_LINE, JsonFault, element_end, kind_of, parse_json, sibling_start
+from tunesift.parquet import MAX_RATIO, bounded, most_unpacked, parquet_batches, plain_rows
 from tunesift.tables import BLANK, TableFault, table_rows
 
 Container = Literal["json", "jsonl", "csv", "tsv", "parquet"]
@@ -32,12 +33,10 @@ CUT = "files that are cut off; their rows before the cut were read"
 
 _TOO_LONG = f"the record is longer than {MAX_LINE} bytes"
 
-_BOM = b"\xef\xbb\xbf"
 _MAGIC = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst", b"PAR1": ".parquet", b"PK\x03\x04": ".zip"}
 """How files that are not text begin, and the ending they should have."""
 _PIECE = 2**20
 _BETWEEN = re.compile(r"[ \t\r\n,]*")
-
 
 _ENDINGS: dict[str, Container] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
@@ -132,7 +131,7 @@ class _File:
     """Bytes that it may unpack to."""
 
     def __post_init__(self) -> None:
-        self.limit = max(64 * 2**20, MAX_RATIO * self.path.stat().st_size) if packing(self.path) else 2**62
+        self.limit = most_unpacked(self.path) if packing(self.path) else 2**62
 
     def check_unpacked(self, size: int) -> None:
         """Raise `DataError` where this is more than it may unpack to."""
@@ -194,7 +193,7 @@ def _cut_off(error: Exception) -> bool:
 def _text_rows(file: _File, stream: Stream, container: Container) -> Iterator[RawRow | BrokenRow]:
     head = stream.peek(4096)[:4096]
     _check_encoding(file.path, head)
-    start = head.removeprefix(_BOM).rstrip()
+    start = head.removeprefix(BOM_UTF8).rstrip()
     if b"\n" not in start and b"\r" in start and start.lstrip()[:1] != b"[":
         raise DataError(f"E105 {file.path}: lines end in a bare carriage return; save it with line feeds.")
     array = start.lstrip()[:1] == b"[" and container in ("json", "jsonl")
@@ -243,8 +242,8 @@ def _line_rows(file: _File, stream: Stream) -> Iterator[RawRow | BrokenRow]:
             end += len(last)
         file.check_unpacked(end)
         file.line, file.byte = number, end
-        text = line.removeprefix(_BOM).strip()
-        if number > 1 and line.startswith(_BOM):
+        text = line.removeprefix(BOM_UTF8).strip()
+        if number > 1 and line.startswith(BOM_UTF8):
             file.notes[MARKS] += 1
         if len(line) > MAX_LINE:
             yield BrokenRow(file.place(number, begin), "E401", _TOO_LONG, line[:KEPT_RAW])
@@ -262,7 +261,22 @@ def _cell_rows(file: _File, stream: Stream, delimiter: str) -> Iterator[RawRow |
         if isinstance(row.cells, JsonFault):
             yield BrokenRow(place, row.cells.code, row.cells.message, row.raw[:KEPT_RAW])
         else:
-            yield RawRow(place, row.cells, orjson.dumps(row.cells))
+            fields = {name: _unfolded(name, cell) for name, cell in row.cells.items()}
+            yield RawRow(place, fields, orjson.dumps(fields))
+
+
+_LISTS = ("messages", "conversations", "conversation", "history", "chosen", "rejected", "prompt")
+
+
+def _unfolded(name: str, cell: str) -> object:
+    """What a cell holds: lists of turns stand in tables as JSON, as we write them."""
+    if name not in _LISTS or not cell.startswith("["):
+        return cell
+    try:
+        value, end = parse_json(cell)
+    except JsonFault:
+        return cell
+    return value if isinstance(value, list) and not cell[end:].strip() else cell
 
 
 def _one_row(place: Place, raw: bytes, bare: bool) -> RawRow | BrokenRow:
@@ -274,18 +288,13 @@ def _one_row(place: Place, raw: bytes, bare: bool) -> RawRow | BrokenRow:
         if bare and isinstance(value, str):
             value = {"prompt": value}
         if not isinstance(value, dict):
-            raise JsonFault("E201", f"a record is a JSON object, not {_name(value)}")
+            raise JsonFault("E201", f"a record is a JSON object, not {kind_of(value)}")
     except UnicodeDecodeError as error:
         where = (place.byte or 0) + error.start
         return BrokenRow(place, "E301", f"byte {where} is not valid UTF-8; save the file as UTF-8", raw[:KEPT_RAW])
     except JsonFault as fault:
         return BrokenRow(place, fault.code, fault.message, raw[:KEPT_RAW])
     return RawRow(place, value, raw)
-
-
-def _name(value: object) -> str:
-    names = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
-    return names.get(type(value), "null")
 
 
 def _array_rows(file: _File, stream: Stream) -> Iterator[RawRow | BrokenRow]:
@@ -325,7 +334,7 @@ def _text_of(file: _File, stream: Stream) -> tuple[str, int]:
                 size += len(piece)
                 file.check_unpacked(size)
     content = b"".join(_pieces(file, stream)) if packing(file.path) else stream.read()
-    plain = content.removeprefix(_BOM)
+    plain = content.removeprefix(BOM_UTF8)
     return plain.decode("utf-8", "surrogateescape"), len(content) - len(plain)
 
 

@@ -6,11 +6,12 @@ import base64
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NoReturn, cast, get_args
 
 import orjson
 
 from tunesift.errors import shown
+from tunesift.json_text import kind_of
 from tunesift.records import Message, Preference, Record, Role, content_id
 
 Format = Literal["alpaca", "sharegpt", "messages", "prompt-completion", "preference"]
@@ -38,6 +39,7 @@ COLUMNS = ("images", "image")
 USES_TOOLS = "tunesift.tools"
 """In a record's `extra`: its turns are not all a person's and an assistant's words."""
 _CALLS = ("tool_calls", "function_call")
+"""Fields of a turn that calls a tool."""
 TEXT_PARTS, IMAGE_PARTS = ("text", "reasoning", "tool_call"), ("image", "image_url")
 _BEGINNINGS = {
     b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"BM": "bmp", b"II*\0": "tiff",
@@ -126,7 +128,7 @@ def own_id(fields: Fields) -> str | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise RowFault("E210", f'"id" must be a text or a whole number, not {_kind(value)}')
+        raise RowFault("E210", f'"id" must be a text or a whole number, not {kind_of(value)}')
     if len(str(value).encode()) > MAX_ID or not str(value):
         raise RowFault("E210", f'"id" must have between 1 and {MAX_ID} bytes')
     return str(value)
@@ -154,7 +156,7 @@ def _alpaca(fields: Fields) -> Parsed:
     messages = (
         *_system(fields),
         *history,
-        Message("user", f"{instruction}\n\n{given}" if given.strip() else instruction),
+        _asked(instruction, given),
         Message("assistant", _text(fields, output)),
     )
     read = {"id", "instruction", output, "system", "history", *COLUMNS, *(() if given.strip() else (about,))}
@@ -196,7 +198,7 @@ def _preference(fields: Fields) -> Parsed:
         ask = first_of(fields, PROMPTS)
         given = _text(fields, "input", optional=True) if ask == "instruction" else ""
         prompt = _turns(fields[ask], ask) if isinstance(fields[ask], list) else (_asked(_text(fields, ask), given),)
-        read = {ask} if given.strip() else {ask, "input"} if ask == "instruction" else {ask}
+        read = {ask, "input"} if ask == "instruction" and not given.strip() else {ask}
     else:
         shared = 0
         while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
@@ -230,7 +232,7 @@ _READERS: dict[Format, Callable[[Fields], Parsed]] = {
 
 def _turns(value: object, name: str) -> tuple[Message, ...]:
     if not isinstance(value, list):
-        raise RowFault("E202", f'"{name}" must be a list of messages, not {_kind(value)}')
+        raise RowFault("E202", f'"{name}" must be a list of messages, not {kind_of(value)}')
     if not value:
         raise RowFault("E203", f'"{name}" has no messages')
     if len(value) > MAX_TURNS:
@@ -241,7 +243,7 @@ def _turns(value: object, name: str) -> tuple[Message, ...]:
 def parse_turn(turn: object, name: str) -> Message:
     """One turn of a conversation; `name` is what messages call it."""
     if not isinstance(turn, Mapping):
-        raise RowFault("E202", f'"{name}" must be a message, not {_kind(turn)}')
+        raise RowFault("E202", f'"{name}" must be a message, not {kind_of(turn)}')
     said = turn.get("role", turn.get("from"))
     role = ROLES.get(said) if isinstance(said, str) else None
     if role is None:
@@ -252,7 +254,7 @@ def parse_turn(turn: object, name: str) -> Message:
     if isinstance(content, list):
         return _parts(role, content, name)
     if not isinstance(content, str):
-        raise RowFault("E202", f'"{name}" must have a text, not {_kind(content)}')
+        raise RowFault("E202", f'"{name}" must have a text, not {kind_of(content)}')
     return Message(role, content)
 
 
@@ -302,10 +304,15 @@ def _embedded(content: object, name: str) -> str:
         raw = None
     if not isinstance(raw, bytes):
         raise RowFault("E205", f'"{name}" has an image whose "bytes" are neither bytes nor base64; give a path')
-    kind = next((kind for begins, kind in _BEGINNINGS.items() if raw.startswith(begins)), None)
+    kind = image_kind(raw)
     if kind is None:
         raise RowFault("E407", f'"{name}" has an image whose bytes are of no kind that is read')
     return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
+
+
+def image_kind(raw: bytes) -> str | None:
+    """What kind of image bytes are, by how they begin; None where it is none that is read."""
+    return next((kind for begins, kind in _BEGINNINGS.items() if raw.startswith(begins)), None)
 
 
 def _with_images(messages: tuple[Message, ...], fields: Fields) -> tuple[Message, ...]:
@@ -375,10 +382,10 @@ def _text(fields: Fields, name: str, optional: bool = False) -> str:
         return ""
     if name not in fields:
         _missing(fields, name)
-    raise RowFault("E202", f'"{name}" must be a text, not {_kind(value)}')
+    raise RowFault("E202", f'"{name}" must be a text, not {kind_of(value)}')
 
 
-def _missing(fields: Fields, name: str) -> Any:  # Any: never returns
+def _missing(fields: Fields, name: str) -> NoReturn:
     wanted = 'neither "output" nor "response"' if name == "response" else f'no "{name}"'
     raise RowFault("E201", f"record has {wanted}; its fields are {shown(', '.join(fields)) or 'none'}")
 
@@ -386,15 +393,8 @@ def _missing(fields: Fields, name: str) -> Any:  # Any: never returns
 def first_of(fields: Fields, names: Sequence[str]) -> str:
     """The first of these names that the row has a field for; raises `RowFault` where it has none."""
     found = next((n for n in names if n in fields), None)
-    return found if found is not None else cast(str, _missing(fields, names[0]))
+    return found if found is not None else _missing(fields, names[0])
 
 
 def _rest(fields: Fields, read: set[str]) -> dict[str, object]:
     return {k: v for k, v in fields.items() if k not in read}
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "null"
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
-    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)

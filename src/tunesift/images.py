@@ -57,11 +57,17 @@ class Images:
         if path not in self._seen:
             self._seen[path] = None
             if os.path.isfile(path):
-                with open(path, "rb") as file:
-                    self._seen[path] = self._look(file)
+                self._seen[path] = self._look_into(path)
             else:
                 self._notes[NO_IMAGE] += 1
         _raise(self._seen[path])
+
+    def _look_into(self, path: str) -> tuple[str, str] | None:
+        try:
+            with open(path, "rb") as file:
+                return self._look(file)
+        except OSError as error:
+            return "E407", f"an image cannot be read ({error.strerror}); check its permissions"
 
     def _look(self, file: IO[bytes]) -> tuple[str, str] | None:
         """Code and reason where the image cannot be used; None where it can."""

@@ -11,12 +11,13 @@ from typing import Any
 import pyarrow as pa
 
 from tunesift.datasets import Dataset, DatasetWriter, Source, open_dataset, refuse_twins
+from tunesift.disk import sync
 from tunesift.files import BrokenRow, Place
 from tunesift.inputs import path_as_text
 from tunesift.reading import read
 from tunesift.recipe import Recipe
 from tunesift.records import Record
-from tunesift.running.fsio import make_folder, read_json, refuse_link, storage_errors, sync, write_json, write_table
+from tunesift.running.fsio import make_folder, read_json, refuse_link, storage_errors, write_json, write_table
 
 
 def read_input(recipe: Recipe, folder: Path) -> Dataset[Record]:

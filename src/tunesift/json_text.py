@@ -46,6 +46,14 @@ def alike(names: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
+def kind_of(value: object) -> str:
+    """What kind of thing a value is, as messages name it."""
+    if value is None:
+        return "null"
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -76,7 +84,7 @@ _ANY_JSON = json.JSONDecoder(parse_int=float)
 """Finds where a value ends, whatever it holds."""
 
 
-def parse_json(text: str, start: int = 0) -> tuple[Any, int]:
+def parse_json(text: str, start: int = 0) -> tuple[Any, int]:  # Any: JSON
     """The JSON value that begins at `start` and where it ends; raises `JsonFault` for what we do not accept."""
     try:
         value, end = _DECODER.raw_decode(text, start)
@@ -127,20 +135,28 @@ def element_end(text: str, start: int, sibling: re.Pattern[str] | None) -> int |
     if text[start] not in "{[":
         plain = _PLAIN_ELEMENT.match(text, start)
         return plain.end() if plain and plain.end() < len(text) else None
-    end = _balance(text, start)
-    following = sibling.search(text, start + 1, end or len(text)) if sibling else None
-    return following.start() if following else end
+    near = start + MAX_LINE
+    following = sibling.search(text, start + 1, near) if sibling else None
+    end = _balance(text, start, following.start() if following else near)
+    if end is None and sibling and not following:
+        following = sibling.search(text, start + 1)
+    return end if end is not None or following is None else following.start()
 
 
-def _balance(text: str, start: int) -> int | None:
-    """Where the bracket that begins at `start` is closed; one that closes nothing is passed over."""
+def _balance(text: str, start: int, stop: int) -> int | None:
+    """Where the bracket that begins at `start` is closed before `stop`; one that closes nothing is passed over."""
     opened: list[str] = []
+    still = {"{": 0, "[": 0}
     for token in _DEPTH_TOKEN.finditer(text, start, start + MAX_LINE):
-        if token[0] in ("{", "["):
+        if token.end() > stop:
+            return None
+        if token[0] in still:
             opened.append(token[0])
-        elif (opener := {"}": "{", "]": "["}.get(token[0])) in opened:
-            while opened.pop() != opener:
-                pass
+            still[token[0]] += 1
+        elif still.get(opener := {"}": "{", "]": "["}.get(token[0], "")):
+            while (last := opened.pop()) != opener:
+                still[last] -= 1
+            still[opener] -= 1
             if not opened:
                 return token.end()
     return None

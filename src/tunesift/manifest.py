@@ -8,6 +8,7 @@ import platform
 import secrets
 import sqlite3
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tunesift.inputs import path_as_text, path_of_text
 from tunesift.recipe import Recipe, as_json, command
 from tunesift.running.database import FORMAT, open_state
 from tunesift.running.fsio import failpoint, read_json, write_json
+from tunesift.running.locking import now
 from tunesift.settings import Json, differences, semantic
 
 _LIBRARIES = ("tunesift", "numpy", "pyarrow", "pydantic", "torch", "transformers")
@@ -29,7 +31,7 @@ def open_folder(recipe: Recipe, sha256: str | None, journal: str) -> dict[str, A
     new: dict[str, Json] = {"settings": semantic(recipe), "input": input}
     if not path.exists():
         id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(4)}"
-        run = {"format": FORMAT, "run_id": id, "created": time.strftime("%Y-%m-%d %H:%M:%S"), "versions": _versions(),
+        run = {"format": FORMAT, "run_id": id, "created": now(), "versions": _versions(),
                "command": command(recipe), "recipe": as_json(recipe), "journal": journal,
                **new}  # fmt: skip
         write_json(path, run)
@@ -38,15 +40,22 @@ def open_folder(recipe: Recipe, sha256: str | None, journal: str) -> dict[str, A
     old = read_json(path)
     if old.get("format") != FORMAT:
         raise ResumeError(f"{path.parent}: is a run of format {old.get('format')}, not {FORMAT}; use another folder.")
-    changed = differences(old["settings"], new["settings"])
+    changed = _telling(differences(old["settings"], new["settings"]))
     if changed:
         said = ", ".join(f"{p} was {_told(a)} and is now {_told(b)}" for p, a, b in changed[:3])
-        raise ResumeError(f"{path.parent}: holds another run: {said}; use another output or folder, or go back.")
+        right = f"write to another output, with --reuse {path.parent} to take over what stays the same"
+        raise ResumeError(f"{path.parent}: holds another run: {said}; {right}.")
     if old["input"]["sha256"] != (sha256 or ""):
         raise ResumeError(
             f"{path.parent}: the input {recipe.input} has changed since the run began; use another folder."
         )
     return old
+
+
+def _telling(changed: Sequence[tuple[str, Json, Json]]) -> list[tuple[str, Json, Json]]:
+    """The differences without the identities of models whose names differ."""
+    named = {path.removesuffix(".name") for path, _, _ in changed if path.endswith(".name")}
+    return [d for d in changed if d[0].removesuffix(".identity") not in named or not d[0].endswith(".identity")]
 
 
 def is_ours(recipe: Recipe) -> bool:

@@ -11,18 +11,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tunesift.errors import DataError, shown
+from tunesift.errors import DataError, first_line, shown
 from tunesift.json_text import JsonFault, alike
 
 MAX_RATIO = 200
 """Decompressed bytes per compressed byte above which a file is taken for a bomb (from 64 MiB on)."""
 _ROWS = 1024
+"""Rows of one batch."""
 _AT_A_TIME = 16 * 2**20
+"""Unpacked bytes of one batch."""
 MAX_GROUP = 2 * 2**30
 """Bytes of one row group of a Parquet file, unpacked."""
 
 
-def plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | JsonFault]:
+def most_unpacked(path: Path) -> int:
+    """Bytes that a packed file may unpack to."""
+    return max(64 * 2**20, MAX_RATIO * path.stat().st_size)
+
+
+def plain_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | JsonFault]:  # Any: whatever cells hold
     """A batch's rows as JSON has them, times as texts; what is wrong in place of a row that cannot be."""
     columns = [c.cast(pa.string()) if _is_time(c.type) else c for c in batch.columns]
     timeless = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
@@ -61,14 +68,14 @@ def _opened(path: Path) -> Iterator[Any]:  # Any: a path, or a file of Arrow's
             odd = any("\udc80" <= c <= "\udcff" for c in str(path))
             yield pa.PythonFile(closing.enter_context(path.open("rb"))) if odd else path
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: a column whose name is no UTF-8
-            reason = shown(str(error).partition("\n")[0])
+            reason = first_line(error)
             code = "E111" if "checksum" in str(error).lower() else "E110"
             raise DataError(f"{code} {path}: is not a sound Parquet file ({reason}); write it again.") from error
 
 
 def bounded(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The same rows, no more at a time than unpack to some megabytes; raises `DataError` for a bomb."""
-    total, limit = 0, max(64 * 2**20, MAX_RATIO * path.stat().st_size)
+    total, limit = 0, most_unpacked(path)
     with _opened(path):  # a damaged column may name texts that its dictionary does not have
         for batch in batches:
             size = sum(map(_unpacked, batch.columns))
@@ -105,7 +112,7 @@ def _check_columns(path: Path, schema: pa.Schema) -> None:
 
 def _check_unpacked(path: Path, metadata: pq.FileMetaData) -> None:
     groups = [metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups)]
-    if max(groups, default=0) > MAX_GROUP or sum(groups) > max(64 * 2**20, MAX_RATIO * path.stat().st_size):
+    if max(groups, default=0) > MAX_GROUP or sum(groups) > most_unpacked(path):
         raise DataError(f"E404 {path}: unpacks to {sum(groups)} bytes, too many at a time; write smaller row groups.")
 
 

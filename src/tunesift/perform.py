@@ -37,7 +37,7 @@ from tunesift.methods.score import ScoreRecords
 from tunesift.models.http import HttpModel
 from tunesift.models.turnstile import INTERRUPTIONS
 from tunesift.recipe import Recipe, as_json, check, check_input
-from tunesift.records import FailureKind, Record, Score
+from tunesift.records import IN_OUTPUT, Failure, FailureKind, Record, Score
 from tunesift.report.collect import collect
 from tunesift.report.html import render
 from tunesift.running.fsio import (
@@ -143,6 +143,8 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
         began = time.monotonic()
         manifest = open_folder(recipe, input_digest(recipe.input) if recipe.input else None, run.journal)
         run.retry(manner.retry_failed)
+        if recipe.reuse is not None:
+            run.reuse(recipe.reuse)
         if (done := _finished(recipe, manifest["run_id"])) is not None:
             return done
         if not manner.yes:
@@ -243,7 +245,7 @@ def _check_output(result: Result) -> None:
     """The output is exactly what was kept, replaced and created."""
     if result.data is None:
         return
-    there = (d for d in result.decisions if d.action in ("keep", "replace", "create"))
+    there = (d for d in result.decisions if d.action in IN_OUTPUT)
     pairs = zip_longest(result.data.ids(), there)
     if all(d is not None and d.record_id == id and d.action != "replace" for id, d in pairs):
         return  # the usual page hands back what it kept, in the order in which it decided
@@ -256,7 +258,7 @@ def _check_output(result: Result) -> None:
         raise RunError(
             f'the method decided to keep "{shown(missing)}" and did not hand it back; this is a fault of it.'
         )
-    if len(out) != (decided := counts["keep"] + counts["replace"] + counts["create"]):
+    if len(out) != (decided := sum(counts[action] for action in IN_OUTPUT)):
         raise RunError(f"the method handed {len(out)} records back and decided on {decided}; this is a fault of it.")
 
 
@@ -272,17 +274,17 @@ def _write_output(recipe: Recipe, result: Result, data: Dataset[Record]) -> None
     write_records(result.data, recipe.output, data, beside)
 
 
-def _beside(scores: Mapping[str, Mapping[str, object]], record: Record) -> dict[str, Any]:  # Any: JSON
+def _beside(scores: Mapping[str, Mapping[str, Score | Failure]], record: Record) -> dict[str, Any]:  # Any: JSON
     """A record's id and its scores, those that it came with included."""
     earlier = record.extra.get("scores")
     found = {scorer: _shown(score) for scorer, score in scores[record.id].items()}
     return {"id": record.id, "scores": {**(earlier if isinstance(earlier, Mapping) else {}), **found}}
 
 
-def _shown(score: object) -> dict[str, Any]:  # Any: JSON
-    if isinstance(score, Score):
-        return {"value": score.value, "parts": dict(score.parts), "note": score.note}
-    return {"value": None, "parts": {}, "note": f"{getattr(score, 'kind', '')}: {getattr(score, 'message', '')}"}
+def _shown(score: Score | Failure) -> dict[str, Any]:  # Any: JSON
+    if isinstance(score, Failure):
+        return {"value": None, "parts": {}, "note": f"{score.kind}: {score.message}"}
+    return {"value": score.value, "parts": dict(score.parts), "note": score.note}
 
 
 _DONE = {"keep": "kept", "drop": "dropped", "replace": "replaced", "create": "created", "quarantine": "quarantined"}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from tunesift.records import Message
+from tunesift.records import Message, Record
 
 Template = Literal["chat", "alpaca", "vicuna", "bare"]
 """chat: the model's own chat template; alpaca and vicuna: the public training templates of those models, for one that
@@ -71,6 +71,12 @@ def transcript(messages: Sequence[Message]) -> str:
 def task_of(prompt: Sequence[Message]) -> str:
     """What a model was asked, for a reader: the text of a single message, the transcript of several."""
     return prompt[0].text if len(prompt) == 1 else transcript(prompt)
+
+
+def input_of(record: Record) -> str:
+    """The input that a record's file sets apart from its instruction, as Alpaca's do; empty for none."""
+    given = record.extra.get("input")
+    return given if isinstance(given, str) else ""
 
 
 def context(messages: tuple[Message, ...], template: Template, given: str = "") -> str | tuple[Message, ...]:

@@ -19,7 +19,6 @@ from tunesift.datasets import Dataset, DatasetWriter, Row, Source
 from tunesift.errors import DataError, shown
 from tunesift.files import KEPT_RAW, BrokenRow, Place, RawRow, container_of, read_rows
 from tunesift.formats import (
-    FORMATS,
     PROMPTS,
     TOPIC,
     Allowed,
@@ -44,7 +43,7 @@ DuplicateIds = Literal["refuse", "first", "suffix"]
 Lenience = Literal["refuse", "accept"]
 
 _TRIED = 100
-"""Rows looked at to recognise a format."""
+"""Rows looked at to recognise a format, and before which the share of broken ones says little."""
 FEW_BROKEN = 9
 """Broken rows that never stop a run, so that a small file may have one."""
 _WATCHED = 1000
@@ -175,18 +174,23 @@ class _Reader(Generic[Row]):
             self.broken = [(file, row) for file, row in head if isinstance(row, BrokenRow)]
             raise DataError(self._no_records())
         place, names = sound[0].place, shown(", ".join(sound[0].fields))
+        if recognise({name.lower(): cell for name, cell in sound[0].fields.items()}, self.reading.prompts):
+            raise DataError(f"E201 {place}: fields are {names}, whose names must be in small letters; rename them.")
         if container_of(self.files[0]) in ("csv", "tsv"):
             raise DataError(f"E114 {self.names[0]}: its first row must name the columns, such as instruction,output; "
                             f"it has {names}.")  # fmt: skip
-        raise DataError(f"E201 {place}: fields are {names or 'none'}, no format we know; give --format, one of "
-                        f"{', '.join(FORMATS)}.")  # fmt: skip
+        raise DataError(f"E201 {place}: fields are {names or 'none'}, of no format we know; rename them, such as "
+                        "instruction and output, or messages; docs/formats.md has them all.")  # fmt: skip
 
     def _no_records(self) -> str:
         if not self.broken:
             return f"E101 {self.path}: the file has no records; give a file with at least one."
         first = self.broken[0][1]
-        return (f"E105 {self.path}: none of its rows is a record; the first, {first.place}: {first.message}; give one "
-                "record a line, or one JSON array.")  # fmt: skip
+        said = f"E105 {self.path}: none of its rows is a record; the first, {first.place}: {first.message}"
+        if len(self.files) > 1:
+            return f"{said}; leave files out that hold none, by a pattern."
+        hints = {"E1": "; give one record a line, or one JSON array.", "E2": "; docs/formats.md says what a row needs."}
+        return f"{said}{hints.get(first.code[:2], '.')}"
 
     def _take(self, file: int, row: RawRow | BrokenRow, format: Format) -> None:
         self.rows += 1
@@ -238,7 +242,7 @@ class _Reader(Generic[Row]):
 
     def _check_share(self, whole: bool = False) -> None:
         """Stop where too many rows are broken: of the first thousand, or of the whole file if it has fewer."""
-        counted = self.rows if whole else _WATCHED if self.rows < _TRIED else max(self.rows, _TRIED)
+        counted = self.rows if whole or self.rows >= _TRIED else _WATCHED
         many = len(self.broken) > FEW_BROKEN and len(self.broken) > self.reading.max_bad * counted
         if many and self.rows <= _WATCHED:
             first = self.broken[0][1]

@@ -29,6 +29,7 @@ from tunesift.settings import INCIDENTAL, Json, Settings, canonical
 from tunesift.yaml_text import parse_yaml, read_yaml
 
 _VETTED = importlib.resources.files("tunesift") / "recipes"
+_FILES = (".json", ".jsonl", ".csv", ".tsv", ".gz", ".zst", ".parquet")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
@@ -77,6 +78,9 @@ class Recipe(Settings):
     """What may be spent on endpoints."""
     seed: int = 0
     """Where every draw starts."""
+    reuse: Annotated[Named | None, INCIDENTAL] = None
+    """Another run's folder: what its stages made with the same settings, of items of the same id and content, is not
+    done again."""
     max_failures: Annotated[float, INCIDENTAL] = 0.01
     """Fraction of the items of one stage that may fail before the run stops; ten may always fail."""
     max_bad: Annotated[float, INCIDENTAL] = 0.05
@@ -129,8 +133,10 @@ def vetted_names() -> list[str]:
 
 def recipe_named(name: str, overrides: Sequence[str]) -> Recipe:
     """A recipe of the package, with input and output among the overrides; settings of the method need no prefix."""
-    if not any(override.startswith("output=") for override in overrides):
-        raise RecipeError(f"output: is not given; write tunesift run {name} input=FILE output=FILE.")
+    needs = ("output",) if reads(recipe_for(name, None, Path()).method) == "nothing" else ("input", "output")
+    if missing := [n for n in needs if not any(override.startswith(f"{n}=") for override in overrides)]:
+        words = " ".join(f"{n}=FILE" for n in needs)
+        raise RecipeError(f"{missing[0]}: is not given; write tunesift run {name} {words}.")
     return recipe_for(name, None, Path(), overrides)
 
 
@@ -182,14 +188,13 @@ def check(recipe: Mapping[str, Json], overrides: Sequence[str] = ()) -> Recipe:
     except UnicodeEncodeError as error:
         raise RecipeError(f"{shown(str(error.object))}: is not valid UTF-8; rename it, or write it so.") from None
     except ValidationError as error:
-        texts = _meant_as_text(error, overrides)
-        if texts:
-            return check(override(recipe, texts))
+        if meant := _meant_as_text(error, overrides) or _meant_as_percent(error):
+            return check(override(recipe, meant))
         lines = dict.fromkeys(_sentence(problem, recipe) for problem in error.errors(include_url=False))
         raise RecipeError(*lines) from None
 
 
-def as_json(recipe: Recipe) -> dict[str, Any]:  # Any: JSON of the whole recipe
+def as_json(recipe: Recipe) -> dict[str, Json]:
     """The recipe as it would be written down, every default included."""
     return dict(_ADAPTER.dump_python(recipe, mode="json"))
 
@@ -244,11 +249,19 @@ def _mapping(value: Json, name: str) -> dict[str, Json]:
 def _split(text: str) -> tuple[list[str], Json]:
     name, equals, value = text.partition("=")
     if not equals or not name or not all(name.split(".")):
-        said = shown(text.removeprefix("method."))
-        raise RecipeError(f'"{said}" is not a setting; write name=value, such as keep=10%.')
+        raise RecipeError(_no_setting(text.removeprefix("method.")))
     if found := _PERCENT.fullmatch(value.strip()):
         return name.split("."), float(found[1]) / 100
     return name.split("."), parse_yaml(value, name)
+
+
+def _no_setting(text: str) -> str:
+    """Why a word of the command line is no setting, and what was perhaps meant."""
+    if Path(text).suffix in _FILES and "=" not in text:
+        return f"\"{shown(text)}\" is a second input; give one file, a folder, or a pattern such as 'data/*.jsonl'."
+    if text.isidentifier():
+        return f'"{text}" has no value; write {text}=VALUE, without spaces around the sign.'
+    return f'"{shown(text)}" is not a setting; write name=value, such as keep=10%.'
 
 
 def _put(place: Json, path: Sequence[str], value: Json) -> Json:
@@ -267,7 +280,8 @@ def _put(place: Json, path: Sequence[str], value: Json) -> Json:
         others = old if isinstance(old, dict) else {"kind": "largest"}
         inner = {**{k: v for k, v in others.items() if k != "count"}, "fraction": float(value)}
     elif head == "keep" and isinstance(value, str):
-        raise RecipeError(f"keep: {_shown(value)} is not a fraction; write keep=10% or keep=0.1 to keep 10 percent.")
+        kind = f", or keep.kind={value} for that rule" if value.isidentifier() else ""
+        raise RecipeError(f"keep: {_shown(value)} is not a fraction; write keep=10% to keep 10 percent{kind}.")
     else:
         inner = value
     return {**found, head: inner}
@@ -278,6 +292,12 @@ def _meant_as_text(error: ValidationError, overrides: Sequence[str]) -> list[str
     wanted = {".".join(_plain(p["loc"])) for p in error.errors() if p["type"] in ("string_type", "path_type")}
     pairs = [o.partition("=") for o in overrides]
     return [f'{name}="{value}"' for name, _, value in pairs if name in wanted and not value.startswith('"')]
+
+
+def _meant_as_percent(error: ValidationError) -> list[str]:
+    """Settings that a recipe has as `10%` where a number was wanted, as overrides, which read it so."""
+    wanted = [p for p in error.errors() if p["type"] == "float_type" and _PERCENT.fullmatch(str(p["input"]).strip())]
+    return [f"{'.'.join(_plain(p['loc']))}={p['input']}" for p in wanted]
 
 
 def _plain(place: Sequence[str | int]) -> list[str]:
@@ -314,8 +334,22 @@ def _sentence(problem: Mapping[str, Any], recipe: Mapping[str, Json]) -> str:  #
     if kind == "union_tag_invalid":
         tag, tags = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
         return f"{where}.kind: {_shown(tag)} is unknown; use one of {tags}."
+    if kind == "literal_error":
+        return f"{where}: {_shown(value)} is unknown; use {problem['ctx']['expected']}."
+    if kind.startswith(("dataclass", "model_attributes", "dict")):
+        here = where.removeprefix("method.")
+        kind = isinstance(value, str) and value.isidentifier()
+        hint = f"write {here}.kind={value}" if kind else f"write {here}.NAME=VALUE"
+        return f"{where}: {_shown(value)} is no group of settings; {hint}."
+    wanted = next((words for begin, words in _WANTED.items() if kind.startswith(begin)), "")
+    if wanted:
+        return f"{where}: {_shown(value)} does not fit; write {wanted}."
     said = problem["msg"][0].lower() + problem["msg"][1:]
     return f"{where}: {_shown(value)} does not fit; {said}."
+
+
+_WANTED = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text", "tuple": "a list"}
+"""What pydantic's errors ask for, by how their names begin."""
 
 
 def _shown(value: object) -> str:
@@ -342,17 +376,16 @@ def _chosen(hint: Any, value: Json) -> Any:  # Any: types as values
         hint = get_args(hint)[0]
     if get_origin(hint) not in (Union, types.UnionType):
         return hint
-    members = [m for m in _members(hint) if dataclasses.is_dataclass(m)]
     kind = value.get("kind") if isinstance(value, dict) else None
-    for member in members:
+    for member in filter(dataclasses.is_dataclass, members(hint)):
         if kind is None or any(f.name == "kind" and f.default == kind for f in dataclasses.fields(member)):
             return member
     return None
 
 
-def _members(union: Any) -> list[Any]:  # Any: types as values
+def members(union: Any) -> list[Any]:  # Any: types as values
     """The classes of a union, also of unions inside it."""
     if get_origin(union) is Annotated:
-        return _members(get_args(union)[0])
+        return members(get_args(union)[0])
     inside = get_args(union) if get_origin(union) in (Union, types.UnionType) else ()
-    return [m for member in inside for m in _members(member)] if inside else [union]
+    return list(dict.fromkeys(m for member in inside for m in members(member))) if inside else [union]

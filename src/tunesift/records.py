@@ -11,6 +11,8 @@ import orjson
 
 Role = Literal["system", "user", "assistant"]
 Action = Literal["keep", "drop", "replace", "create", "quarantine"]
+IN_OUTPUT: tuple[Action, ...] = ("keep", "replace", "create")
+"""Actions whose record is in the output, or something in its place."""
 FailureKind = Literal["refused", "unanswered", "unreadable", "empty", "too-long", "not-finite", "crashed"]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import orjson
 
@@ -101,7 +102,7 @@ class _Lines:
             raise StopIteration
         if len(line) > MAX_LINE:
             raise TableFault("E401", f"a line is longer than {MAX_LINE} bytes", self.line + 1, self.byte)
-        text = line if self.byte else line.removeprefix(b"\xef\xbb\xbf")
+        text = line if self.byte else line.removeprefix(BOM_UTF8)
         self.line, self.byte = self.line + 1, self.byte + len(line)
         self.held.append(line)
         return text.decode("utf-8", "surrogateescape")
@@ -133,11 +134,11 @@ def _row(names: list[str], cells: list[str], raw: bytes, byte: int) -> dict[str,
     return dict(zip(names, cells, strict=True))
 
 
-def table_lines(rows: Iterable[Mapping[str, Any]], names: Sequence[str], delimiter: str) -> Iterator[bytes]:
+def table_lines(rows: Iterable[Mapping[str, object]], names: Sequence[str], delimiter: str) -> Iterator[bytes]:
     """A table's lines, names first; a text that would start a formula has a `'` before it, which `plain` takes off.
 
     What is no text is written as JSON, null as nothing.
-    """  # Any: JSON
+    """
     writer = csv.writer(_Encoder(), delimiter=delimiter, lineterminator="\r\n")
     yield writer.writerow([inert(name) for name in names])
     for row in rows:

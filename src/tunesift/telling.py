@@ -13,35 +13,43 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tunesift import catalogue
 from tunesift.console import told_spent
-from tunesift.errors import DataError, RunError, printable, shown
+from tunesift.errors import DataError, RecipeError, printable, shown
 from tunesift.methods.clear import AnyFilter
 from tunesift.methods.clear_evidence import AnySimilarity
 from tunesift.methods.select import AnyScorer
-from tunesift.models import ChatModel
+from tunesift.models import ChatModel, EmbedModel, LikelihoodModel
 from tunesift.models.folders import EMBEDDED, local_folder
+from tunesift.models.nli import NliModel
 from tunesift.planning import Plan, matrix_rate, plan
-from tunesift.recipe import Recipe, load_recipe, recipe_for
+from tunesift.recipe import Recipe, load_recipe, members, recipe_for
+from tunesift.report.folder import RunFolder, check_run, run_folder
 from tunesift.running.database import open_state
 from tunesift.running.fsio import read_json, storage_errors
 from tunesift.running.ledger import read_spent
 from tunesift.running.local import Local
 from tunesift.running.result import Planned
 
+MOST_EXCERPT = 600
+"""Characters of a text that `inspect` prints."""
 _EXTRAS = {"local": ("torch", "transformers", "safetensors"), "cluster": ("sklearn",), "images": ("PIL",),
            "embed": ("sentence_transformers",)}  # fmt: skip
 
 
 def recipe_to_plan(what: str, input: Path | None, settings: list[str]) -> Recipe:
     """The recipe that a method's name and an input, or a recipe's file, mean."""
+    if input is not None and "=" in input.name and not input.exists():
+        input, settings = None, [str(input), *settings]
     if what.endswith((".yaml", ".yml")):
         return load_recipe(what, [*([str(input)] if input else []), *settings])
+    if Path(what).exists():
+        raise RecipeError(f"{shown(what)}: is no method; write tunesift plan select {shown(what)}, or another method.")
     return recipe_for(what, input, Path("planned.jsonl"), settings)
 
 
@@ -104,40 +112,70 @@ def told_run(folder: Path, as_json: bool) -> str:
     return "\n".join(map(printable, lines))
 
 
-def check_run(folder: Path) -> None:
-    """Raise `DataError` for what is no run's folder."""
-    if not (folder / "run.json").exists():
-        raise DataError(f"{folder}: is not a run's folder; it has no run.json.")
-
-
 def told_record(folder: Path, id: str, as_json: bool) -> str:
-    """One record's decision, and its outcome in every stage; with it, outcomes of what was made of it."""
-    path = folder / "decisions.parquet"
-    _read(folder, "run.json")
-    if not path.exists():
-        raise RunError(f"{folder}: has no decisions yet; start the run again to finish it.")
-    rows = pq.read_table(path, filters=[("record_id", "=", id)]).to_pylist()
-    if not rows:
-        raise DataError(f'{folder}: no record has the id "{shown(id)}"; ids are in decisions.parquet.')
+    """One record, its decision, and its outcome in every stage; with it, outcomes of what was made of it.
+
+    `id` is a record's id, the beginning of just one, or its number, from 1.
+    """
+    whole = run_folder(folder)
+    id, action, reason = _decided(whole, id)
     own = (pc.field("id") == id) | pc.starts_with(pc.field("id"), f"{id}~")  # what was made of it, too
     stages: dict[str, object] = {}
     for part in sorted((folder / "stages").glob("*/part-*.parquet")):
         for row in pq.read_table(part, filters=own).to_pylist():
             name = part.parent.name + row["id"].removeprefix(id)
             stages[name] = {"failure": row["failure"]} if row["failure"] else json.loads(row["outcome"])
-    found = {**rows[0], "stages": stages}
+    made = whole.made_of({id}).get(id)
+    old = whole.data.by_id(id) if whole.data.place(id) is not None else None
+    told = [("", m) for m in old.messages] if old else []
+    told += [("new ", m) for m in made.messages] if made else []
     if as_json:
-        return json.dumps(found)
-    lines = [f"{id}: {found['action']}", f"  {found['reason']}"]
-    lines += [f"  {name}: {json.dumps(outcome)}" for name, outcome in stages.items()]
+        messages = [{"role": f"{new}{m.role}", "text": m.text} for new, m in told]
+        return json.dumps({"record_id": id, "action": action, "reason": reason, "messages": messages, "stages": stages})
+    lines = [f"{id}: {action}", f"  {reason}"]
+    lines += [f"  {new}{m.role}: {_excerpt(m.text)}" for new, m in told]
+    outcomes = {name: json.dumps(_rounded(outcome), ensure_ascii=False) for name, outcome in stages.items()}
+    lines += [f"  {name}: {_excerpt(outcome)}" for name, outcome in outcomes.items()]
     return "\n".join(map(printable, lines))
+
+
+def _decided(run: RunFolder, said: str) -> tuple[str, str, str]:
+    """The decision on a record of this id, of this number, or else on the only one whose id begins so."""
+    begins: list[tuple[str, str, str]] = []
+    numbered = None
+    for number, decision in enumerate(run.decisions(), start=1):
+        if decision[0] == said:
+            return decision
+        begins += [decision] if decision[0].startswith(said) and len(begins) < 2 else []
+        numbered = decision if str(number) == said else numbered
+    if numbered is None and len(begins) == 1:
+        return begins[0]
+    if numbered is None:
+        why = "several ids begin with" if begins else "no record has the id"
+        raise DataError(f'{run.path}: {why} "{shown(said)}"; ids are in report.html, and 5 means the fifth record.')
+    return numbered
+
+
+def _excerpt(text: str) -> str:
+    """A text on one line, its middle left out where it is long."""
+    said = " ".join(text.split())
+    return said if len(said) <= MOST_EXCERPT else f"{said[: MOST_EXCERPT - 200]} … {said[-190:]}"
+
+
+def _rounded(outcome: object) -> object:
+    """The same with numbers of four digits after the point."""
+    if isinstance(outcome, float):
+        return round(outcome, 4)
+    if isinstance(outcome, dict):
+        return {name: _rounded(value) for name, value in outcome.items()}
+    return [_rounded(value) for value in outcome] if isinstance(outcome, list) else outcome
 
 
 def told_catalogue(as_json: bool) -> str:
     """Everything a recipe may name, from the unions that the recipe reader reads."""
     unions = {"methods": catalogue.AnyMethod, "scorers": AnyScorer, "selectors": AnyFilter, "executors": Local,
-              "models": ChatModel, "similarities": AnySimilarity}  # fmt: skip
-    found = {group: {_kind(m): _entry(m) for m in _members(union)} for group, union in unions.items()}
+              "models": ChatModel | LikelihoodModel | EmbedModel | NliModel, "similarities": AnySimilarity}  # fmt: skip
+    found = {group: {_kind(m): _entry(m) for m in members(union)} for group, union in unions.items()}
     if as_json:
         return json.dumps(found)
     lines = []
@@ -172,11 +210,6 @@ def _device() -> str:
     import torch
 
     return f"cuda: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
-
-
-def _members(union: Any) -> list[type]:  # Any: types as values
-    inner = get_args(union)[0] if get_origin(union) is Annotated else union
-    return [m for member in get_args(inner) for m in _members(member)] or [inner]
 
 
 def _kind(member: type) -> str:

@@ -9,7 +9,8 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
@@ -19,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunesift.datasets import Dataset, Source
-from tunesift.errors import ROOM_SAID, CannotCreate, DataError, DiskFull, StorageError, shown
+from tunesift.disk import NO_ROOM, sync
+from tunesift.errors import ROOM_SAID, CannotCreate, DataError, DiskFull, StorageError, first_line, shown
 from tunesift.files import container_of, packing
 from tunesift.formats import Format, RowFault
 from tunesift.inputs import input_digest, input_files
@@ -32,7 +34,7 @@ from tunesift.tables import table_lines
 _GROUP = 4096
 """Rows of one group of a Parquet file."""
 _LINE_END = re.compile(rb"[\r\n]+[ \t]*")
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_BEHIND = 'the record "{}" comes after one that stands behind it in the input; write records in the input\'s order.'
 
 Fields = dict[str, Any]  # Any: JSON
 Beside = Callable[[Record], Fields]
@@ -95,7 +97,7 @@ def _column_errors(path: Path) -> Iterator[None]:
     except (pa.ArrowException, OverflowError) as error:
         if container_of(path) != "parquet":
             raise
-        reason = shown(str(error).partition("\n")[0])
+        reason = first_line(error)
         raise DataError(f"{path}: the rows do not fit into columns ({reason}); write .jsonl instead.") from error
 
 
@@ -110,35 +112,31 @@ def source_of(id: str, origin: Dataset[Record]) -> Record:
 @contextmanager
 def whole_or_nothing(path: Path) -> Iterator[Path]:
     """A temporary neighbour that takes the name of `path` when all has gone well, and is removed otherwise."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    part = _neighbour(path)
     with _create_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield part
-            _sync(part)
+            sync(part)
             part.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
         finally:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    """Make a file's bytes, or a folder's names, survive a loss of power."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def check_place(path: Path) -> None:
     """Raise `CannotCreate` where no file of this name can be made; asked before any work is done for it."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    part = _neighbour(path)
     with _create_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
         part.unlink()
+
+
+def _neighbour(path: Path) -> Path:
+    """Where this process writes a file before it gets its name."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 @contextmanager
@@ -146,9 +144,9 @@ def _create_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = error.strerror or str(error).partition("\n")[0]
+        why = error.strerror or first_line(error)
         why = "a file stands where its folder should" if isinstance(error, FileExistsError) else why
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             raise DiskFull(f"{path}: {why}; {ROOM_SAID} and start again.") from error
         if error.errno == errno.EIO:
             raise StorageError(f"{path}: {why}; check the disk and start again.") from error
@@ -228,11 +226,15 @@ class _Rows:
             pairs: list[tuple[Record, Record]] = []
             numbers: list[int] = []
             while todo and (number := self._row_in(file, todo[1].id) - before) < batch.num_rows:
+                if number < 0:
+                    raise DataError(_BEHIND.format(shown(todo[0].id)))
                 pairs.append(todo)
                 numbers.append(int(number))
                 todo = next(wanted, None)
             if pairs:
                 yield _picked(batch, numbers), pairs
+        if todo:
+            raise DataError(_BEHIND.format(shown(todo[0].id)))
 
     def _batches(self) -> Iterator[tuple[int, int, pa.RecordBatch]]:
         """Batches with the number of their file and the rows of it that are before them."""
@@ -248,21 +250,24 @@ class _Rows:
 
     def _rewritten(self, batch: pa.RecordBatch, pairs: list[tuple[Record, Record]]) -> pa.RecordBatch:
         """The batch with the cells in which a record says something new; all others stay as they are."""
+        columns: dict[str, dict[int, object]] = defaultdict(dict)
         for number, (record, old) in enumerate(pairs):
             if record == old:
                 continue
             fields = _sound(next(plain_rows(batch.slice(number, 1))))
-            new = self._put_back(record, fields)
-            for name in [n for n in new if new[n] != fields.get(n)]:
-                batch = self._with_cell(batch, name, number, new[name])
+            for name, cell in self._put_back(record, fields).items():
+                if cell != fields.get(name):
+                    columns[name][number] = cell
+        for name, cells in columns.items():
+            batch = self._with_cells(batch, name, cells)
         return batch
 
-    def _with_cell(self, batch: pa.RecordBatch, name: str, row: int, cell: object) -> pa.RecordBatch:
+    def _with_cells(self, batch: pa.RecordBatch, name: str, new: Mapping[int, object]) -> pa.RecordBatch:
+        """The batch with these cells of one column, by row."""
         if name not in batch.schema.names:
             raise DataError(f'{self.path}: has no column "{name}", which a changed record needs; write .jsonl instead.')
         place = batch.schema.get_field_index(name)
-        cells = batch.column(place).to_pylist()
-        cells[row] = cell
+        cells = [new.get(row, cell) for row, cell in enumerate(batch.column(place).to_pylist())]
         return batch.set_column(place, batch.schema.field(place), pa.array(cells, batch.schema.field(place).type))
 
     def _text(self, record: Record, old: Record, fields: Fields) -> bytes:

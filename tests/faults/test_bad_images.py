@@ -168,3 +168,13 @@ def test_text_alone_loads_no_library_for_images(tmp_path: Path) -> None:
     script = f"import sys, tunesift; tunesift.read_dataset({str(tmp_path / 'a.jsonl')!r}); print('PIL' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
+
+
+def test_an_image_that_may_not_be_read_sets_its_row_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: str, mode: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    (tmp_path / "a.png").write_bytes(b"x")
+    monkeypatch.setattr("tunesift.images.open", denied, raising=False)
+    codes, _ = read_with(["a.png"], tmp_path)
+    assert codes == ["E407"]

@@ -93,12 +93,12 @@ FILES: dict[str, tuple[str, str | bytes | None, str]] = {
     "Latin-1": (
         "b.jsonl", '{"instruction": "é"}'.encode("latin-1"),
         "E105 b.jsonl: none of its rows is a record; the first, b.jsonl:1 (byte 0): byte 17 is not valid UTF-8; save the file as "
-        "UTF-8; give one record a line, or one JSON array.",
+        "UTF-8.",
     ),
     "strange fields": (
         "b.jsonl", '{"text": "x", "label": 1}',
-        "E201 b.jsonl:1 (byte 0): fields are text, label, no format we know; give --format, one of alpaca, sharegpt, messages, "
-        "prompt-completion, preference.",
+        "E201 b.jsonl:1 (byte 0): fields are text, label, of no format we know; rename them, such as instruction and output, or "
+        "messages; docs/formats.md has them all.",
     ),
     "strange ending": (
         "b.txt", "a,b",
@@ -111,7 +111,7 @@ FILES: dict[str, tuple[str, str | bytes | None, str]] = {
     "no response": (
         "b.jsonl", '{"instruction": "x", "text": "y"}',
         'E105 b.jsonl: none of its rows is a record; the first, b.jsonl:1 (byte 0): record has neither "output" nor "response"; its '
-        "fields are instruction, text; give one record a line, or one JSON array.",
+        "fields are instruction, text; docs/formats.md says what a row needs.",
     ),
     "many broken rows": (
         "b.jsonl", LINES + "{\n" * 30,
@@ -136,28 +136,31 @@ SETTINGS = {
     "keep=0": "keep.fraction: 0 is not a fraction above 0 and up to 1; write 0.1 to keep 10 percent.",
     "keep=1.5": "keep.fraction: 1.5 is not a fraction above 0 and up to 1; write 0.1 to keep 10 percent.",
     "keep=20": "keep.fraction: 20 is not a fraction above 0 and up to 1; write keep.count=20 to keep so many records.",
-    "keep=abc": "keep: 'abc' is not a fraction; write keep=10% or keep=0.1 to keep 10 percent.",
-    "keep=-5%": "keep: '-5%' is not a fraction; write keep=10% or keep=0.1 to keep 10 percent.",
+    "keep=abc": "keep: 'abc' is not a fraction; write keep=10% to keep 10 percent, or keep.kind=abc for that rule.",
+    "keep=-5%": "keep: '-5%' is not a fraction; write keep=10% to keep 10 percent.",
     "kep=10%": "method.kep: there is no such setting; did you mean keep?",
     "keep.fractoin=0.1": "method.keep.fractoin: there is no such setting; did you mean fraction?",
     "scorer.studnet.name=x": "method.scorer.studnet: there is no such setting; did you mean student?",
     "scorer.x=1": "method.scorer.x: there is no such setting; there are kind, student, profile, ratio, template, turns.",
     "scorer.kind=ifdd": "method.scorer.kind: 'ifdd' is unknown; use one of 'ifd', 'reversed-ifd', 'perplexity'.",
     "scorer.student.kind=gpt": "method.scorer.student.kind: 'gpt' is unknown; use one of 'transformers', 'http', 'scripted'.",
-    "scorer.profile=best": "method.scorer.profile: 'best' does not fit; input should be 'canonical', 'cherry' or 'superfilter'.",
-    "seed=x": "seed: 'x' does not fit; input should be a valid integer.",
-    "seed=012": "seed: '012' does not fit; input should be a valid integer.",
-    "limit=1.5": "limit: 1.5 does not fit; input should be a valid integer.",
+    "scorer.profile=best": "method.scorer.profile: 'best' is unknown; use 'canonical', 'cherry' or 'superfilter'.",
+    "seed=x": "seed: 'x' does not fit; write a whole number.",
+    "seed=012": "seed: '012' does not fit; write a whole number.",
+    "limit=1.5": "limit: 1.5 does not fit; write a whole number.",
     "limit=-1": "limit: -1 reads nothing; write the number of rows to read.",
     "max_bad=5": "max_bad: 5 is not a fraction from 0 to 1; write 0.05 for 5 percent.",
-    "max_failures=-1%": "max_failures: '-1%' does not fit; input should be a valid number.",
-    "keep": '"keep" is not a setting; write name=value, such as keep=10%.',
+    "max_failures=-1%": "max_failures: '-1%' does not fit; write a number.",
+    "keep": '"keep" has no value; write keep=VALUE, without spaces around the sign.',
+    "c.jsonl": '"c.jsonl" is a second input; give one file, a folder, or a pattern such as \'data/*.jsonl\'.',
+    "scorer=perplexity": "method.scorer: 'perplexity' is no group of settings; write scorer.kind=perplexity.",
+    "scorer.kind=perplexity": "keep.below: 1 is IFD's bound, and every perplexity is above it; write keep.below=null.",
     "=5": '"=5" is not a setting; write name=value, such as keep=10%.',
     "keep..fraction=5": '"keep..fraction=5" is not a setting; write name=value, such as keep=10%.',
     "seed=[1": "seed line 1: is not valid YAML (expected ',' or ']', but got '<stream end>'); check the indentation.",
     "seed={a: 1, a: 2}": 'seed: the key "a" stands twice; write each setting once, as plain YAML.',
-    "format=alpacca": "format: 'alpacca' does not fit; input should be 'alpaca', 'sharegpt', 'messages', 'prompt-completion' or 'preference'.",
-    "duplicate_ids=last": "duplicate_ids: 'last' does not fit; input should be 'refuse', 'first' or 'suffix'.",
+    "format=alpacca": "format: 'alpacca' is unknown; use 'alpaca', 'sharegpt', 'messages', 'prompt-completion' or 'preference'.",
+    "duplicate_ids=last": "duplicate_ids: 'last' is unknown; use 'refuse', 'first' or 'suffix'.",
     "keep.kind=quota": "method.keep.group: is not given; give it a value.",
 }  # fmt: skip
 
@@ -262,8 +265,8 @@ def test_a_run_with_other_settings_is_refused_with_the_old_and_the_new(select: C
     told = select("a.jsonl", "-o", "out.jsonl", "keep=20%", "seed=5")
     assert told.code == 64
     assert told.sentence == (
-        "out.jsonl.run: holds another run: method.keep.fraction was 0.1 and is now 0.2, seed was 0 and is now 5; use another "
-        "output or folder, or go back."
+        "out.jsonl.run: holds another run: method.keep.fraction was 0.1 and is now 0.2, seed was 0 and is now 5; write "
+        "to another output, with --reuse out.jsonl.run to take over what stays the same."
     )
     assert select("a.jsonl", "-o", "out.jsonl").code == 0
 
@@ -308,11 +311,11 @@ RECIPES: dict[str, tuple[str | bytes, str]] = {
     "anchors": ("output: x.jsonl\na: &a [1]\nb: *a\n", "r.yaml: an alias refers to another place; write each setting once, as plain YAML."),
     "a list": ("- output\n- method\n", "r.yaml: a recipe is a mapping of settings; write `method:` and `output:` in it."),
     "nothing": ("", "r.yaml: a recipe is a mapping of settings; write `method:` and `output:` in it."),
-    "no as a number": ("output: x.jsonl\nmethod: {kind: select}\nseed: no\n", "seed: 'no' does not fit; input should be a valid integer."),
-    "yes as a text": ("output: yes\nmethod: {kind: select}\nseed: on\n", "seed: 'on' does not fit; input should be a valid integer."),
-    "octal": ("output: x.jsonl\nmethod: {kind: select}\nseed: 012\n", "seed: '012' does not fit; input should be a valid integer."),
-    "sexagesimal": ("output: x.jsonl\nmethod: {kind: select}\nseed: 1:30\n", "seed: '1:30' does not fit; input should be a valid integer."),
-    "a date": ("output: x.jsonl\nmethod: {kind: select}\nseed: 2024-01-01\n", "seed: '2024-01-01' does not fit; input should be a valid integer."),
+    "no as a number": ("output: x.jsonl\nmethod: {kind: select}\nseed: no\n", "seed: 'no' does not fit; write a whole number."),
+    "yes as a text": ("output: yes\nmethod: {kind: select}\nseed: on\n", "seed: 'on' does not fit; write a whole number."),
+    "octal": ("output: x.jsonl\nmethod: {kind: select}\nseed: 012\n", "seed: '012' does not fit; write a whole number."),
+    "sexagesimal": ("output: x.jsonl\nmethod: {kind: select}\nseed: 1:30\n", "seed: '1:30' does not fit; write a whole number."),
+    "a date": ("output: x.jsonl\nmethod: {kind: select}\nseed: 2024-01-01\n", "seed: '2024-01-01' does not fit; write a whole number."),
     "a tag": ("output: !!python/object/apply:os.system [x]\n", "r.yaml line 1: is not valid YAML (could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.system'); check the indentation."),
     "a number for a key": ("output: x.jsonl\n1: 2\n", "r.yaml: the key 1 is not a text; write each setting once, as plain YAML."),
     "a merge": ("output: x.jsonl\nmethod: {kind: select, <<: {kind: score}}\n", "method.<<: there is no such setting; there are kind, scorer, also, keep."),
@@ -354,7 +357,7 @@ USAGE = {
     ("selct",): "No such command 'selct'",
     ("select",): "Missing argument",
     ("select", "a.jsonl"): "Missing option '--output' / '-o'",
-    ("select", "a.jsonl", "-o", "b.jsonl", "--kep", "5"): "No such option: --kep",
+    ("select", "a.jsonl", "-o", "b.jsonl", "--kep", "5"): "No such option: --kep; settings have no dashes, such as keep=10%; see tunesift select --help.",
     ("select", "a.jsonl", "-o", "b.jsonl", "--limit", "x"): "Invalid value for '--limit'",
     ("select", "a.jsonl", "-o", "b.jsonl", "--limit", "0"): "Invalid value for '--limit'",
     ("inspect",): "Missing argument",
@@ -372,9 +375,15 @@ def test_a_command_that_is_not_one_ends_with_64_and_a_way_to_help(tunesift: Comm
 def test_what_is_not_there_to_inspect_or_to_plan_is_named(tunesift: Command, select: Command, place: Path) -> None:
     assert select("a.jsonl", "-o", "out.jsonl").code == 0
     wanted = {
-        ("inspect", "nowhere"): (65, "nowhere: is not a run's folder; it has no run.json."),
-        ("inspect", "out.jsonl.run", "no\x1bid"): (65, 'out.jsonl.run: no record has the id "no\\x1bid"; ids are in decisions.parquet.'),
+        ("inspect", "nowhere"): (65, "nowhere: there is no such folder."),
+        ("inspect", "out.jsonl.run", "no\x1bid"): (65, 'out.jsonl.run: no record has the id "no\\x1bid"; ids are in report.html, and 5 means the fifth record.'),
+        ("compare", "nowhere", "out.jsonl.run"): (65, "nowhere: there is no such folder."),
         ("plan", "selct", "a.jsonl"): (64, "there is no method selct; use one of cherry, clear, clear-correct, combined, controllability, debatune, perplexity, refine-alpaca, refine-wizardlm, reflection, score, select, selectit, selectit-full, selective-reflection, superfiltering, superfiltering-d, or a recipe in YAML."),
+        ("inspect", "out.jsonl.run", "21"): (65, 'out.jsonl.run: no record has the id "21"; ids are in report.html, and 5 means the fifth record.'),
+        ("inspect", "out.jsonl"): (65, "out.jsonl: is not a run's folder; the run that wrote it is in out.jsonl.run."),
+        ("plan", "a.jsonl"): (64, "a.jsonl: is no method; write tunesift plan select a.jsonl, or another method."),
+        ("run", "selct"): (64, "there is no method selct; use one of cherry, clear, clear-correct, combined, controllability, debatune, perplexity, refine-alpaca, refine-wizardlm, reflection, score, select, selectit, selectit-full, selective-reflection, superfiltering, superfiltering-d, or a recipe in YAML."),
+        ("run", "select"): (64, "input: is not given; write tunesift run select input=FILE output=FILE."),
         ("plan", "select"): (64, "input: is not given; name the file to read."),
         ("plan", "select", "nowhere.jsonl"): (65, "E101 nowhere.jsonl: there is no such file; check the path."),
     }  # fmt: skip

@@ -30,13 +30,13 @@ from tunesift import (
 )
 from tunesift.methods.clear import DOUBT, REFLECT
 from tunesift.methods.clear_evidence import (
-    agreement,
-    answer_of,
     bounds,
     certainty_of,
     confidence,
     consistency,
+    final_answer,
     same,
+    similarity_of,
 )
 from tunesift.methods.clear_steps import Agreement, Evidence, Reflect, Reflection, Weigh
 from tunesift.prompts import fenced, fill
@@ -65,7 +65,7 @@ def evidence(similar: Sequence[tuple[float, bool]], *certainties: float | None) 
 
 
 def test_oracle_1_the_worked_example() -> None:
-    similar = [agreement(p, q) for p, q in CHANCES]
+    similar = [similarity_of(p, q) for p, q in CHANCES]
     assert similar == pytest.approx([0.97, 0.15, 0.80, 0.55, 0.97])
     assert consistency(list(zip(similar, SAME, strict=True)), 0.8) == pytest.approx([0.976, 0.12, 0.64, 0.44, 0.776])
     score = weighed(evidence(list(zip(similar, SAME, strict=True)), 1.0, 0.5))
@@ -103,8 +103,8 @@ def test_oracle_2_confidence_is_monotone_and_within_bounds() -> None:
 
 
 def test_oracle_3_orders_and_copies_change_nothing() -> None:
-    assert [agreement(p, q) for p, q in CHANCES] == [agreement(q, p) for p, q in CHANCES]
-    similar = [(agreement(p, q), r) for (p, q), r in zip(CHANCES, SAME, strict=True)]
+    assert [similarity_of(p, q) for p, q in CHANCES] == [similarity_of(q, p) for p, q in CHANCES]
+    similar = [(similarity_of(p, q), r) for (p, q), r in zip(CHANCES, SAME, strict=True)]
     value = weighed(evidence(similar, 1.0, 0.5)).value
     assert weighed(evidence(similar[::-1], 0.5, 1.0)).value == pytest.approx(value)
     assert weighed(evidence(similar * 2, 1.0, 0.5)).value == pytest.approx(value)
@@ -149,7 +149,7 @@ def test_oracle_5_the_parser_table(text: str, certainty: float | None) -> None:
     ],
 )  # fmt: skip
 def test_the_final_answer_of_a_sample(text: str, answer: str) -> None:
-    assert answer_of(text) == answer
+    assert final_answer(text) == answer
 
 
 def test_pitfall_7_the_same_answer_is_the_same_however_it_is_written() -> None:

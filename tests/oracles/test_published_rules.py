@@ -11,7 +11,7 @@ import pytest
 
 from tunesift import Dataset, Largest, Message, Pool, Record, Score
 from tunesift.scoring import diversity
-from tunesift.scoring.diversity import facility_location, k_centre, similarity, spread_out
+from tunesift.scoring.diversity import k_centre, spread_out
 
 IFDS = [0.91, 1.0, 1.02, math.nan, 0.55, 0.91, 0.3]
 ROWS = [[1, 0], [0.98, 0.199], [0.96, 0.28], [0, 1], [0.1, 0.995], [-1, 0]]
@@ -57,7 +57,7 @@ def naive(similar: list[list[float]], count: int) -> list[tuple[int, float]]:
 
 
 def test_oracle_8_facility_location_picks_2_3_5_with_the_printed_gains() -> None:
-    found = facility_location(similarity(unit_rows()), 3)
+    found = spread_out(unit_rows(), 3)
     assert [row for row, _ in found] == [2, 3, 5]
     assert [gain for _, gain in found] == pytest.approx([4.319340, 0.952165, 0.506931], abs=1e-6)
     assert sum(gain for _, gain in found) == pytest.approx(5.778436, abs=1e-6)
@@ -65,14 +65,14 @@ def test_oracle_8_facility_location_picks_2_3_5_with_the_printed_gains() -> None
 
 def test_oracle_8_a_swapped_metric_picks_4_1_5() -> None:
     rows = unit_rows()
-    assert [row for row, _ in facility_location(1 + rows @ rows.T, 3)] == [4, 1, 5]
+    lack = diversity._columns_of(-(1 + rows @ rows.T))
+    assert [row for row, _ in diversity._greedy(lack, np.zeros(len(rows)), 3)] == [4, 1, 5]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_oracle_8_lazy_and_naive_greedy_agree_and_gains_never_increase(seed: int) -> None:
-    similar = similarity(np.random.default_rng(seed).normal(size=(30, 4)))
-    found = facility_location(similar, 12)
-    expected = naive(similar.tolist(), 12)
+    rows = np.random.default_rng(seed).normal(size=(30, 4))
+    found, expected = spread_out(rows, 12), naive(slow_similarity(rows), 12)
     # Two rows that only cover each other add exactly the same, so it is the gains that must agree.
     assert [gain for _, gain in found] == pytest.approx([gain for _, gain in expected])
     assert len({row for row, _ in found}) == 12
@@ -82,7 +82,7 @@ def test_oracle_8_lazy_and_naive_greedy_agree_and_gains_never_increase(seed: int
 @pytest.mark.parametrize("count", [0, 6, 7])
 def test_oracle_8_a_budget_that_is_not_below_the_pool_is_refused(count: int) -> None:
     with pytest.raises(ValueError, match="is not a number of rows"):
-        facility_location(similarity(unit_rows()), count)
+        spread_out(unit_rows(), count)
 
 
 @pytest.mark.parametrize("way", ["held", "float64", "float32"])
@@ -110,6 +110,10 @@ def test_item_11_similarity_is_that_of_the_referenced_library() -> None:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     assert similarity(rows) == pytest.approx(np.array(slow_similarity(rows)), abs=1e-9)
     assert similarity(np.array([rows[0], -rows[0]])).min() == pytest.approx(0.99481, abs=5e-6)
+
+
+def similarity(rows: np.ndarray) -> np.ndarray:
+    return 1 - diversity._shortfall(rows)(slice(None), np.arange(len(rows)))
 
 
 def test_item_11_a_twentieth_of_the_vectors_in_any_order_are_the_same_ones() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path, PosixPath
 import pytest
 
 import tunesift
+import tunesift.methods
 from tunesift import Recipe, ScriptedModel, load_recipe, recipe_for, run_recipe
 from tunesift.planning import plan
 from tunesift.recipe import as_json, check, vetted
@@ -26,6 +27,15 @@ def file(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture
 def recipe(file: Path) -> Recipe:
     return recipe_for(file.stem, Path("in.jsonl"), Path("out.jsonl"))
+
+
+def test_the_table_of_methods_names_every_recipe_and_the_page_of_its_method() -> None:
+    rows = [line.split() for line in (tunesift.methods.__doc__ or "").splitlines() if ".yaml" in line]
+    pages = {name.rstrip(",").removesuffix(".yaml"): row for row in rows for name in row if ".yaml" in name}
+    assert sorted(pages) == sorted(NAMES)
+    for name, row in pages.items():
+        home = type(recipe_for(name, Path("in.jsonl"), Path("out.jsonl")).method).__module__
+        assert f"{home.rpartition('.')[2]}.py" in row, name
 
 
 def test_there_is_a_recipe_for_every_method() -> None:

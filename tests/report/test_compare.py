@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import spearmanr
 from typer.testing import CliRunner
 
-from tunesift import DataError, RecipeError, RunError, recipe_for, run_recipe
+from tunesift import DataError, RecipeError, recipe_for, run_recipe
 from tunesift.cli import app
 from tunesift.report.compare import _names as names_of
 from tunesift.report.compare import compare, rank_correlation, told_compare
@@ -147,7 +147,7 @@ def test_what_cannot_be_compared_is_refused(home: Path, tmp_path: Path) -> None:
     for given in ([], one, one * 2):
         with pytest.raises(RecipeError, match="compare takes two or more different run folders"):
             compare(given)
-    with pytest.raises(RunError, match="is not a run's folder"):
+    with pytest.raises(DataError, match="is not a run's folder"):
         compare([*one, tmp_path])
     (tmp_path / "in.jsonl").write_text('{"id": "other", "instruction": "a", "output": "b"}\n' * 1)
     run_recipe(

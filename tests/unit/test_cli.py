@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -241,7 +242,47 @@ def test_inspect_shows_a_run_and_one_of_its_records(tunesift: Command) -> None:
     assert "no score" in record[1]
     one = tunesift("inspect", "kept.jsonl.run", "r7", "--json").json
     assert one["record_id"] == "r7"
+    assert [m["role"] for m in one["messages"]] == ["user", "assistant"]
     assert one["stages"]["score"] == {"value": None, "parts": {}, "note": "empty_response"}
+
+
+def test_a_record_is_found_by_its_number_and_by_the_beginning_of_its_id(tunesift: Command, place: Path) -> None:
+    rows = [{"instruction": f"Question {n}?", "output": f"Answer {n}."} for n in range(30)]
+    (place / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tunesift("select", "b.jsonl", "-o", "b_kept.jsonl", SCRIPTED, "--quiet")
+    fifth = tunesift("inspect", "b_kept.jsonl.run", "5").out.splitlines()
+    assert "  user: Question 4?" in fifth
+    assert "  assistant: Answer 4." in fifth
+    assert not any(re.search(r"\.\d{5}", line) for line in fifth)
+    id = fifth[0].partition(":")[0]
+    assert tunesift("inspect", "b_kept.jsonl.run", id[:12]).out.splitlines() == fifth
+
+
+def test_the_version_and_help_are_told(tunesift: Command) -> None:
+    assert re.fullmatch(r"tunesift \d+\.\d+\.\d+\n", tunesift("--version").out)
+    assert "Usage: tunesift" in tunesift("help").out
+
+
+def test_a_recipe_may_say_ten_percent(tunesift: Command, place: Path) -> None:
+    (place / "r.yaml").write_text(
+        "input: a.jsonl\noutput: one.jsonl\nmax_bad: 20%\nmethod:\n  kind: select\n"
+        "  scorer: {kind: ifd, student: {kind: scripted}}\n  keep: {kind: largest, fraction: 10%, below: null}\n"
+    )
+    assert tunesift("run", "r.yaml", "--quiet").code == 0
+    recipe = json.loads((place / "one.jsonl.run" / "run.json").read_text())["recipe"]
+    assert (recipe["method"]["keep"]["fraction"], recipe["max_bad"]) == (0.1, 0.2)
+
+
+def test_a_plan_takes_input_and_output_as_a_run_does(tunesift: Command) -> None:
+    assert "30 records" in tunesift("plan", "select", "input=a.jsonl", "output=x.jsonl", SCRIPTED).out
+
+
+def test_another_budget_takes_the_scores_of_the_run_before(tunesift: Command) -> None:
+    tunesift("select", "a.jsonl", "-o", "kept.jsonl", SCRIPTED, "--quiet")
+    told = tunesift(
+        "select", "a.jsonl", "-o", "more.jsonl", SCRIPTED, "keep=20%", "--reuse", "kept.jsonl.run", "--json"
+    ).json
+    assert (told["worked"], told["counts"]["kept"]) == (0, 6)
 
 
 def test_a_run_from_a_recipe_is_the_run_of_the_command(tunesift: Command, place: Path) -> None:
@@ -277,7 +318,7 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
     baselines = {"random", "longest", "shortest"}
     by_score = {"confident", "largest", "smallest", "above", "quota", "combined", "diverse"}
     assert set(found["selectors"]) == {*by_score, *baselines, "distinct"}
-    assert {"transformers", "scripted"} <= set(found["models"])
+    assert set(found["models"]) == {"transformers", "http", "scripted", "sentence-transformers", "hashed-ngrams", "nli"}
     told = tunesift("list").out
     assert all(kind in told and entry["summary"] in told for group in found.values() for kind, entry in group.items())
 

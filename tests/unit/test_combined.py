@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesift import Combined, Dataset, Failure, Message, Pool, RecipeError, Record, Score
-from tunesift.scoring.combined import bands_of
+from tunesift.scoring.combined import banded
 from tunesift.scoring.deciding import lengths
 from tunesift.scoring.selectors import Scored
 
@@ -115,7 +115,7 @@ def test_length_bands_keep_the_fraction_of_short_and_long_alike() -> None:
     scores = {f"r{n}": float(n) for n in range(100)}
     found = kept(Combined(weights={"ifd": 1.0}, fraction=0.1, length_bands=10), pool({"ifd": scores}, records))
     assert found == [f"r{n}" for n in range(9, 100, 10)]
-    assert bands_of(lengths(Dataset.of(records)), 10).names[0] == "1 to 10 characters"
+    assert banded(lengths(Dataset.of(records)), 10).names[0] == "1 to 10 characters"
 
 
 def test_all_equal_scores_keep_the_earlier_records() -> None:

@@ -198,6 +198,8 @@ def test_whoever_is_dropped_is_as_near_as_its_reason_says_and_exact_ones_never_s
         (lambda: Diverse(clusters=0), "keep.clusters: 0 is no number of clusters; write 1 or more."),
         (lambda: Diverse(candidates=None, below=1.0),
          "keep.below: nothing is scored where keep.candidates is null; give it a fraction."),
+        (lambda: Diverse(candidates=5.0),
+         "keep.candidates: 5 is not a fraction above 0 and up to 1; write 0.1 to keep 10 percent."),
     ],
 )  # fmt: skip
 def test_settings_that_mean_nothing_are_refused(make: Any, sentence: str) -> None:

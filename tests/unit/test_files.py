@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from tunesift import DataError
 from tunesift.files import BrokenRow, RawRow, container_of, read_rows
-from tunesift.json_text import JsonFault, parse_json
+from tunesift.json_text import JsonFault, element_end, parse_json
 from tunesift.parquet import bounded
 
 ROWS = [{"instruction": f"Question {n}?", "output": f"Answer {n} – ünïcode."} for n in range(5)]
@@ -134,6 +135,21 @@ def test_of_an_array_that_is_cut_off_the_whole_records_are_read(tmp_path: Path, 
     rows = rows_of(tmp_path / "a.json", json.dumps(ROWS, indent=indent)[:-cut])
     assert sound(rows) == ROWS[: 5 if cut == 1 else 4]
     assert [b.code for b in broken(rows)] == ["E102"]
+
+
+def test_broken_records_of_an_array_take_time_in_proportion_to_their_own_length(tmp_path: Path) -> None:
+    rows = [json.dumps({"instruction": f"{n} " + "x" * 300, "output": "y" * 300}) for n in range(6000)]
+    rows[1::10] = [row[:-1] for row in rows[1::10]]  # the bracket that ends them is missing
+    (tmp_path / "a.json").write_text("[\n  " + ",\n  ".join(rows) + "\n]\n")
+    began = time.process_time()
+    broken = sum(isinstance(row, BrokenRow) for row in read_rows(tmp_path / "a.json"))
+    assert (broken, time.process_time() - began < 8) == (600, True)
+
+
+def test_brackets_that_close_nothing_take_time_in_proportion_to_the_text() -> None:
+    began = time.process_time()
+    assert element_end("{" * 60_000 + "]" * 60_000, 0, None) is None
+    assert time.process_time() - began < 5
 
 
 def test_what_stands_behind_an_array_is_not_passed_over(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 from tunesift import Completion, HttpModel, Message, ModelRefused, ParameterRefused, RecipeError, Sampling
+from tunesift.models import http
 from tunesift.models.faults import asked_pause, exhausted, refusal
 from tunesift.models.replies import streamed
 
@@ -229,3 +232,37 @@ def test_a_proxy_of_a_kind_that_is_not_spoken_is_refused(monkeypatch: pytest.Mon
         monkeypatch.setenv(name, "socks5://127.0.0.1:1")
     with pytest.raises(RecipeError, match="names a socks5 proxy; only http:// proxies are spoken to"):
         HttpModel(url="https://api.vendor.example/v1", model="m", trust_env=True).preflight()
+
+
+class OneAtATime:
+    """A tokenizer of letters that fails where two threads use it, as those of transformers do."""
+
+    added_tokens_decoder: dict[int, object] = {}  # noqa: RUF012
+    unk_token_id = None
+    busy = False
+
+    def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
+        assert not self.busy, "Already borrowed"
+        self.busy = True
+        time.sleep(0.001)
+        self.busy = False
+        return {"input_ids": [ord(c) for c in text]}
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(map(chr, ids))
+
+
+def test_threads_take_turns_at_a_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = OneAtATime()
+    monkeypatch.setattr(http, "tokenizer", lambda name: one)
+    model = HttpModel(url="http://127.0.0.1:1/v1", model="m", tokenizer="t")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: model.single_tokens(["5", "12", "x"]), range(20)))
+    assert found == [[53, None, 120]] * 20
+
+
+@pytest.mark.parametrize(
+    ("code", "blame"), [("0500" + "0" * 5000, "transient"), ("429", "limited"), ("4290", "transient")]
+)
+def test_a_code_is_a_status_where_it_has_three_digits(code: str, blame: str) -> None:
+    assert refusal(200, {}, {"error": {"code": code, "message": "no"}}).blame == blame

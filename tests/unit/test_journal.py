@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tunesift import ResumeError, StorageError
+from tunesift.disk import sync
 from tunesift.running import fsio
 from tunesift.running import journal as storage
 from tunesift.running.database import transaction
-from tunesift.running.fsio import read_json, sync, write_json
+from tunesift.running.fsio import read_json, write_json
 from tunesift.running.journal import Journal, StageJournal
 from tunesift.running.parts import Entry
 

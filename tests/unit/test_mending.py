@@ -10,9 +10,22 @@ from typing import ClassVar
 
 import pytest
 
-from tunesift import Dataset, Decision, Failure, Local, Message, ModelUnavailable, Record, Run, ScriptedModel, Settings
+from tunesift import (
+    Dataset,
+    Decision,
+    Failure,
+    Local,
+    Message,
+    ModelUnavailable,
+    Record,
+    Run,
+    ScriptedModel,
+    Settings,
+    StorageError,
+)  # fmt: skip
 from tunesift.running import journal as storage
 from tunesift.running.fsio import digest, read_json, write_json
+from tunesift.running.locking import looked_at
 from tunesift.running.mending import Repaired, repair, verify
 from tunesift.settings import Json
 
@@ -220,3 +233,11 @@ def test_what_is_repaired_twice_is_repaired_once(tmp_path: Path) -> None:
     repair(folder)
     assert repair(folder) == Repaired([], [])
     assert read_json(folder / "run.json") == {"format": 2}
+
+
+def test_what_cannot_be_read_is_blamed_and_not_the_lock(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=rf"^{tmp_path}: .*directory"):
+        digest(tmp_path)
+    (tmp_path / "LOCK").touch()
+    with pytest.raises(OSError, match="somewhere else"), looked_at(tmp_path):
+        raise OSError("somewhere else")

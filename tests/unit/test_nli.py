@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason='needs the "local" extra')
 import transformers  # noqa: E402
 
+from harness.tiny import classifier  # noqa: E402
 from tunesift import ModelRefused, ModelUnavailable, NliModel, NoContradiction  # noqa: E402
 from tunesift.settings import semantic  # noqa: E402
 
@@ -19,17 +20,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "sea", "is", "cold", "warm",
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random classifier, whose contradiction comes last."""
-    home = tmp_path_factory.mktemp("nli")
-    (home / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    transformers.BertTokenizerFast(str(home / "vocab.txt")).save_pretrained(home)
-    torch.manual_seed(0)
-    shape = transformers.BertConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-        max_position_embeddings=32, num_labels=3, initializer_range=1.0,
-        id2label={0: "ENTAILMENT", 1: "NEUTRAL", 2: "CONTRADICTION"},
-    )  # fmt: skip
-    transformers.BertForSequenceClassification(shape).save_pretrained(home)
-    return home
+    return classifier(tmp_path_factory.mktemp("nli"), WORDS)
 
 
 PAIRS = [("the sea is cold", "the sea is warm"), ("the sea", "the sea is not cold is not warm"), ("cold", "warm")]
@@ -76,10 +67,20 @@ def test_a_classifier_of_something_else_is_refused(folder: Path, tmp_path: Path)
     )
 
 
-def test_a_folder_without_a_model_is_unavailable(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelUnavailable, match=r"cannot be loaded \(.+\); give a folder or a hub id\.$"):
+    with pytest.raises(ModelRefused, match=r"has no \.safetensors weights; convert it, other formats can run code\.$"):
         NliModel(name=str(tmp_path)).contradiction(PAIRS)
+    with pytest.raises(
+        ModelUnavailable, match=r'nowhere" is not there; give a folder with config\.json or a hub id\.$'
+    ):
+        NliModel(name=str(tmp_path / "nowhere")).contradiction(PAIRS)
+
+
+def test_a_device_that_is_not_there_is_a_sentence(folder: Path) -> None:
+    with pytest.raises(ModelUnavailable, match=r'^device: "gpu7" is not to be had here \(.+\); write auto or cpu\.$'):
+        NliModel(name=str(folder), device="gpu7").contradiction(PAIRS)
+    assert NliModel(name=str(folder), device="auto").contradiction(PAIRS)
 
 
 def test_a_classifier_is_known_by_its_content(folder: Path) -> None:

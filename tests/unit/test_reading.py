@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tunesift import DataError, Preference, Record, read_dataset, read_preferences
+from tunesift import DataError, Preference, Record, read_dataset, read_preferences, write_records
 from tunesift.formats import Format
 from tunesift.inputs import file_digest
 from tunesift.reading import Reading, read
@@ -77,8 +77,26 @@ def test_a_format_can_be_forced(tmp_path: Path) -> None:
 def test_fields_of_no_format_are_named(tmp_path: Path) -> None:
     message = refused(write(tmp_path / "a.jsonl", [{"text": "x", "\x1b[31m": "y"}]))
     assert message.startswith(
-        "E201 a.jsonl:1 (byte 0): fields are text, \\x1b[31m, no format we know; give --format, one of alpaca"
+        "E201 a.jsonl:1 (byte 0): fields are text, \\x1b[31m, of no format we know; rename them, such as instruction"
     )
+
+
+def test_names_in_capital_letters_are_told_from_unknown_ones(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("Question,Answer\nWhy?,Because.\n")
+    message = refused(tmp_path / "a.csv")
+    assert message.endswith("fields are Question, Answer, whose names must be in small letters; rename them.")
+
+
+def test_a_table_of_conversations_is_read_back(tmp_path: Path) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": 'a, "b"\n[c]'}, {"role": "assistant", "content": "=d"}], "n": "[x"}
+    ]
+    data = read_dataset(write(tmp_path / "a.jsonl", rows))
+    write_records(data, tmp_path / "b.csv", data)
+    again = read_dataset(tmp_path / "b.csv")
+    assert [r.messages for r in again] == [r.messages for r in data]
+    write_records(again, tmp_path / "c.jsonl", again)
+    assert json.loads((tmp_path / "c.jsonl").read_text()) == rows[0]
 
 
 def test_a_broken_row_is_set_aside_with_all_that_is_known_of_it(tmp_path: Path) -> None:

@@ -101,6 +101,9 @@ def test_settings_reach_into_lists() -> None:
         scorers=(IFD(student=ScriptedModel()), ReversedIFD(student=ScriptedModel()))
     )
     assert "method.scorers" in refused("scorers.1.kind=ifd", of="score")[0]
+    twice = "scorers=[{kind: ifd}, {kind: ifd, ratio: loss}]"
+    assert refused(twice, of="score") == ["scorers: there are two scorers of the kind 'ifd'; name each kind once."]
+    assert refused("scorers=[]", of="score") == ["scorers: there is none; name at least one."]
     assert refused("scorers.0.studnet=1", of="score") == [
         "method.scorers.0.studnet: there is no such setting; did you mean student?"
     ]

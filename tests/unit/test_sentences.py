@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch", reason='needs the "local" extra')
 pytest.importorskip("sentence_transformers", reason='needs the "embed" extra')
 import transformers  # noqa: E402
 
+from harness.tiny import encoder  # noqa: E402
 from tunesift import (  # noqa: E402
     Dataset,
     Diverse,
@@ -34,24 +35,7 @@ MOST = 10
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An encoder as its authors lay it out: a BERT, the mean over its tokens, length 1."""
-    folder = tmp_path_factory.mktemp("tiny-encoder")
-    torch.manual_seed(0)
-    shape = transformers.BertConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=32, initializer_range=0.5,
-    )  # fmt: skip
-    transformers.BertModel(shape).save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
-    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    modules = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
-    write(folder / "modules.json", [
-        {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for n, (kind, path) in enumerate(modules)
-    ])  # fmt: skip
-    write(folder / "sentence_bert_config.json", {"max_seq_length": MOST, "do_lower_case": False})
-    write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": 16, "pooling_mode_mean_tokens": True})
-    (folder / "2_Normalize").mkdir()
-    return folder
+    return encoder(tmp_path_factory.mktemp("tiny-encoder"), WORDS, MOST)
 
 
 def write(path: Path, value: Any) -> None:
@@ -108,6 +92,11 @@ def test_a_folder_that_is_no_encoder_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelUnavailable, match="cannot be loaded as a sentence encoder"):
         SentenceModel(name=str(tmp_path)).embed(["x"])
+
+
+def test_a_device_that_is_not_there_is_a_sentence(folder: Path) -> None:
+    with pytest.raises(ModelUnavailable, match=r'^device: "gpu7" is not to be had here \(.+\); write auto or cpu\.$'):
+        SentenceModel(name=str(folder), device="gpu7").embed(["x"])
 
 
 def test_weights_that_could_run_code_are_not_loaded(folder: Path, tmp_path: Path) -> None:

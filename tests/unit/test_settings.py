@@ -17,7 +17,7 @@ from tunesift.catalogue import AnyMethod as AnyMethod  # loads every class that 
 from tunesift.settings import canonical, differences, digest, field_names, incidental_fields, semantic, settings_within
 
 OPERATIONAL = {
-    "Recipe": {"input", "output", "folder", "execution", "budget", "max_failures", "max_bad"},
+    "Recipe": {"input", "output", "folder", "execution", "budget", "reuse", "max_failures", "max_bad"},
     "Budget": {"max_cost", "max_tokens", "max_calls", "prices", "ask_above"},
     "Local": {"chunk", "stall_s"},
     "TransformersModel": {"device", "batch_tokens"},

@@ -236,6 +236,19 @@ def test_a_change_that_needs_a_column_which_is_not_there_is_refused(tmp_path: Pa
     assert read_dataset(tmp_path / "b.jsonl")[0].messages == told.messages
 
 
+def test_records_in_another_order_than_their_parquet_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, numbers in (("a", range(2_000)), ("b", range(2_000, 2_003))):
+        rows = {"id": [str(n) for n in numbers], "prompt": ["Q"] * len(numbers), "completion": ["A"] * len(numbers)}
+        pq.write_table(pa.table(rows), tmp_path / "in" / f"{name}.parquet")
+    data = read_dataset(tmp_path / "in")
+    for order in ((1_500, 3), (1_500, 3, 1_501), (2_001, 7)):
+        with pytest.raises(DataError, match=f'the record "{order[1]}" comes after one that stands behind it'):
+            write_records([data[n] for n in order], tmp_path / "b.parquet", data)
+    write_records([data[n] for n in (3, 3, 1_500, 2_001)], tmp_path / "b.parquet", data)
+    assert pq.read_table(tmp_path / "b.parquet").column("id").to_pylist() == ["3", "3", "1500", "2001"]
+
+
 def test_values_that_fit_no_column_are_refused(tmp_path: Path) -> None:
     rows = [{"prompt": f"Q{n}", "completion": "A", "x": value} for n, value in enumerate((1, "text"))]
     (tmp_path / "a.json").write_text(json.dumps(rows))

@@ -1,11 +1,14 @@
 """The methods, one page each.
 
-paper                        page          recipe
-Superfiltering 2402.00530    select.py     superfiltering.yaml
-Superfiltering.D, the same   select.py     superfiltering-d.yaml
-any scorer, any selector     select.py     select.yaml, combined.yaml, perplexity.yaml
-Cherry LLM 2308.12032        cherry.py     cherry.yaml
-SelectIT 2402.16705          selectit.py   selectit.yaml, selectit-full.yaml
-CLEAR's filter 2403.12776    clear.py      clear.yaml
-no paper                     score.py      score.yaml
+paper                             page                      recipe
+Superfiltering 2402.00530         select.py                 superfiltering.yaml
+Superfiltering.D, the same        select.py                 superfiltering-d.yaml
+any scorer, any selector          select.py                 select.yaml, combined.yaml, perplexity.yaml
+Cherry LLM 2308.12032             cherry.py                 cherry.yaml
+SelectIT 2402.16705               selectit.py               selectit.yaml, selectit-full.yaml
+CLEAR 2403.12776                  clear.py                  clear.yaml, clear-correct.yaml
+Reflection-Tuning 2310.11716      reflection.py             reflection.yaml
+Selective Reflection 2402.10110   selective_reflection.py   selective-reflection.yaml
+the same, as published            selective_reflection.py   refine-alpaca.yaml, refine-wizardlm.yaml
+no paper                          score.py                  score.yaml
 """

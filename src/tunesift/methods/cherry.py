@@ -31,10 +31,10 @@ import numpy as np
 from tunesift.datasets import Dataset
 from tunesift.errors import MissingExtra, RecipeError
 from tunesift.methods.select import AnySelector, check_keep, chosen, planned_choice
-from tunesift.models import EmbedModel, LikelihoodModel
+from tunesift.models import EmbedModel, LikelihoodModel, name_of
 from tunesift.models.base import Span
 from tunesift.models.transformers import TransformersModel
-from tunesift.prompts import Template, context
+from tunesift.prompts import Template, context, input_of
 from tunesift.records import Failure, Record, Score
 from tunesift.running.result import Planned, Result, kept
 from tunesift.running.run import Run
@@ -102,7 +102,7 @@ class Cherry(Settings):
 
     def plan(self, records: int) -> list[Planned]:
         """Two passes over the instructions for the sample, two over the responses for the score."""
-        name = getattr(self.student, "name", self.student.kind)
+        name = name_of(self.student)
         before = [Planned("embed", records, 1, name), Planned("prompt-loss", records, 1, name)]
         after = planned_choice(self.keep, records)
         return [*(before if self.pre_experience else []), Planned("ifd", records, 2, name), *after]
@@ -133,8 +133,7 @@ class PromptLoss(Settings):
 
 
 def _prompt(record: Record) -> str:
-    given = record.extra.get("input")
-    return str(context(record.prompt, "alpaca", given if isinstance(given, str) else ""))
+    return str(context(record.prompt, "alpaca", input_of(record)))
 
 
 def sample(

@@ -41,9 +41,9 @@ from tunesift.errors import RecipeError
 from tunesift.methods.clear_correct import Correct, Sureness
 from tunesift.methods.clear_evidence import AnySimilarity, WordOverlap
 from tunesift.methods.clear_steps import Ask, Compare, Evidence, Pair, Reflect, Sample, Weigh
-from tunesift.methods.lengths import balance
+from tunesift.methods.lengths import tell_selection
 from tunesift.methods.select import AnySelector, check_keep, chosen, planned_choice
-from tunesift.models import ChatModel
+from tunesift.models import ChatModel, name_of
 from tunesift.models.transformers import TransformersModel
 from tunesift.records import Decision, Record, Score, content_id
 from tunesift.running.result import Planned, Result, kept
@@ -85,7 +85,7 @@ class Confident(Settings):
     """A threshold instead, strictly above which records stay; known from an earlier run."""
 
     def __post_init__(self) -> None:
-        check_fraction("keep", self.fraction)
+        check_fraction("keep.fraction", self.fraction)
         if self.gamma is not None and not 0 <= self.gamma <= 1:
             raise RecipeError(f"keep.gamma: {self.gamma:g} is no confidence; write a number from 0 to 1.")
 
@@ -174,14 +174,14 @@ class Clear(Settings):
         scores |= run.map("confidence", weigh, evidence.values()).good()
         pool = Pool(data, scores, {}, "confidence", run.random("keep"), {"clear": Scored(scores, {})})
         decisions = self.keep(pool) if isinstance(self.keep, Confident) else chosen(pool, self.keep, run)
-        run.table("selection", balance(data, scores, decisions))
+        tell_selection(run, data, scores, decisions)
         if self.correct is not None:
             return self.correct(data, decisions, self._sureness, run)
         return Result(kept(data, decisions), decisions)
 
     def plan(self, records: int) -> list[Planned]:
         """Two reflections and k samples per record; fewer where records share prompts, or gamma is known."""
-        name = getattr(self.student, "name", self.student.kind)
+        name = name_of(self.student)
         reflections = [
             Planned(f"reflect-{n}", records, 1, name, around=len(template.encode()), answer=self.max_tokens)
             for n, template in enumerate((REFLECT, DOUBT), start=1)

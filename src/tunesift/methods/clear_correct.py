@@ -20,7 +20,7 @@ from tunesift.formats import USES_TOOLS
 from tunesift.methods.clear_evidence import same
 from tunesift.methods.clear_steps import Agreement, Evidence, Reflect, drawn
 from tunesift.methods.refining import check_refinable, tell_refined
-from tunesift.models import ChatModel
+from tunesift.models import ChatModel, name_of
 from tunesift.models.base import Completion, Sampling
 from tunesift.prompts import fenced, fill, task_of
 from tunesift.records import Decision, Failure, Message, Record
@@ -170,7 +170,7 @@ class Correct(Settings):
 
     def plan(self, records: int, sure: Sureness) -> list[Planned]:
         """One proposal, two comparisons, two reflections and k samples per record and round, at most."""
-        judge = getattr(sure.student, "name", sure.student.kind)
+        judge = name_of(sure.student)
         around = len(JUDGE.encode()) + self.max_tokens
 
         def asked(stage: str, items: int) -> Planned:
@@ -178,7 +178,7 @@ class Correct(Settings):
 
         stages = []
         for number, tuned in enumerate(self.tuned, start=1):
-            whose = getattr(tuned, "name", tuned.kind)
+            whose = name_of(tuned)
             stages += [
                 Planned(f"propose-{number}", records, 1, whose, answer=self.max_tokens, spare=True),
                 asked(f"compare-{number}", 2 * records),

@@ -65,8 +65,11 @@ class NoContradiction(Settings):
         """Mean over both orders of 1 - p(contradiction); an unordered pair is asked about once, equal texts never."""
         asked = list(dict.fromkeys((min(pair), max(pair)) for pair in pairs if pair[0] != pair[1]))
         chances = iter(self.model.contradiction([order for a, b in asked for order in ((a, b), (b, a))]))
-        known = {pair: agreement(next(chances), next(chances)) for pair in asked}
+        known = {pair: similarity_of(next(chances), next(chances)) for pair in asked}
         return [1.0 if a == b else known[min(a, b), max(a, b)] for a, b in pairs]
+
+
+AnySimilarity = Annotated[WordOverlap | Embeddings | NoContradiction, Field(discriminator="kind")]
 
 
 def _overlap(a: str, b: str) -> float:
@@ -74,19 +77,18 @@ def _overlap(a: str, b: str) -> float:
     return len(first & second) / len(first | second) if first | second else float(a == b)
 
 
-AnySimilarity = Annotated[WordOverlap | Embeddings | NoContradiction, Field(discriminator="kind")]
-
-
 def _cosine(a: tuple[float, ...] | Failure, b: tuple[float, ...] | Failure) -> float | Failure:
-    if isinstance(a, Failure) or isinstance(b, Failure):
-        return a if isinstance(a, Failure) else b  # type: ignore[return-value]
+    if isinstance(a, Failure):
+        return a
+    if isinstance(b, Failure):
+        return b
     lengths = math.sqrt(sum(x * x for x in a)) * math.sqrt(sum(x * x for x in b))
     if not (lengths > 0 and math.isfinite(lengths)):
         return Failure("not-finite", "an embedding has no direction")
     return min(1.0, max(0.0, sum(x * y for x, y in zip(a, b, strict=True)) / lengths))
 
 
-def agreement(forward: float, backward: float) -> float:
+def similarity_of(forward: float, backward: float) -> float:
     """s_i: mean of 1 - p(contradiction) in both orders, so that neither place is favoured."""
     return ((1 - forward) + (1 - backward)) / 2
 
@@ -100,7 +102,7 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split()).removesuffix(".").strip()
 
 
-def answer_of(text: str) -> str:
+def final_answer(text: str) -> str:
     """What stands after the last answer label, without what wraps it; the whole text where there is no label."""
     found = list(_LABEL.finditer(text))
     return text[found[-1].end() :].strip(_WRAPPING) if found else text.strip()

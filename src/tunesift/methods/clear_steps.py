@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 
 from tunesift.methods.clear_evidence import (
     AnySimilarity,
-    answer_of,
     bounds,
     certainty_of,
     confidence,
     consistency,
+    final_answer,
     same,
 )
 from tunesift.models import ChatModel
@@ -162,7 +162,7 @@ def drawn(model: ChatModel, asked: Sequence[tuple[Sampling, tuple[Message, ...]]
 
 
 def _sampled(said: Completion | Failure) -> Sampled | Failure:
-    return said if isinstance(said, Failure) else Sampled(answer_of(said.text), said.text)
+    return said if isinstance(said, Failure) else Sampled(final_answer(said.text), said.text)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,7 +38,6 @@ from tunesift.methods.reflection_steps import (
     Taught,
     counted,
     planned_teaching,
-    steps,
     taught,
 )
 from tunesift.models import ChatModel
@@ -117,16 +116,14 @@ class Reflection(Settings):
         """One call per record and half; further tries at most."""
         planned: list[Planned] = []
         if self.halves != "response":
-            step = self._steps(EDITOR, NEW_INSTRUCTION)[0]
-            planned += planned_teaching("reflect-instruction", step, records, self.asking.retries)
+            planned += planned_teaching("reflect-instruction", self._steps(EDITOR, NEW_INSTRUCTION), records)
         if self.halves != "instruction":
-            step = self._steps(CRITIC, BETTER_ANSWER)[0]
             longer = self.asking.max_tokens if self.halves == "both" else 0
-            planned += planned_teaching("reflect-response", step, records, self.asking.retries, longer)
+            planned += planned_teaching("reflect-response", self._steps(CRITIC, BETTER_ANSWER), records, longer)
         return planned
 
     def _steps(self, persona: str, template: str) -> list[Reflect]:
-        return steps(self.teacher, persona, template, self.asking)
+        return self.asking.steps(self.teacher, persona, template)
 
 
 def _decision(

@@ -11,7 +11,7 @@ from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
 from tunesift.formats import USES_TOOLS
 from tunesift.methods.reflection_reading import UNCHANGED, Rewritten, checked, holds_mark
-from tunesift.models import ChatModel
+from tunesift.models import ChatModel, name_of
 from tunesift.models.base import Completion, Sampling
 from tunesift.prompts import fenced, fill, transcript
 from tunesift.records import Failure, Message, Record
@@ -60,6 +60,17 @@ class Asking(Settings):
             return "holds our marks"
         turns = sum(m.role != "system" for m in record.messages)
         return "several turns" if turns > 2 and self.multi_turn == "leave" else ""
+
+    def steps(self, teacher: ChatModel, persona: str, template: str) -> list[Reflect]:
+        """The first try and the further ones."""
+        tries = [(self.temperature, 0), *((self.retry_temperature, seed) for seed in range(1, self.retries + 1))]
+        return [
+            Reflect(
+                teacher=teacher, persona=persona, template=template, longest=self.longest,
+                sampling=Sampling(temperature=temperature, max_tokens=self.max_tokens, seed=seed),
+            )
+            for temperature, seed in tries
+        ]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +150,7 @@ def taught(run: Run, stage: str, steps: Sequence[Reflect], data: Dataset[Record]
     for number, step in enumerate(steps):
         if number and not data:
             break
-        told = run.map(f"{stage}-again-{number}" if number else stage, step, data)
+        told = run.map(_stage(stage, number), step, data)
         tries.append(told)
         good = told.good()
         for record in data:
@@ -153,27 +164,19 @@ def taught(run: Run, stage: str, steps: Sequence[Reflect], data: Dataset[Record]
     return Taught(tries, read, refused, steps[0].longest)
 
 
-def steps(teacher: ChatModel, persona: str, template: str, asking: Asking) -> list[Reflect]:
-    """The first try and the further ones."""
-    tries = [Sampling(temperature=asking.temperature, max_tokens=asking.max_tokens)]
-    tries += [
-        Sampling(temperature=asking.retry_temperature, max_tokens=asking.max_tokens, seed=n)
-        for n in range(1, asking.retries + 1)
-    ]
-    return [
-        Reflect(teacher=teacher, persona=persona, template=template, sampling=sampling, longest=asking.longest)
-        for sampling in tries
-    ]
-
-
-def planned_teaching(stage: str, step: Reflect, records: int, retries: int, longer: int = 0) -> list[Planned]:
+def planned_teaching(stage: str, steps: Sequence[Reflect], records: int, longer: int = 0) -> list[Planned]:
     """The calls of one half, all further tries included; `longer` bytes of a prompt may be what the teacher wrote."""
-    name = getattr(step.teacher, "name", step.teacher.kind)
-    around = len(step.persona.encode()) + len(step.template.encode()) + longer
-    stages = [stage, *(f"{stage}-again-{n}" for n in range(1, retries + 1))]
     return [
-        Planned(s, records, 1, name, around=around, answer=step.sampling.max_tokens, spare=s != stage) for s in stages
-    ]
+        Planned(
+            _stage(stage, number), records, 1, name_of(step.teacher), answer=step.sampling.max_tokens, spare=number > 0,
+            around=len(step.persona.encode()) + len(step.template.encode()) + longer,
+        )
+        for number, step in enumerate(steps)
+    ]  # fmt: skip
+
+
+def _stage(half: str, number: int) -> str:
+    return f"{half}-again-{number}" if number else half
 
 
 def rewritten(record: Record, new: Rewritten) -> Record:

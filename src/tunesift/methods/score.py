@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunesift.datasets import Dataset
-from tunesift.methods.select import AnyScorer, planned_for
+from tunesift.errors import RecipeError
+from tunesift.methods.select import AnyScorer, check_kinds, planned_for
 from tunesift.records import Decision, Failure, Record, Score
 from tunesift.running.result import Planned, Result
 from tunesift.running.run import Run
@@ -29,6 +30,11 @@ class ScoreRecords(Settings):
     kind: Literal["score"] = "score"
     scorers: tuple[AnyScorer, ...] = (IFD(),)
     """What is measured; each kind at most once."""
+
+    def __post_init__(self) -> None:
+        check_kinds("scorers", self.scorers)
+        if not self.scorers:
+            raise RecipeError("scorers: there is none; name at least one.")
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Keep every record, with its scores."""
@@ -54,7 +60,7 @@ class _Table(Mapping[str, Mapping[str, Score | Failure]]):
         return {kind: outcomes[id] for kind, outcomes in self._found.items()}
 
     def __iter__(self) -> Iterator[str]:
-        return iter(next(iter(self._found.values()), ()))
+        return iter(next(iter(self._found.values())))
 
     def __len__(self) -> int:
-        return len(next(iter(self._found.values()), ()))
+        return len(next(iter(self._found.values())))

@@ -29,6 +29,7 @@ from pydantic import Field
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
+from tunesift.models import name_of
 from tunesift.records import Decision, Record
 from tunesift.running.result import Planned, Result, kept
 from tunesift.running.run import Run
@@ -72,11 +73,11 @@ class Select(Settings):
     """Which records stay; `keep=10%` on the command line sets the fraction."""
 
     def __post_init__(self) -> None:
-        kinds = [scorer.kind for scorer in self._scorers()]
-        if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
-            raise RecipeError(f"also: there are two scorers of the kind {twice[0]!r}; name each kind once.")
+        check_kinds("also", self._scorers())
         if self.also and not isinstance(self.keep, Combined):
             raise RecipeError("also: only keep.kind=combined looks at several scores; leave it empty.")
+        if isinstance(self.scorer, Perplexity) and getattr(self.keep, "below", None) == 1.0:
+            raise RecipeError("keep.below: 1 is IFD's bound, and every perplexity is above it; write keep.below=null.")
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Keep records by their scores."""
@@ -110,6 +111,13 @@ class Select(Settings):
         ]
 
 
+def check_kinds(name: str, scorers: Sequence[AnyScorer]) -> None:
+    """Refuse two scorers of one kind, by which their scores are known."""
+    kinds = [scorer.kind for scorer in scorers]
+    if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
+        raise RecipeError(f"{name}: there are two scorers of the kind {twice[0]!r}; name each kind once.")
+
+
 def check_keep(keep: AnySelector, data: Dataset[Record], scores: Sequence[str]) -> None:
     """Refuse, before anything is scored, a selector that names a field or a score that is not there."""
     if isinstance(keep, Quota):
@@ -128,7 +136,7 @@ def chosen(pool: Pool, keep: AnySelector, run: Run) -> Sequence[Decision]:
 
 def planned_for(stage: str, scorer: AnyScorer, records: int) -> Planned:
     """What a scorer's stage will ask of its student."""
-    return Planned(stage, records, scorer.forwards, getattr(scorer.student, "name", scorer.student.kind))
+    return Planned(stage, records, scorer.forwards, name_of(scorer.student))
 
 
 def planned_choice(keep: AnySelector, records: int) -> list[Planned]:

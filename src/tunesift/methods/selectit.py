@@ -35,9 +35,9 @@ from typing import ClassVar, Literal
 
 from tunesift.datasets import Dataset
 from tunesift.errors import ModelRefused, RecipeError
-from tunesift.methods.lengths import balance
+from tunesift.methods.lengths import tell_selection
 from tunesift.methods.select import AnySelector, check_keep, chosen, planned_choice
-from tunesift.models import LikelihoodModel
+from tunesift.models import LikelihoodModel, name_of
 from tunesift.models.base import Span, TargetLoss
 from tunesift.models.transformers import TransformersModel
 from tunesift.prompts import fill
@@ -133,7 +133,7 @@ class SelectIT(Settings):
         scores = run.map("score", Settle(alpha=self.alpha, parameters=sizes, min_mass=self.min_mass), items).good()
         named = {"selectit": Scored(scores, failures)}
         decisions = chosen(Pool(data, scores, failures, "SelectIT", run.random("keep"), named), self.keep, run)
-        run.table("selection", balance(data, scores, decisions))
+        tell_selection(run, data, scores, decisions)
         return Result(kept(data, decisions), decisions)
 
     def plan(self, records: int) -> list[Planned]:
@@ -141,7 +141,7 @@ class SelectIT(Settings):
         around, stages = max(len(prompt.encode()) for prompt in self.prompts), []
         for n, step in enumerate(self._steps(), start=1):
             passes = len(step.prompts) * (self.ratings if step.model.kind == "http" else 1)
-            name = getattr(step.model, "name", step.model.kind)
+            name = name_of(step.model)
             stages.append(Planned(f"rate-{n}", records, passes, name, around))
         return [*stages, Planned("score", records, 0, ""), *planned_choice(self.keep, records)]
 

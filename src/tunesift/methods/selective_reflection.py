@@ -45,28 +45,28 @@ from tunesift.methods.reflection_steps import (
     Taught,
     counted,
     planned_teaching,
-    steps,
     taught,
 )
 from tunesift.methods.selective_steps import (
     InstructionLoss,
-    Numbers,
     Seen,
     Trial,
     Weighed,
+    WriteDown,
     alone_of,
     guess_of,
     told,
     trials,
     value_of,
 )
-from tunesift.models import ChatModel, LikelihoodModel
+from tunesift.models import ChatModel, LikelihoodModel, name_of
 from tunesift.models.transformers import TransformersModel
 from tunesift.prompts import REVERSED, Template
 from tunesift.records import Decision, Record, Score
 from tunesift.running.result import Planned, Result
 from tunesift.running.run import OUTPUT, Run
 from tunesift.scoring.ifd import IFD
+from tunesift.scoring.selectors import check_fraction
 from tunesift.settings import Settings
 
 HALVES = ("instruction", "response")
@@ -112,8 +112,7 @@ class SelectiveReflection(Settings):
     """How the teacher is asked."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.fraction <= 1:
-            raise RecipeError(f"fraction: {self.fraction:g} is not above 0 and at most 1; write 0.1 for 10 percent.")
+        check_fraction("fraction", self.fraction)
         if re.findall(r"\{\w+\}", self.question) != ["{response}"]:
             raise RecipeError("question: must have the place {response} once, and no other in braces.")
         if self.fraction < 1 and self.otherwise == "original":
@@ -145,7 +144,7 @@ class SelectiveReflection(Settings):
             r.id: _weighed(r.id, winner.id, winner.id in better, measured)
             for r, winner in zip(asked, winners, strict=True)
         }
-        run.map("score", Numbers(), weighed.values())
+        run.map("score", WriteDown(), weighed.values())
         replies = {r.id: (first.status(r), second.status(w)) for r, w in zip(asked, winners, strict=True)}
         decisions = self._decisions(data, left, weighed, replies)
         output = run.dataset(OUTPUT, (out for d in decisions if (out := _output(d, data, chosen, weighed))))
@@ -157,13 +156,13 @@ class SelectiveReflection(Settings):
 
     def plan(self, records: int) -> list[Planned]:
         """Two calls and nine passes per record at most; three and fourteen in the full flow; further tries at most."""
-        whose = getattr(self.student, "name", self.student.kind)
+        whose = name_of(self.student)
         every = 2 * records if self.flow == "full" else records
-        first, second = (self._steps(*words)[0] for words in ((EDITOR, NEW_INSTRUCTION), (CRITIC, BETTER_ANSWER)))
+        first, second = (self._steps(*words) for words in ((EDITOR, NEW_INSTRUCTION), (CRITIC, BETTER_ANSWER)))
         return [
-            *planned_teaching("reflect-instruction", first, records, self.asking.retries),
+            *planned_teaching("reflect-instruction", first, records),
             Planned("ifd", 2 * records, 2, whose),
-            *planned_teaching("reflect-response", second, every, self.asking.retries, self.asking.max_tokens),
+            *planned_teaching("reflect-response", second, every, self.asking.max_tokens),
             Planned("guess", 2 * every, 1, whose),
             *([Planned("ifd-chosen", every, 2, whose)] if self.valid_only or self.fraction < 1 else []),
             *([Planned("instruction", every, 1, whose)] if self.valid_only else []),
@@ -179,7 +178,7 @@ class SelectiveReflection(Settings):
         return InstructionLoss(student=self.student, template=self.template, question=self.question)
 
     def _steps(self, persona: str, template: str) -> list[Reflect]:
-        return steps(self.teacher, persona, template, self.asking)
+        return self.asking.steps(self.teacher, persona, template)
 
     def _left_alone(self, record: Record) -> str:
         return self.asking.left_alone(record) or ("" if record.response.strip() else NO_RESPONSE)

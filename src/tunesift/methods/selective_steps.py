@@ -11,7 +11,7 @@ from tunesift.models import LikelihoodModel
 from tunesift.models.base import Span, TargetLoss
 from tunesift.prompts import Template, context, fill
 from tunesift.records import Failure, Message, Record, Score
-from tunesift.scoring.ifd import ONE
+from tunesift.scoring.ifd import perplexity_ratio
 from tunesift.settings import Settings
 
 _PLACE = "{response}"
@@ -106,12 +106,11 @@ class Weighed:
         """Ratio of perplexities from a loss given a response."""
         if guess is None or self.alone is None:
             return None
-        ratio = math.exp(min(700.0, guess - self.alone))
-        return 1.0 if abs(ratio - 1) <= ONE else ratio
+        return perplexity_ratio(guess, self.alone)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Numbers(Settings):
+class WriteDown(Settings):
     """Writes down, for every record, the numbers that decided; the score is the chosen pair's IFD."""
 
     kind: Literal["ifd-chosen"] = "ifd-chosen"

@@ -17,3 +17,8 @@ LikelihoodModel = Annotated[TransformersModel | HttpModel | ScriptedModel, Field
 EmbedModel = Annotated[
     SentenceModel | HashedNgrams | TransformersModel | HttpModel | ScriptedModel, Field(discriminator="kind")
 ]
+
+
+def name_of(model: ChatModel | LikelihoodModel | EmbedModel) -> str:
+    """What plans call a model: its name, or its kind where it has none."""
+    return str(getattr(model, "name", model.kind))

@@ -12,7 +12,7 @@ from tunesift.books import Asking
 from tunesift.models.endpoint import Call
 from tunesift.models.faults import Fault, refusal
 from tunesift.models.replies import Reply, parsed, protocol
-from tunesift.records import Failure
+from tunesift.records import Failure, FailureKind
 
 MOST_SENT = 3
 """Batches that a request is sent with, where they end without an answer to it and without a word against it."""
@@ -48,8 +48,8 @@ class Row(Generic[Made]):
         """The same where there should have been an answer that can be read."""
         self.missed += 1
         if self.missed >= MOST_MISSED:
-            kind = "unanswered" if fault.code == "E650" else "unreadable"
-            self.outcome = Failure(kind, f"{fault.code} {fault.message}, {self.missed} times")  # type: ignore[arg-type]
+            kind: FailureKind = "unanswered" if fault.code == "E650" else "unreadable"
+            self.outcome = Failure(kind, f"{fault.code} {fault.message}, {self.missed} times")
 
 
 def reply_of(line: bytes) -> Reply:
@@ -68,7 +68,7 @@ def reply_of(line: bytes) -> Reply:
 
 
 def digest_of(rows: Sequence[Row[Made]]) -> str:
-    """What a batch is known by: its bytes, and the how manieth time they are sent."""
+    """What a batch is known by: its bytes, and how often they were sent before."""
     return sha256(b"".join(row.line + bytes([row.sent, row.missed]) for row in rows)).hexdigest()[:32]
 
 

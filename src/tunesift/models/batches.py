@@ -19,7 +19,7 @@ from tunesift.books import SHELF
 from tunesift.errors import BudgetSpent, ModelUnavailable, ParameterRefused, RecipeError
 from tunesift.models.batch_files import CUSTOM_ID, Row, digest_of, form, reply_of
 from tunesift.models.endpoint import MOST_LIMITED, MOST_TRIES, Call, Endpoint
-from tunesift.models.exchange import Entry
+from tunesift.models.exchange import Exchange
 from tunesift.models.faults import Fault
 from tunesift.models.pace import LONGEST_OUTAGE_S, Signal
 from tunesift.models.replies import Reply, parsed, protocol
@@ -251,14 +251,14 @@ class Office:
         self._give_up_on([row for row in rows if row.id not in answered], said["status"])
 
     def _read(self, row: Row[Made], line: bytes) -> None:
-        entry = Entry(row.asking, 0.0)
+        exchange = Exchange(row.asking, 0.0)
         try:
             reply = reply_of(line)
-            entry.replied(reply)
+            exchange.replied(reply)
             self._there.exchanges.check_served(reply)
-            row.outcome = row.call.read(reply, entry.tokens.completion)
+            row.outcome = row.call.read(reply, exchange.tokens.completion)
         except Fault as fault:
-            entry.failed(fault, sent=True)
+            exchange.failed(fault, sent=True)
             if fault.blame == "final":
                 raise self._there.final(self._there.error(fault)) from None
             if fault.blame == "row":
@@ -268,15 +268,15 @@ class Office:
             else:
                 row.unanswered(fault)
         finally:
-            SHELF.settle(entry.attempt())
+            SHELF.settle(exchange.attempt())
 
     def _give_up_on(self, rows: Sequence[Row[Made]], status: str) -> None:
         """What a batch says nothing of may have been billed, and is sent again."""
         fault = protocol("E650", f"a batch that is {status} does not say what became of the request")
         for row in rows:
-            entry = Entry(row.asking, 0.0)
-            entry.failed(fault, sent=True)
-            SHELF.settle(entry.attempt())
+            exchange = Exchange(row.asking, 0.0)
+            exchange.failed(fault, sent=True)
+            SHELF.settle(exchange.attempt())
             row.unreadable(fault) if status == "completed" else row.unanswered(fault)
 
     def _refused(self, said: Mapping[str, Any], rows: Sequence[Row[Made]], how: Batching, epoch: int) -> None:
@@ -337,7 +337,7 @@ class Office:
 
 def _not_sent(rows: Sequence[Row[Made]]) -> None:
     for row in rows:
-        SHELF.settle(Entry(row.asking, 0.0).attempt())
+        SHELF.settle(Exchange(row.asking, 0.0).attempt())
 
 
 _OPENING = Lock()

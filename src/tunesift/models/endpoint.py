@@ -130,10 +130,7 @@ class Endpoint:
                 self.limited(fault)
                 continue
             faults += 1
-            if (
-                faults >= (MOST_UNREADABLE if fault.blame == "protocol" else MOST_TRIES)
-                or "is not known" in fault.message
-            ):
+            if fault.unresolved or faults >= (MOST_UNREADABLE if fault.blame == "protocol" else MOST_TRIES):
                 hint = "check url" if fault.blame != "protocol" else "it does not speak the protocol; check url"
                 raise self.final(ModelUnavailable(f"{self.name}: {fault.code} {fault.message}; {hint}."))
             self.turnstile.rest(faults, epoch)

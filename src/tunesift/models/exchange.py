@@ -57,7 +57,7 @@ class Exchanges:
         raw = canonical(body)
         asking = self.asking(path, raw, bound)
         SHELF.reserve(asking)
-        exchange = Entry(asking, time.monotonic())
+        exchange = Exchange(asking, time.monotonic())
         try:
             reply = self._reply(self._wire.send(path, self._headers, raw))
             exchange.replied(reply)
@@ -127,7 +127,7 @@ class Exchanges:
 
 
 @dataclass(slots=True)
-class Entry:
+class Exchange:
     """What is known of a request that is under way."""
 
     asking: Asking

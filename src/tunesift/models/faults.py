@@ -44,6 +44,8 @@ class Fault(Exception):
         """Seconds that the endpoint asks us to wait."""
         self.answered = False
         """Whether the endpoint said so by its status: then nothing was billed."""
+        self.unresolved = False
+        """Whether there is no machine of this name: at first a slip of the pen, later an outage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,9 @@ def broken(error: TransportFault) -> Fault:
     if error.what == "public":
         return Fault("final", "E603", f"{error.message}, and http:// would show key and prompts to all on the way; "
                      "write https://, or set insecure: true", final=ParameterRefused)  # fmt: skip
-    blame, code = _BROKEN[error.what]
-    return Fault(blame, code, error.message)
+    fault = Fault(*_BROKEN[error.what], error.message)
+    fault.unresolved = error.what == "unresolved"
+    return fault
 
 
 def refusal(status: int, headers: Mapping[str, str], body: object) -> Fault:
@@ -150,7 +153,7 @@ def _said(body: object) -> _Said:
         found = {}
     message = found.get("message", found.get("detail", ""))
     named = {str(found[k]).lower() for k in ("code", "type", "status") if found.get(k) is not None}
-    numbers = [int(n) for n in named if n.isdecimal() and 300 <= int(n[:4]) < 600]
+    numbers = [int(n) for n in named if re.fullmatch("[345][0-9]{2}", n)]
     param = found.get("param")
     text = message if isinstance(message, str) else str(message)[:500]
     return _Said(text, frozenset(named), next(iter(numbers), None), shown(param) if isinstance(param, str) else "")

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable, shown
+from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable, first_line, shown
 from tunesift.models.base import Span
 from tunesift.models.likelihood import Segment, SpanEncoder
 from tunesift.models.templates import TemplateFault
@@ -39,9 +39,17 @@ def local_folder(name: str) -> Path | None:
     return None
 
 
+def place_of(name: str) -> str:
+    """Where libraries load a model from: its folder, or its hub id; raises `ModelUnavailable` where there is none."""
+    folder = local_folder(name)
+    if folder is None:
+        ask_hub(name)
+    return str(folder or name)
+
+
 def tokenizer(name: str) -> Any:  # Any: transformers' own class
     """The tokenizer of a folder or a hub id, without any weights."""
-    with LOADING:  # transformers cannot be imported by two threads at once
+    with LOADING:
         return _tokenizer(name)
 
 
@@ -51,13 +59,11 @@ def _tokenizer(name: str) -> Any:  # Any: transformers' own class
         import transformers
     except ImportError as error:
         raise MissingExtra('tokenizers need the "local" extra: pip install "tunesift[local]".') from error
-    folder = local_folder(name)
-    if folder is None:
-        ask_hub(name)
+    place = place_of(name)
     try:
-        return transformers.AutoTokenizer.from_pretrained(str(folder or name), trust_remote_code=False)
+        return transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelRefused(f'tokenizer "{name}" cannot be loaded ({str(error).splitlines()[0][:160]}).') from error
+        raise ModelRefused(f'tokenizer "{name}" cannot be loaded ({first_line(error)}).') from error
 
 
 def segment_of(encode: SpanEncoder, span: Span) -> Segment | Failure:

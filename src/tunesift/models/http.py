@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from tunesift.errors import ParameterRefused, RecipeError, shown
+from tunesift.formats import image_kind
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
 from tunesift.models.batches import Batching, office
 from tunesift.models.endpoint import PROBE_TOKENS, Call, Endpoint, endpoint
@@ -47,7 +48,8 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 Drawn = tuple[Completion, ...]
 
-_IMAGES = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF8", "gif"), (b"RIFF", "webp"))
+_IMAGES = ("png", "jpeg", "gif", "webp")
+"""Kinds of images that endpoints take."""
 _ENCODING = Lock()
 """Tokenizers fail where two threads use one at a time."""
 _OURS = ("model", "messages", "prompt", "input", "n", "stream")
@@ -139,11 +141,8 @@ class HttpModel(Settings):
 
         Raises `ParameterRefused` where the endpoint gives no log-probabilities of prompts.
         """
-        if self.tokenizer is None:
-            raise ParameterRefused(f'"{self.model}": losses over http need the model\'s tokenizer; write its folder '
-                                   "or hub id as tokenizer, or use a transformers model.")  # fmt: skip
         with _ENCODING:
-            encode = SpanEncoder(tokenizer(self.tokenizer), self.max_length or 2**31)
+            encode = self._encoder()
             found = [segment_of(encode, span) for span in spans]
         asked = [n for n, s in enumerate(found) if isinstance(s, Segment) and s.start < len(s.ids) > 1]
         segments = [s for n in asked if isinstance(s := found[n], Segment)]
@@ -152,12 +151,13 @@ class HttpModel(Settings):
 
     def single_tokens(self, targets: Sequence[str]) -> list[int | None]:
         """The one token that each text is as a target; None for a text of several, or of one that reads otherwise."""
-        encode = self._encoder()
-        return [encode.single(target) for target in targets]
+        with _ENCODING:
+            encode = self._encoder()
+            return [encode.single(target) for target in targets]
 
     def embed(self, texts: Sequence[str]) -> list[tuple[float, ...] | Failure]:
         """The endpoint's vector of each text, in order."""
-        return _together(list(texts), self._embed)
+        return _together(texts, self._embed)
 
     def preflight(self) -> None:
         """Ask the endpoint something short, as is done before any work; raises `ModelError`."""
@@ -215,14 +215,14 @@ class HttpModel(Settings):
                 raw = file.read(MOST_IMAGE + 1)
         except (OSError, ValueError) as error:
             raise Fault("row", "E638", f'the image "{shown(name)}" cannot be read ({type(error).__name__})') from None
-        kind = next((k for magic, k in _IMAGES if raw.startswith(magic)), None)
-        if kind is None or len(raw) > MOST_IMAGE:
+        kind = image_kind(raw)
+        if kind not in _IMAGES or len(raw) > MOST_IMAGE:
             raise Fault(
                 "row", "E638", f'"{shown(name)}" is no PNG, JPEG, GIF or WebP of at most {MOST_IMAGE // 2**20} MB'
             )
         return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
 
-    def _lose(self, segments: list[Segment]) -> list[TargetLoss | Failure] | Failure:
+    def _lose(self, segments: Sequence[Segment]) -> list[TargetLoss | Failure] | Failure:
         asked: dict[str, Json] = {"model": self.model, "temperature": 0.0}
         if self.losses == "echo":
             asked |= {"echo": True, "logprobs": 1, "max_tokens": 0}
@@ -249,7 +249,7 @@ class HttpModel(Settings):
                         f"({fault.message}); use the other way, vLLM, or a transformers model",
                         final=ParameterRefused) from None  # fmt: skip
 
-    def _embed(self, texts: list[str]) -> list[tuple[float, ...]] | Failure:
+    def _embed(self, texts: Sequence[str]) -> list[tuple[float, ...]] | Failure:
         there = self._endpoint()
 
         def read(reply: Reply, _: int) -> list[tuple[float, ...]]:
@@ -283,13 +283,15 @@ class HttpModel(Settings):
         return endpoint(Place(way, self.model, self.key_env, self.concurrency, self.pin_served_model))
 
 
-def _together(items: list[Given], ask: Callable[[list[Given]], list[Any] | Failure]) -> list[Any]:  # Any: outcomes
+def _together(
+    items: Sequence[Given], ask: Callable[[Sequence[Given]], Sequence[Made | Failure] | Failure]
+) -> list[Made | Failure]:
     """Ask for several at once; where that fails, for each half, so that one that cannot be done costs no other."""
     if len(items) > MOST_TOGETHER:
         return [*_together(items[:MOST_TOGETHER], ask), *_together(items[MOST_TOGETHER:], ask)]
     found = ask(items) if items else []
     if not isinstance(found, Failure):
-        return found
+        return list(found)
     if len(items) == 1:
         return [found]
     half = len(items) // 2

@@ -38,10 +38,10 @@ class Tokenizer(Protocol):
     @property
     def added_tokens_decoder(self) -> Mapping[int, Any]: ...  # Any: tokenizers' own AddedToken
 
-    def __call__(self, text: str, **options: Any) -> Any: ...
     @property
     def special_tokens_map(self) -> Mapping[str, Any]: ...  # Any: a text, or several
 
+    def __call__(self, text: str, **options: Any) -> Any: ...  # Any: tokenizers' own options, and their own answer
     def get_chat_template(self) -> str: ...
     def decode(self, token_ids: Sequence[int], **options: Any) -> str: ...
 

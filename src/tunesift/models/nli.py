@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
-from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable
-from tunesift.models.transformers import TransformersModel
+from tunesift.errors import ModelRefused
+from tunesift.models.folders import LOADING, folder_identity
+from tunesift.models.loading import load
 from tunesift.settings import INCIDENTAL, Settings
 
 
@@ -22,7 +23,7 @@ class NliModel(Settings):
     max_length: int = 512
     """Most tokens of a pair; the longer of the two texts is cut on the right."""
     device: Annotated[str, INCIDENTAL] = "cpu"
-    """cpu, cuda, cuda:1, mps."""
+    """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
     batch: Annotated[int, INCIDENTAL] = 16
     """Pairs of one batch."""
 
@@ -30,19 +31,19 @@ class NliModel(Settings):
 
     def identity(self) -> str:
         """Digest of the folder's content; the name of a hub id."""
-        return TransformersModel(name=self.name).identity()
+        return folder_identity(self.name, None)
 
     def contradiction(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Probability that the second text of each pair contradicts the first."""
+        model, tokenizer = _loaded(self.name, self.device)  # first: it says which extra is missing
         import torch
 
-        model, tokenizer = _loaded(self.name, self.device)
         label = _label(self.name, model.config.id2label)
         found: list[float] = []
         for start in range(0, len(pairs), self.batch):
             firsts, seconds = zip(*pairs[start : start + self.batch], strict=True)
             given = tokenizer(list(firsts), list(seconds), truncation="longest_first", max_length=self.max_length,
-                              padding=True, return_tensors="pt").to(self.device)  # fmt: skip
+                              padding=True, return_tensors="pt").to(model.device)  # fmt: skip
             with torch.inference_mode():
                 logits = model(**given).logits.float()  # [B, labels]
             found += torch.softmax(logits, dim=1)[:, label].tolist()
@@ -60,21 +61,5 @@ def _label(name: str, labels: dict[int, str]) -> int:
 
 @cache
 def _loaded(name: str, device: str) -> tuple[Any, Any]:  # Any: transformers' own classes
-    try:
-        import transformers
-        from safetensors import SafetensorError
-    except ImportError as error:
-        raise MissingExtra('local models need the "local" extra: pip install "tunesift[local]".') from error
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        model, found = transformers.AutoModelForSequenceClassification.from_pretrained(
-            name, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        said = (str(error).splitlines() or [""])[0][:160]
-        raise ModelUnavailable(f'model "{name}" cannot be loaded ({said}); give a folder or a hub id.') from error
-    if found["missing_keys"]:
-        raise ModelRefused(f'model "{name}" has no weights for {min(found["missing_keys"])}; give a whole classifier.')
-    return model.eval().to(device), tokenizer
+    with LOADING:
+        return load("AutoModelForSequenceClassification", name, device)

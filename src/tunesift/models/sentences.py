@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
-from tunesift.errors import MissingExtra, ModelUnavailable
+from tunesift.errors import MissingExtra, ModelUnavailable, first_line
 from tunesift.heartbeat import beat
-from tunesift.models.folders import LOADING, ask_hub, folder_identity, local_folder, nowhere
+from tunesift.models.folders import LOADING, folder_identity, local_folder, nowhere, place_of
+from tunesift.models.loading import usable_device
 from tunesift.settings import INCIDENTAL, Settings
 
 
@@ -49,16 +50,14 @@ def _encoder(name: str, revision: str | None, device: str) -> Any:  # Any: sente
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise MissingExtra('a sentence encoder needs the "embed" extra: pip install "tunesift[embed]".') from error
-        folder = local_folder(name)
-        if folder is None:
-            ask_hub(name)
+        place, folder = place_of(name), local_folder(name)
         try:
             return SentenceTransformer(
-                str(folder or name), revision=revision, device=None if device == "auto" else device,
-                trust_remote_code=False, model_kwargs={"use_safetensors": True}, local_files_only=folder is not None,
+                place, revision=revision, device=usable_device(device), trust_remote_code=False,
+                model_kwargs={"use_safetensors": True}, local_files_only=folder is not None,
             )  # fmt: skip
         except (OSError, ValueError) as error:
             if folder is None:
                 raise nowhere(name) from error
-            said = str(error).partition("\n")[0][:160]
+            said = first_line(error)
             raise ModelUnavailable(f'model "{name}" cannot be loaded as a sentence encoder ({said}).') from None

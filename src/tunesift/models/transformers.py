@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import logging
-import resource
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable, ParameterRefused
+from tunesift.errors import ModelRefused, ParameterRefused
 from tunesift.heartbeat import beat
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
-from tunesift.models.folders import EMBEDDED, LOADING, ask_hub, folder_identity, local_folder, nowhere, segment_of
+from tunesift.models.folders import EMBEDDED, LOADING, folder_identity, segment_of
 from tunesift.models.likelihood import Segment, SpanEncoder, batches, losses
+from tunesift.models.loading import load
 from tunesift.models.sharing import all_losses
 from tunesift.records import Failure, Message, content_digest
 from tunesift.settings import INCIDENTAL, Settings
 
 if TYPE_CHECKING:
     import torch
-
-LEAST_ADDRESS_SPACE = 3 * 2**30
-"""Bytes of address space below which importing the libraries or running the embedded scorer may abort the process."""
 
 REMEMBERED = 1024
 """Tokens of beginnings that are remembered from one batch to the next; in a model of 7B half a megabyte each."""
@@ -60,7 +57,7 @@ class TransformersModel(Settings):
     def loss(self, spans: Sequence[Span]) -> list[TargetLoss | Failure]:
         """Losses of the spans, in order; a span that alone exceeds the device's memory is a Failure."""
         weights = _weights(self)
-        encode = SpanEncoder(weights.tokenizer, self._limit(weights))
+        encode = self._encoder(weights)
         encoded = [segment_of(encode, span) for span in spans]
         done: dict[int, TargetLoss | Failure] = {n: e for n, e in enumerate(encoded) if isinstance(e, Failure)}
         numbers = [n for n, e in enumerate(encoded) if isinstance(e, Segment)]
@@ -71,13 +68,13 @@ class TransformersModel(Settings):
     def single_tokens(self, targets: Sequence[str]) -> list[int | None]:
         """The one token that each text is as a target; None for a text of several, or of one that reads otherwise."""
         weights = _weights(self)
-        encode = SpanEncoder(weights.tokenizer, self._limit(weights))
+        encode = self._encoder(weights)
         return [encode.single(target) for target in targets]
 
     def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
         """Mean of the last hidden layer over all tokens of each text, BOS included, [hidden size] each."""
         weights = _weights(self)
-        encode = SpanEncoder(weights.tokenizer, self._limit(weights))
+        encode = self._encoder(weights)
         segments = [encode(Span(text, "", bos="tokenizer")) for text in texts]
         means: dict[int, tuple[float, ...]] = {}
         for batch in batches(segments, self.batch_tokens):
@@ -94,8 +91,8 @@ class TransformersModel(Settings):
         weights = _weights(self)
         return [weights.complete(conversation, sampling) for conversation in conversations]
 
-    def _limit(self, weights: _Weights) -> int:
-        return min(self.max_length or 2048, weights.limit)
+    def _encoder(self, weights: _Weights) -> SpanEncoder:
+        return SpanEncoder(weights.tokenizer, min(self.max_length or 2048, weights.limit))
 
 
 class _Weights:
@@ -291,61 +288,5 @@ def _weights(model: TransformersModel) -> _Weights:
 
 
 def _load(name: str, revision: str | None, dtype: str, device: str) -> _Weights:
-    _check_room()
-    try:
-        import torch
-        import transformers
-        from safetensors import SafetensorError
-    except ImportError as error:
-        raise MissingExtra('local models need the "local" extra: pip install "tunesift[local]".') from error
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    folder = local_folder(name)
-    if folder is None:
-        ask_hub(name)
-    where = torch.device(_device(device))
-    place = str(folder or name)
-    # Not left open: transformers would ask on the terminal whether to run code that came with the model.
-    options: dict[str, Any] = {"trust_remote_code": False} | ({"revision": revision} if revision else {})
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
-        model, found = transformers.AutoModelForCausalLM.from_pretrained(
-            place, dtype=getattr(torch, dtype), use_safetensors=True, ignore_mismatched_sizes=True,
-            output_loading_info=True, **options,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise _not_loaded(name, error) from error
-    odd = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
-    if odd:  # transformers has drawn these at random
-        raise ModelRefused(f'model "{name}" has no fitting weights for {odd[0]}; give a whole causal language model.')
-    return _Weights(model.eval().to(where), tokenizer, where)
-
-
-def _check_room() -> None:
-    """Refuse a limit on memory under which the libraries would end the process without a word."""
-    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if allowed != resource.RLIM_INFINITY and allowed < LEAST_ADDRESS_SPACE:
-        needed, may = (f"{size / 2**30:.1f} GiB" for size in (LEAST_ADDRESS_SPACE, allowed))
-        raise ModelUnavailable(f"local models need {needed} of address space and may use {may}; raise ulimit -v.")
-
-
-def _device(wanted: str) -> str:
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(0, device=wanted)
-    except (AssertionError, RuntimeError) as error:
-        said = str(error).splitlines()[0][:160]
-        raise ModelUnavailable(f'device: "{wanted}" is not to be had here ({said}); write auto or cpu.') from error
-    return wanted
-
-
-def _not_loaded(name: str, error: Exception) -> ModelUnavailable | ModelRefused:
-    folder = local_folder(name)
-    if folder is None:
-        return nowhere(name)
-    if not any(folder.glob("*.safetensors")):
-        return ModelRefused(f'model "{name}" has no .safetensors weights; convert it, other formats can run code.')
-    return ModelRefused(f'model "{name}" cannot be loaded ({str(error).splitlines()[0][:160]}); check its files.')
+    model, tokenizer = load("AutoModelForCausalLM", name, device, revision, dtype)
+    return _Weights(model, tokenizer, model.device)

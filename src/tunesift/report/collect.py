@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from tunesift.arrays import Bools, Numbers
 from tunesift.files import Place
 from tunesift.records import Record
 from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row, Table
-from tunesift.report.folder import Numbers, RunFolder, run_folder
+from tunesift.report.folder import RunFolder, run_folder
 
 SHOWN = 4000
 """Records on the page; of more, those at both ends and around the cut, and evenly spaced others."""
@@ -52,7 +53,7 @@ def _title(counts: Mapping[str, int]) -> str:
     return f"{counts.get(done, 0):,}{of} records {done}"
 
 
-def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:  # Any: cells of whatever type
+def _table(name: str, rows: Sequence[Mapping[str, object]]) -> Table:
     return Table(name, tuple(rows[0]), tuple(tuple(map(_cell, row.values())) for row in rows))
 
 
@@ -104,7 +105,7 @@ def _rule(reason: str) -> str:
     return f"{rule}: {after.replace('_', ' ')}" if rule == "no score" else reason.partition(":")[0]
 
 
-def _histogram(values: Numbers, kept: np.ndarray[Any, np.dtype[np.bool_]], scorer: str) -> Histogram | None:
+def _histogram(values: Numbers, kept: Bools, scorer: str) -> Histogram | None:
     """Bins between the 0.5th and the 99.5th percentile; what lies outside counts in the outermost ones."""
     scored = ~np.isnan(values)
     order = np.sort(values[scored])
@@ -129,7 +130,7 @@ def _rows(found: RunFolder, values: Numbers) -> tuple[Row, ...]:
     return tuple(_row(found, d, values[n], parts.get(d[0], {}), made.get(d[0])) for n, d in decided.items())
 
 
-def _picked(kept: np.ndarray[Any, np.dtype[np.bool_]], values: Numbers) -> set[int]:
+def _picked(kept: Bools, values: Numbers) -> set[int]:
     """At most SHOWN places among the decisions."""
     if len(kept) <= SHOWN:
         return set(range(len(kept)))

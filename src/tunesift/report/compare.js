@@ -1,20 +1,5 @@
-"use strict";
-// Text from the data reaches the page as text nodes and attribute values only, never as markup.
+// Follows elements.js in one script.
 (() => {
-  const byId = (id) => document.getElementById(id);
-  const report = JSON.parse(byId("report-data").textContent);
-  const PART = new Map([["user", "Instruction"], ["assistant", "Response"], ["system", "System"]]);
-  const integer = new Intl.NumberFormat("en-US");
-
-  function el(tag, attributes = {}, ...children) {
-    const node = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-    node.append(...children.filter((child) => child !== null));
-    return node;
-  }
-
-  const text = (tag, words, kind = "") => el(tag, { dir: "auto", class: kind }, words);
-  const empty = (words) => el("p", { class: "empty" }, words);
   const digits = (value, places = 2) => (value === null ? "–" : value.toFixed(places).replace("-", "−"));
   const percent = (part) => (part === null ? "–" : `${(100 * part).toFixed(1)}%`);
 
@@ -100,7 +85,7 @@
       el("p", { class: "why" }, el("span", { class: "pill dropped" }, drops), " ", text("bdi", row.dropped)),
       el("div", { class: "messages" }, ...row.messages.map(([role, words]) => el(
         "div", { class: `message ${PART.has(role) ? role : "other"}` },
-        el("p", { class: "role" }, PART.get(role) ?? role), words === "" ? empty("(empty)") : text("div", words, "words"),
+        el("p", { class: "role" }, PART.get(role) ?? role), said(words),
       ))));
   }
 
@@ -127,19 +112,6 @@
     byId("tools").addEventListener("submit", (event) => event.preventDefault());
     byId("tools").addEventListener("input", show);
     show();
-  }
-
-  function drawTheme() {
-    const root = document.documentElement;
-    const system = matchMedia("(prefers-color-scheme: dark)");
-    const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
-    const say = () => { byId("theme").textContent = dark() ? "Light theme" : "Dark theme"; };
-    byId("theme").addEventListener("click", () => {
-      root.dataset.theme = dark() ? "light" : "dark";
-      say();
-    });
-    system.addEventListener("change", say);
-    say();
   }
 
   for (const draw of [drawTheme, drawHead, drawRuns, drawOverlap, drawRanks, drawLengths, drawDifferences]) draw();

@@ -10,12 +10,12 @@ from itertools import combinations, permutations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from tunesift.arrays import Bools, Numbers, Places, bands_of, middle_ranks
 from tunesift.errors import DataError, RecipeError
 from tunesift.report.collect import facts_of, shown_messages
 from tunesift.report.data import CompareData, Correlation, Difference, Different, Overlap, Side
-from tunesift.report.folder import Numbers, RunFolder, run_folder
+from tunesift.report.folder import RunFolder, run_folder
 
 SHOWN = 20
 """Records shown of what one run keeps and another does not."""
@@ -24,8 +24,6 @@ BANDS = 10
 
 _ENDING = re.compile(r"(\.(jsonl?|csv|tsv|parquet))?(\.(gz|zst))?\.run$")
 """What a run's folder adds to the name of its output, and the output's own ending."""
-
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,8 @@ class _Run:
 def compare(paths: Sequence[Path]) -> CompareData:
     """Read finished runs over the same records, matched by id.
 
-    Raises `RecipeError` for fewer than two folders or one that is given twice, `RunError` for one that is no finished
-    run, and `DataError` where no record was decided on by all.
+    Raises `RecipeError` for fewer than two folders or one that is given twice, `RunError` for a run that is not
+    finished, and `DataError` for what is no run's folder, or where no record was decided on by all.
     """
     if len({path.resolve() for path in paths}) < max(2, len(paths)):
         raise RecipeError("compare takes two or more different run folders.")
@@ -82,7 +80,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return next((n for n in (short, names) if len(set(n)) == len(n)), [str(path) for path in paths])
 
 
-def _shared(folders: Sequence[RunFolder]) -> list[npt.NDArray[np.int64]]:
+def _shared(folders: Sequence[RunFolder]) -> list[Places]:
     """For each run, where it decided on the records that all of them did, in the order of the first."""
     ids = (id for id, _, _ in folders[0].decisions())
     rows = [(n, *(f.place(id) for f in folders[1:])) for n, id in enumerate(ids)]
@@ -100,15 +98,13 @@ def _notes(folders: Sequence[RunFolder], shared: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _bands(lengths: Numbers) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
-    """Bands of about as many records each; equal lengths are never parted."""
-    edges = np.unique(np.quantile(lengths, np.arange(1, BANDS) / BANDS, method="lower"))
-    codes = np.unique(np.searchsorted(edges, lengths), return_inverse=True)[1].astype(np.int64)
+def _bands(lengths: Numbers) -> tuple[Places, tuple[str, ...]]:
+    codes = bands_of(lengths, BANDS)
     parts = [lengths[codes == code] for code in range(codes.max() + 1)]
     return codes, tuple(f"{part.min():.0f} to {part.max():.0f}" for part in parts)
 
 
-def _side(run: _Run, lengths: Numbers, codes: npt.NDArray[np.int64], bands: int) -> Side:
+def _side(run: _Run, lengths: Numbers, codes: Places, bands: int) -> Side:
     shares = np.bincount(codes, run.kept, bands) / np.bincount(codes, minlength=bands)
     kept = lengths[run.kept]
     score, main = next(reversed(list(run.scores)), None), run.main
@@ -129,15 +125,10 @@ def _median(values: Numbers) -> float | None:
 def rank_correlation(a: Numbers, b: Numbers) -> tuple[float | None, int]:
     """Spearman's correlation over what both have, and how many that are; None where a side is the same for all."""
     sound = np.isfinite(a) & np.isfinite(b)
-    x, y = (_middle_ranks(values[sound]) for values in (a, b))
+    x, y = (middle_ranks(values[sound]) for values in (a, b))
     x, y = x - x.mean() if len(x) else x, y - y.mean() if len(y) else y
     scale = math.sqrt(float(x @ x) * float(y @ y))
     return (float(x @ y) / scale if scale else None), int(sound.sum())
-
-
-def _middle_ranks(values: Numbers) -> Numbers:
-    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[where], np.float64)
 
 
 def _correlations(runs: Sequence[_Run], lengths: Numbers) -> tuple[Correlation, ...]:

@@ -89,15 +89,15 @@ class ReportData:
     title: str
     """Heading of the page."""
     method: str
-    """Name of the method, and what it does, in a few words."""
+    """Kind of the method."""
     run_id: str
     """Identifies the run folder."""
     created: str
-    """When the report was made, ready to be read: "2026-11-21 10:00 UTC"."""
+    """When the run was begun, ready to be read."""
     command: str
     """Command line that repeats the run."""
     facts: tuple[tuple[str, str], ...]
-    """Pairs of name and value for the head of the page: model, seed, cost, time."""
+    """Pairs of name and value for the head of the page: files, settings, seed, version."""
     funnel: tuple[Bar, ...]
     """From the records read to what became of them; the labels say which."""
     reasons: tuple[Bar, ...]

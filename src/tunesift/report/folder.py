@@ -8,23 +8,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow.parquet as pq
 
+from tunesift.arrays import Bools, Numbers
 from tunesift.datasets import Dataset, Source, open_dataset
-from tunesift.errors import RunError
-from tunesift.records import Record, origins
+from tunesift.errors import DataError, RunError
+from tunesift.records import IN_OUTPUT, Action, Record, origins
 from tunesift.running.fsio import read_json
 from tunesift.running.run import MADE, OUTPUT
 
-Numbers = npt.NDArray[np.float64]
-ACTIONS = ("keep", "drop", "quarantine", "replace", "create")
-IN_OUTPUT = ("keep", "replace", "create")
-"""Actions whose record is in the output."""
+ACTIONS = get_args(Action)
 MOST_ROWS = 100
 """Rows of a small table that a page shows."""
 MAIN = "score"
@@ -47,7 +45,7 @@ class RunFolder:
         return np.concatenate(found) if found else np.zeros(0, np.int8)
 
     @cached_property
-    def kept(self) -> npt.NDArray[np.bool_]:
+    def kept(self) -> Bools:
         """Whether a record is in the output, or something in its place."""
         return np.isin(self.actions, [ACTIONS.index(action) for action in IN_OUTPUT])
 
@@ -91,7 +89,7 @@ class RunFolder:
                 found[id] = self.made.by_id(new)
         return found
 
-    def tables(self) -> Iterator[tuple[str, list[dict[str, Any]]]]:  # Any: cells of whatever type
+    def tables(self) -> Iterator[tuple[str, list[dict[str, object]]]]:
         """Name and rows of every small table."""
         for path in sorted((self.path / "tables").glob("*.parquet")):
             yield path.stem, pq.ParquetFile(path).read(use_threads=False).slice(0, MOST_ROWS).to_pylist()
@@ -163,12 +161,27 @@ class RunFolder:
         return values if scored else None
 
 
-def run_folder(path: Path) -> RunFolder:
-    """A run's folder; raises `RunError` where it is none, or its run is not finished."""
-    if not (path / "run.json").exists():
-        raise RunError(f"{path}: is not a run's folder; it has no run.json.")
+def check_run(path: Path) -> None:
+    """Raise `DataError` for what is no run's folder."""
+    if (path / "run.json").exists():
+        return
+    beside = path.with_name(f"{path.name}.run")
+    if (beside / "run.json").exists():
+        raise DataError(f"{path}: is not a run's folder; the run that wrote it is in {beside}.")
+    why = "is not a run's folder; it has no run.json" if path.exists() else "there is no such folder"
+    raise DataError(f"{path}: {why}.")
+
+
+def check_decided(path: Path) -> None:
+    """Raise `DataError` for what is no run's folder, and `RunError` for that of a run that is not finished."""
+    check_run(path)
     if not (path / "decisions.parquet").exists():
         raise RunError(f"{path}: has no decisions yet; start the run again to finish it.")
+
+
+def run_folder(path: Path) -> RunFolder:
+    """A finished run's folder; raises as `check_decided` does."""
+    check_decided(path)
     note = read_json(path / "inputs" / "source.json")
     source = Source(note["path"], note["format"], note["sha256"], note["bytes"], note["rows"])
     data = open_dataset(path / "inputs", Record, source, note["left_out"])

@@ -21,7 +21,8 @@ _MARK = re.compile("<!--(head|data|script)-->")
 def render(data: ReportData | CompareData) -> str:
     """The page as HTML; write it as UTF-8, and it opens from disk."""
     name, styles = ("page", ["page"]) if isinstance(data, ReportData) else ("compare", ["page", "compare"])
-    style, script = "".join(_text(f"{style}.css") for style in styles), _text(f"{name}.js")
+    style = "".join(_text(f"{style}.css") for style in styles)
+    script = _text("elements.js") + _text(f"{name}.js")
     policy = f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src data:"
     blocks = {
         "head": f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>',

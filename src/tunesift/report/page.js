@@ -1,26 +1,14 @@
-"use strict";
-// Text from the data reaches the page as text nodes and attribute values only, never as markup.
+// Follows elements.js in one script.
 (() => {
-  const byId = (id) => document.getElementById(id);
-  const report = JSON.parse(byId("report-data").textContent);
-
   const PAGE_SIZE = 50;
   const SHORT_LIST = 12;
   const OUTPUT = new Set(["keep", "replace", "create"]);
   const FATE = new Map([["keep", "kept"], ["replace", "replaced"], ["create", "created"], ["drop", "dropped"],
     ["quarantine", "quarantined"]]);
-  const PART = new Map([["user", "Instruction"], ["assistant", "Response"], ["system", "System"]]);
   const SVG = byId("plot").namespaceURI;
 
   // Building blocks
 
-  function fill(node, attributes, children) {
-    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-    node.append(...children.filter((child) => child !== null));
-    return node;
-  }
-
-  const el = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
   const shape = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
   function button(words, press, attributes = {}) {
@@ -29,13 +17,10 @@
     return made;
   }
 
-  const empty = (words) => el("p", { class: "empty" }, words);
   const pill = (action) => el("span", { class: `pill ${FATE.get(action) ?? "other"}` }, FATE.get(action) ?? action);
-  const text = (tag, words, kind = "") => el(tag, { dir: "auto", class: kind }, words);
 
   // Numbers
 
-  const integer = new Intl.NumberFormat("en-US");
   const count = (n, one, many = `${one}s`) => `${integer.format(n)} ${n === 1 ? one : many}`;
 
   function share(part, whole) {
@@ -109,8 +94,6 @@
     )));
   }
 
-  const said = (words) => words === "" ? el("p", { class: "empty" }, "(empty)") : text("div", words, "words");
-
   // Before and after, with the words that changed marked
 
   function rewritten(old, now) {
@@ -121,7 +104,7 @@
   }
 
   function marked(runs, tag) {
-    if (!runs.length) return el("p", { class: "empty" }, "(empty)");
+    if (!runs.length) return empty("(empty)");
     return el("div", { class: "words", dir: "auto" }, ...runs.map(([changed, words]) => changed ? el(tag, {}, words) : words));
   }
 
@@ -490,21 +473,6 @@
         : el("pre", { dir: "auto", tabindex: "0", "aria-label": "The line as it was found" }, line.raw),
     );
     byId("broken").append(...growing(report.broken, build, "ol", "broken", PAGE_SIZE, "line"));
-  }
-
-  // Theme
-
-  function drawTheme() {
-    const root = document.documentElement;
-    const system = matchMedia("(prefers-color-scheme: dark)");
-    const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
-    const name = () => { byId("theme").textContent = dark() ? "Light theme" : "Dark theme"; };
-    byId("theme").addEventListener("click", () => {
-      root.dataset.theme = dark() ? "light" : "dark";
-      name();
-    });
-    system.addEventListener("change", name);
-    name();
   }
 
   for (const draw of [drawTheme, drawHead, drawFunnel, drawScores, drawTables, drawPair, drawTable, drawBroken]) draw();

@@ -64,16 +64,13 @@ def working(folder: Path, part_rows: int, anew: bool = False) -> Iterator[sqlite
     path, said = folder / "state.db", said_identity(folder)
     if not anew and not has_content(path) and holds_run(folder):
         raise StorageError(LOST.format(path, folder))
-    make_private(path)
-    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as db:
+    with closing(connected(path)) as db:
         db.text_factory = _text
         if kind := shared_kind(folder):
             _LOG.warning("%s lies on %s, where locks and memory may not be shared; start one process at a time, or use "
                          "a folder on a local disk", folder, kind)  # fmt: skip
             db.execute("PRAGMA locking_mode=EXCLUSIVE")
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
-            db.execute(f"PRAGMA {pragma}")
-        check(db)
+        make_durable(db)
         told = meta(db)
         if not anew and "run" not in told and holds_run(folder):
             raise StorageError(LOST.format(path, folder))
@@ -87,6 +84,19 @@ def working(folder: Path, part_rows: int, anew: bool = False) -> Iterator[sqlite
         if said and meta(db)["run"] != said:
             raise StorageError(LOST.format(path, folder))
         yield db
+
+
+def connected(path: Path) -> sqlite3.Connection:
+    """A database of a run's folder, made where there is none; for any thread, each statement for itself."""
+    make_private(path)
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+def make_durable(db: sqlite3.Connection) -> None:
+    """What is committed survives a loss of power; raises `sqlite3.DatabaseError` where the database is not whole."""
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
+        db.execute(f"PRAGMA {pragma}")
+    check(db)
 
 
 @contextmanager
@@ -191,26 +201,25 @@ class Rows:
 
 def open_rows(db: sqlite3.Connection, folder: Path, rows: Rows) -> Iterator[Entry]:
     """Open rows of a range, in order; raises `StorageError` at one that is not as it was written."""
-    query = "SELECT row, id, digest, failure, outcome, crc FROM result WHERE stage = ? AND row >= ? AND row < ?"
-    only = " AND failure IS NOT NULL" if rows.failed else ""
-    for *fields, said in db.execute(f"{query}{only} ORDER BY row", (rows.stage, rows.first, rows.end)):
-        entry = Entry(*fields)
-        if _crc_of(rows.stage, entry) != said:
+    for entry, sound in _rows(db, rows):
+        if not sound:
             raise StorageError(SPOILT.format(folder / "state.db", entry.row, rows.stage, folder))
         yield entry
 
 
 def sound_rows(db: sqlite3.Connection, stage: str) -> tuple[list[Entry], list[int]]:
     """The open rows of a stage that are as they were written, and the numbers of those that are not."""
-    query = "SELECT row, id, digest, failure, outcome, crc FROM result WHERE stage = ? ORDER BY row"
-    sound, spoilt = [], []
-    for *fields, said in db.execute(query, (stage,)):
+    found = list(_rows(db, Rows(stage)))
+    return [entry for entry, sound in found if sound], [entry.row for entry, sound in found if not sound]
+
+
+def _rows(db: sqlite3.Connection, rows: Rows) -> Iterator[tuple[Entry, bool]]:
+    """Open rows of a range, in order, and whether each is as it was written."""
+    query = "SELECT row, id, digest, failure, outcome, crc FROM result WHERE stage = ? AND row >= ? AND row < ?"
+    only = " AND failure IS NOT NULL" if rows.failed else ""
+    for *fields, said in db.execute(f"{query}{only} ORDER BY row", (rows.stage, rows.first, rows.end)):
         entry = Entry(*fields)
-        if _crc_of(stage, entry) == said:
-            sound.append(entry)
-        else:
-            spoilt.append(entry.row)
-    return sound, spoilt
+        yield entry, _crc_of(rows.stage, entry) == said
 
 
 def _crc_of(stage: str, e: Entry) -> int:

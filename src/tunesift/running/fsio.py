@@ -5,7 +5,6 @@ Names are never data: what is written here has a name that the program chose. Li
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -20,7 +19,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tunesift.errors import ROOM_SAID, DiskFull, StorageError
+from tunesift.disk import NO_ROOM, create, sync
+from tunesift.errors import ROOM_SAID, DiskFull, StorageError, first_line
 from tunesift.settings import Json
 
 RESERVE_BYTES = 64 * 2**20
@@ -60,7 +60,7 @@ def storage_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError, pa.ArrowException) as error:
-        said = f"{place}: {str(error).splitlines()[0][:160]}"
+        said = f"{place}: {first_line(error)}"
         if _is_full(error, place):
             raise DiskFull(f"{said}; {ROOM_SAID} and start again.") from error
         raise StorageError(f"{said}; check the disk and start again.") from error
@@ -70,7 +70,7 @@ def _is_full(error: Exception, place: Path) -> bool:
     code = getattr(error, "sqlite_errorcode", 0) or 0
     if code & 0xFF == sqlite3.SQLITE_IOERR:  # what SQLite says where its index of the log does not fit
         return _free_bytes(place) < NO_ROOM_BYTES
-    return code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in NO_ROOM
 
 
 def _free_bytes(place: Path) -> int:
@@ -94,21 +94,6 @@ def make_private(path: Path) -> None:
     if not path.exists():
         os.close(create(path))
         sync(path.parent)
-
-
-def create(path: Path) -> int:
-    """A new file that only its owner may read, as a handle; a link in its place is refused."""
-    path.unlink(missing_ok=True)
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-
-
-def sync(path: Path) -> None:
-    """Make a file, or the names in a folder, survive a loss of power; a failure is final for this file."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def refuse_link(path: Path) -> None:
@@ -257,6 +242,6 @@ def release(folder: Path) -> bool:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    """SHA-256 of a file's bytes, in hexadecimal; raises `StorageError` where it cannot be read."""
+    with storage_errors(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

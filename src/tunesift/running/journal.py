@@ -7,6 +7,7 @@ not exist. Rows are numbered in the order in which a stage was first asked for t
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack
@@ -38,6 +39,9 @@ from tunesift.settings import Json, differences
 PART_ROWS = 8192
 """Rows of one sealed part; the last part of a stage may have fewer. Written down when a run begins."""
 
+_LOG = logging.getLogger(__name__)
+_REUSED = "reused:"
+"""Before a stage's name: the settings that it had in another run, whose outcomes were put by."""
 STRANGE = "{}: holds rows that the journal has lost; tunesift repair {} takes them up again."
 _BEGIN = "INSERT OR IGNORE INTO intent VALUES (?, ?)"
 """A row may be begun twice: a call of map that was stopped may have begun what it never gave out."""
@@ -99,6 +103,8 @@ class Journal:
             said = json.dumps(settings)
             self.db.execute("INSERT OR IGNORE INTO stage (name, settings) VALUES (?, ?)", (name, said))
             _, begun_with = named(self.db, name)
+            if name not in self._stages:
+                self._check_reused(name, settings)
         if changed := differences(begun_with, settings):
             path, old, new = changed[0]
             was, now = (shown(json.dumps(value, ensure_ascii=False)) for value in (old, new))
@@ -156,6 +162,29 @@ class Journal:
                 )
                 for table in ("part", "result", "given", "crash", "intent"):
                     self.db.execute(f"DELETE FROM {table} WHERE stage = ?", (stage,))  # noqa: S608  the names are our own, listed above
+
+    def put_by(self, stage: str, settings: Json, entries: Iterator[Entry]) -> int:
+        """Keep another run's outcomes of a stage in stock, for as long as the stage has the same settings; how many."""
+        with storage_errors(self._folder), transaction(self.db):
+            self.db.execute("INSERT INTO meta VALUES (?, ?)", (f"{_REUSED}{stage}", json.dumps(settings)))
+            stock_up(self.db, stage, entries)
+            (count,) = self.db.execute("SELECT count(*) FROM stock WHERE stage = ?", (stage,)).fetchone()
+        return int(count)
+
+    def reuses(self) -> bool:
+        """Whether outcomes of another run were put by."""
+        with storage_errors(self._folder):
+            return any(key.startswith(_REUSED) for key in meta(self.db))
+
+    def _check_reused(self, stage: str, settings: Json) -> None:
+        """Forget what was put by of a stage that had other settings in the run it came from."""
+        said = meta(self.db).get(f"{_REUSED}{stage}")
+        if said is None or not (changed := differences(json.loads(said), settings)):
+            return
+        with transaction(self.db):
+            self.db.execute("DELETE FROM stock WHERE stage = ?", (stage,))
+            self.db.execute("DELETE FROM meta WHERE key = ?", (f"{_REUSED}{stage}",))
+        _LOG.warning('stage "%s": the other run had %s=%s; nothing of it is reused', stage, *map(str, changed[0][:2]))
 
     def empty_stock(self) -> None:
         """Forget what waited in stock and was not asked for again."""

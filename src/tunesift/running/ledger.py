@@ -20,8 +20,8 @@ from pathlib import Path
 from tunesift.books import Asking, Attempt
 from tunesift.budget import Caps, Price
 from tunesift.errors import BudgetSpent, StorageError
-from tunesift.running.database import check, open_state, transaction
-from tunesift.running.fsio import make_private, storage_errors
+from tunesift.running.database import connected, make_durable, open_state, transaction
+from tunesift.running.fsio import storage_errors
 
 _LOG = logging.getLogger(__name__)
 _SCHEMA = """
@@ -112,11 +112,8 @@ class Ledger:
     def __init__(self, folder: Path, caps: Caps, prices: Mapping[str, Price]) -> None:
         self._folder, self._caps, self._prices = folder, caps, prices
         with storage_errors(folder):
-            make_private(folder / "money.db")
-            self._db = sqlite3.connect(folder / "money.db", isolation_level=None, check_same_thread=False)
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000"):
-                self._db.execute(f"PRAGMA {pragma}")
-            check(self._db)
+            self._db = connected(folder / "money.db")
+            make_durable(self._db)
             self._db.executescript(_SCHEMA)
             self._give_up_reservations()
             batched = self._db.execute("SELECT number, request, tokens, micros FROM batched").fetchall()
@@ -307,7 +304,4 @@ def read_spent(folder: Path) -> list[Spent]:
     if not path.exists():
         return []
     with storage_errors(path), open_state(path) as db:
-        kept = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
-        if "batched" not in kept:
-            return [Spent(*row) for row in db.execute("SELECT * FROM spend ORDER BY model")]
         return [Spent(*row) for row in db.execute(_READ, (2**62,))]

@@ -50,7 +50,7 @@ class Local(Settings):
         slots = concurrency(step)
         if slots > 1:
             with ThreadPoolExecutor(slots) as pool:
-                yield from _together(pool, slots, step, work)
+                yield from _in_threads(pool, slots, step, work)
             return
         while chunks := work.take(1):
             yield [(number, _whole(step, items)) for number, items in chunks]
@@ -79,7 +79,7 @@ class _Ended(Generic[Given]):
         return list(self._ended)
 
 
-def _together(pool: ThreadPoolExecutor, slots: int, step: Step[Item, Made], work: Work[Item]) -> Iterator[Done[Made]]:
+def _in_threads(pool: ThreadPoolExecutor, slots: int, step: Step[Item, Made], work: Work[Item]) -> Iterator[Done[Made]]:
     running: dict[Future[Sequence[Made | Failure]], int] = {}
     ended: _Ended[Sequence[Made | Failure]] = _Ended()
     trouble: list[BaseException] = []

@@ -6,9 +6,10 @@ import fcntl
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import filelock
 
@@ -74,21 +75,20 @@ def looked_at(folder: Path) -> Iterator[None]:
     if not path.exists():  # nobody has ever written the folder, or it is a copy without its lock
         yield
         return
-    with storage_errors(path), path.open("rb") as file:
+    with storage_errors(path), ExitStack() as opening:
+        file = opening.enter_context(path.open("rb"))
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunLocked(_held(folder)) from None
+        looking = opening.pop_all()
+    with looking:
         yield
 
 
 def is_written(folder: Path) -> bool:
     """Whether somebody may be writing a folder, as far as it says who did last."""
-    try:
-        who = read_json(folder / "holder.json")
-        return bool(who["host"] != socket.gethostname() or _is_alive(who["pid"]))
-    except (StorageError, KeyError):
-        return False
+    return _holder(folder) is not None
 
 
 def sign(folder: Path) -> None:
@@ -105,14 +105,19 @@ def _held(folder: Path) -> str:
     """One sentence on who writes this folder; a process that is dead is not taken for the one that does."""
     until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
-        try:
-            who = read_json(folder / "holder.json")
-            if who["host"] != socket.gethostname() or _is_alive(who["pid"]):
-                return f"{folder} is being written by process {who['pid']} on {who['host']} since {who['since']}."
-        except (StorageError, KeyError):
-            pass  # it is not written yet
+        if who := _holder(folder):
+            return f"{folder} is being written by process {who['pid']} on {who['host']} since {who['since']}."
         time.sleep(0.05)
     return f"{folder} is being written by another process; wait, or stop it."
+
+
+def _holder(folder: Path) -> Mapping[str, Any] | None:  # Any: holder.json
+    """Who signed a folder last; None where nobody has yet, or a process that is dead by now."""
+    try:
+        who = read_json(folder / "holder.json")
+        return who if who["host"] != socket.gethostname() or _is_alive(who["pid"]) else None
+    except (StorageError, KeyError):
+        return None
 
 
 def _is_alive(pid: int) -> bool:

@@ -15,10 +15,11 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any, Literal
 
+from tunesift.disk import sync
 from tunesift.errors import StorageError
 from tunesift.inputs import path_of_text
 from tunesift.running.database import LOST, SPOILT, record, said_identity, sound_rows, stock_up, transaction
-from tunesift.running.fsio import digest, read_json, refuse_link, storage_errors, sync
+from tunesift.running.fsio import digest, read_json, refuse_link, storage_errors
 from tunesift.running.journal import STRANGE, Journal, is_lost, strangers
 from tunesift.running.locking import lock, looked_at
 from tunesift.running.parts import Entry, Label, Sealed, find, load
@@ -305,4 +306,4 @@ def _put_aside(folder: Path) -> None:
         for name in ("state.db-wal", "state.db-shm", "state.db"):
             path = folder / name
             if path.exists():
-                path.rename(folder / f"{name.replace('state.db', f'state.db.damaged-{number}')}")
+                path.rename(folder / name.replace("state.db", f"state.db.damaged-{number}"))

@@ -31,12 +31,22 @@ from tunesift.errors import (
 from tunesift.heartbeat import beat
 from tunesift.records import Decision, Failure, Record
 from tunesift.running.call import Call, Walked
-from tunesift.running.fsio import jot, refuse_link, release, reserve, storage_errors, write_batches, write_table
+from tunesift.running.fsio import (
+    jot,
+    refuse_link,
+    release,
+    reserve,
+    storage_errors,
+    temporary,
+    write_batches,
+    write_table,
+)
 from tunesift.running.journal import Journal
 from tunesift.running.local import Done, together
 from tunesift.running.locking import lock, now, sign
 from tunesift.running.mending import retry_failed
 from tunesift.running.progress import Progress
+from tunesift.running.reusing import reuse
 from tunesift.running.step import Item, Made, Outcomes, Step, Work
 from tunesift.running.stopping import Stop
 from tunesift.running.watchdog import Watchdog
@@ -194,6 +204,13 @@ class Run:
         """Have failures of these kinds tried again, before the page runs; how many there are."""
         return retry_failed(self.folder, self._journal, kinds)
 
+    def reuse(self, other: Path) -> int:
+        """Take over, before the page runs, what stages of the same settings made in another run; how many outcomes.
+
+        Raises `RunError` where there is no run to take from.
+        """
+        return reuse(self._journal, self.folder, other)
+
     def random(self, *names: object) -> random.Random:
         """A stream that depends on the seed and these names only."""
         text = json.dumps([self.seed, *map(str, names)]).encode()
@@ -233,7 +250,7 @@ class Run:
             self._journal.opened(stage).finish(len(walked))
         self._journal.empty_stock()
         with storage_errors(self.folder):
-            for path in (self.folder / "progress.json", self.folder / "progress.json.tmp"):
+            for path in (noted := self.folder / "progress.json", temporary(noted)):
                 path.unlink(missing_ok=True)
         starts = range(0, len(decisions), ROWS)
         write_batches(self.folder / "decisions.parquet", _DECISIONS,

@@ -42,7 +42,7 @@ class Work(Protocol[Todo]):
     def take(self, most: int) -> list[tuple[int, Sequence[Todo]]]:
         """The next chunks with their numbers, at most so many, written down as begun.
 
-        None while what is in flight must end first, and when nothing is left.
+        Empty while what is in flight must end first, and when nothing is left.
         """
         ...
 

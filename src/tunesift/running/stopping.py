@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from tunesift.disk import create
 from tunesift.errors import Stopped
 from tunesift.running.fsio import LEFT
 
@@ -90,7 +91,7 @@ class Stop:
 def say_left(folder: Path) -> None:
     """Note that the process leaves of its own will: what is in flight has not killed it."""
     with suppress(OSError):  # the note only spares an item a death that is not its own
-        os.close(os.open(folder / LEFT, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+        os.close(create(folder / LEFT))
 
 
 def _next(heard: int, patience_s: float | None) -> signal.Signals | None:

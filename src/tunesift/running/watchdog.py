@@ -44,7 +44,7 @@ class Watchdog:
         while not over.wait(min(5.0, self._patience_s / 10)):
             if still_s() > self._patience_s:
                 said = (f"{folder}: nothing has moved for {self._patience_s:g} s; start the same command again to go "
-                        "on. Where every thread stands:\n")  # fmt: skip
-                os.write(sys.stderr.fileno(), printable(said[:-1]).encode() + b"\n")
+                        "on. Where every thread stands:")  # fmt: skip
+                os.write(sys.stderr.fileno(), printable(said).encode() + b"\n")
                 faulthandler.dump_traceback(sys.stderr, all_threads=True)
                 os._exit(STALLED)

@@ -11,14 +11,13 @@ from typing import Literal
 
 import numpy as np
 
+from tunesift.arrays import Bools, Numbers, Places, bands_of, middle_ranks
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
 from tunesift.records import Decision, Record
 from tunesift.scoring.deciding import (
     Decisions,
     Groups,
-    Numbers,
-    Places,
     budget,
     budgets,
     finite_values,
@@ -33,7 +32,7 @@ LENGTH = "length"
 """A score that every run has: characters of the response."""
 _NAME = r"[a-z0-9][\w-]*(?:/\w+)?"
 _CONDITION = re.compile(rf"\s*({_NAME})\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*")
-_HOLDS: Mapping[str, Callable[[Numbers, float], Numbers]] = {
+_HOLDS: Mapping[str, Callable[[Numbers, float], Bools]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 
@@ -46,7 +45,7 @@ class Condition:
     sign: str
     bound: float
 
-    def holds(self, values: Numbers) -> Numbers:
+    def holds(self, values: Numbers) -> Bools:
         """For each value, whether it is so."""
         return _HOLDS[self.sign](values, self.bound)
 
@@ -167,7 +166,7 @@ class Combined(Settings):
             return said
         return Decision(id, "drop", said.reason.replace("no score: ", f"no score: {missing} "))
 
-    def _worth(self, columns: Mapping[str, Numbers], left: Places) -> Numbers:
+    def _worth(self, columns: Mapping[str, Numbers], left: Bools) -> Numbers:
         """One number per record that is left, larger is better; not a number for the others."""
         worth = np.full(len(left), np.nan)
         terms = [w * _TERMS[self.rule](columns[name][left]) for name, w in self.weights.items()]
@@ -179,7 +178,7 @@ class Combined(Settings):
         if self.group is not None:
             return groups_of(data, self.group)
         if self.length_bands is not None:
-            return bands_of(lengths(data), self.length_bands)
+            return banded(lengths(data), self.length_bands)
         return Groups(np.zeros(len(data), np.int64), ["all"])
 
     def _kept(self, groups: Groups, worth: Numbers) -> Places:
@@ -196,21 +195,16 @@ def _said(name: str, value: float) -> str:
     return f"{name} {value:.{0 if name == LENGTH else 4}f}"
 
 
-def bands_of(values: Numbers, bands: int) -> Groups:
-    """Records by length, in bands of about equal number; equal lengths are never parted."""
-    if not len(values):
-        return Groups(np.zeros(0, np.int64), ["all"])
-    edges = np.unique(np.quantile(values, np.arange(1, bands) / bands, method="lower"))
-    codes = np.searchsorted(edges, values, side="left").astype(np.int64)
-    inside = [values[codes == code] for code in range(len(edges) + 1)]
-    return Groups(codes, [f"{part.min():g} to {part.max():g} characters" if len(part) else "none" for part in inside])
+def banded(values: Numbers, bands: int) -> Groups:
+    """Records by length, in bands of about equal number."""
+    codes = bands_of(values, bands)
+    inside = [values[codes == code] for code in range(codes.max(initial=-1) + 1)]
+    return Groups(codes, [f"{part.min():g} to {part.max():g} characters" for part in inside] or ["all"])
 
 
-def _middle_ranks(values: Numbers) -> Numbers:
+def _shares_below(values: Numbers) -> Numbers:
     """Ranks between 0 and 1, equal values sharing the middle one."""
-    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return np.asarray((ends - counts / 2)[where] / max(1, len(values)), np.float64)
+    return middle_ranks(values) / max(1, len(values))
 
 
 def _deviations(values: Numbers) -> Numbers:
@@ -224,5 +218,5 @@ def _logarithms(values: Numbers) -> Numbers:
 
 
 _TERMS: Mapping[str, Callable[[Numbers], Numbers]] = {
-    "rank-sum": _middle_ranks, "z-sum": _deviations, "product": _logarithms,
+    "rank-sum": _shares_below, "z-sum": _deviations, "product": _logarithms,
 }  # fmt: skip

@@ -9,14 +9,11 @@ from decimal import Decimal
 from typing import overload
 
 import numpy as np
-import numpy.typing as npt
 
+from tunesift.arrays import Numbers, Places
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
 from tunesift.records import Decision, Record, Score
-
-Numbers = npt.NDArray[np.float64]
-Places = npt.NDArray[np.int64]
 
 
 class Decisions(Sequence[Decision]):

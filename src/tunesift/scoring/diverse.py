@@ -12,12 +12,14 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from tunesift.arrays import Numbers
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
 from tunesift.models import EmbedModel
 from tunesift.models.ngrams import HashedNgrams
+from tunesift.prompts import input_of
 from tunesift.records import Action, Decision, Failure, Record
-from tunesift.scoring.deciding import Decisions, Groups, Numbers, budget, ranked
+from tunesift.scoring.deciding import Decisions, Groups, budget, ranked
 from tunesift.scoring.diversity import clusters_of, k_centre, spread_out
 from tunesift.scoring.selectors import Largest, Pool, check_budget, check_fraction
 from tunesift.settings import Settings
@@ -37,9 +39,9 @@ class EmbedText(Settings):
 
 def _text(record: Record) -> str:
     """The authors' `instruction\\ninput\\noutput`; the turns of a longer conversation, a line each."""
-    given = record.extra.get("input")
+    given = input_of(record)
     asked = "\n".join(m.text for m in record.prompt)
-    if isinstance(given, str) and given.strip() and asked.endswith(f"\n\n{given}"):
+    if given.strip() and asked.endswith(f"\n\n{given}"):
         asked = f"{asked.removesuffix(given).rstrip()}\n{given}"
     elif len(record.prompt) == 1:
         asked += "\n"
@@ -121,14 +123,14 @@ class Diverse(Settings):
         vectors = np.array([pool.vectors[id] for id in names], np.float64)
         if self.rule == "clusters":
             return self._of_clusters(vectors, self._values(names, pool), most, by)
-        choose = {"facility-location": (spread_out, "adds"), "k-centre": (k_centre, "distance")}[self.rule]
-        chosen = {row: (place, gain) for place, (row, gain) in enumerate(choose[0](vectors, most), start=1)}
+        choose, gained = {"facility-location": (spread_out, "adds"), "k-centre": (k_centre, "distance")}[self.rule]
+        chosen = {row: (place, gain) for place, (row, gain) in enumerate(choose(vectors, most), start=1)}
         name = self.rule.replace("-location", " location")
         told: list[tuple[Action, str]] = [
             ("drop", f"not chosen for diversity: {name} by {by} chose {most} of {of} candidates")
         ] * of
         for row, (place, gain) in chosen.items():
-            told[row] = ("keep", f"{name} by {by}: place {place} of {most}, {choose[1]} {gain:.4f}")
+            told[row] = ("keep", f"{name} by {by}: place {place} of {most}, {gained} {gain:.4f}")
         return told
 
     def _values(self, names: Sequence[str], pool: Pool) -> Numbers | None:

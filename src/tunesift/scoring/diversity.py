@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tunesift.arrays import Numbers, Places
 from tunesift.errors import MissingExtra
 from tunesift.heartbeat import beat
-from tunesift.scoring.deciding import Numbers, Places
 
 Matrix = npt.NDArray[Any]  # Any: float32 or float64
 Rows = slice | Places
@@ -30,23 +30,13 @@ TOGETHER = 256
 """Rows weighed together."""
 
 
-def similarity(vectors: Numbers) -> Numbers:
-    """`exp(-distance / width)` of every pair of rows, [N, N]: the referenced library's Euclidean metric."""
-    everything = np.arange(len(vectors))
-    return np.asarray(1 - _shortfall(vectors.astype(np.float64))(slice(None), everything), np.float64)
+def spread_out(vectors: Sequence[Sequence[float]] | Matrix, count: int) -> list[tuple[int, float]]:
+    """Rows chosen greedily so that every row has a similar one among them, with what each adds: facility location.
 
-
-def facility_location(similar: Numbers, count: int) -> list[tuple[int, float]]:
-    """Rows chosen greedily so that every row has a similar one among them, with what each adds; lazy and in float64.
-
-    Maximises the sum over rows of the largest similarity to a chosen row. Raises `ValueError` unless
+    Maximises the sum over rows of the largest similarity to a chosen row, `exp(-distance / width)`: the referenced
+    library's Euclidean metric. Above a number of rows by blocks, no matrix of N x N held. Raises `ValueError` unless
     `0 < count < N`.
     """
-    return _greedy(_columns_of(-similar.T), np.zeros(len(similar)), count)
-
-
-def spread_out(vectors: Sequence[Sequence[float]] | Matrix, count: int) -> list[tuple[int, float]]:
-    """Facility location over the similarity of vectors; above a number of rows by blocks, no matrix of N x N held."""
     points = np.asarray(vectors, np.float64 if len(vectors) <= EXACT else np.float32)
     block = _shortfall(points)
     return _greedy(_held(block, len(points)) if len(points) <= HELD else block, np.ones(len(points)), count)

@@ -11,10 +11,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from tunesift.arrays import Bools, Numbers, Places
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
 from tunesift.records import Decision, Record
-from tunesift.scoring.deciding import Decisions, Numbers, Places
+from tunesift.scoring.deciding import Decisions
 from tunesift.scoring.selectors import Pool
 from tunesift.settings import Settings
 
@@ -136,7 +137,7 @@ def _bands(hashes: Hashes) -> Hashes:
     return np.asarray((least * _FACTORS[:ROWS]).sum(axis=1, dtype=np.uint64))
 
 
-def _common(keys: Hashes) -> npt.NDArray[np.bool_]:
+def _common(keys: Hashes) -> Bools:
     """Whether another record has the same number in a band, [N, BANDS]: all others can have no like."""
     found = np.zeros(keys.shape, bool)
     for band in range(keys.shape[1]):

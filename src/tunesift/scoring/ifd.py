@@ -14,9 +14,10 @@ from typing import ClassVar, Literal
 from tunesift.models import LikelihoodModel
 from tunesift.models.base import Likelihood, Span, TargetLoss
 from tunesift.models.transformers import TransformersModel
-from tunesift.prompts import ALPACA_ANCHOR, REVERSED, Template, context, fill
+from tunesift.prompts import ALPACA_ANCHOR, REVERSED, Template, context, fill, input_of
 from tunesift.records import Failure, Message, Record, Score
 from tunesift.scoring.base import Scorer
+from tunesift.scoring.perplexity import perplexity_of
 
 Profile = Literal["canonical", "cherry", "superfilter"]
 Ratio = Literal["perplexity", "loss"]
@@ -70,7 +71,12 @@ class Ratios:
     @property
     def perplexity(self) -> float:
         """Ratio of perplexities (Superfiltering, eq. 2)."""
-        return _snapped(math.exp(min(700.0, self.conditioned / self.tokens - self.direct / self.direct_tokens)))
+        return perplexity_ratio(self.conditioned / self.tokens, self.direct / self.direct_tokens)
+
+
+def perplexity_ratio(conditioned: float, direct: float) -> float:
+    """Ratio of the perplexities that two mean losses stand for, in nats."""
+    return _snapped(perplexity_of(conditioned - direct))
 
 
 def _snapped(ratio: float) -> float:
@@ -122,10 +128,7 @@ class IFD(Scorer):
 
     def _pair(self, record: Record, turn: int) -> tuple[Span, Span]:
         reading = READINGS[self.profile]
-        given = record.extra.get("input")
-        before = context(
-            record.messages[:turn], self.template or reading.template, given if isinstance(given, str) else ""
-        )
+        before = context(record.messages[:turn], self.template or reading.template, input_of(record))
         response = record.messages[turn].text
         return (
             Span(before, response, reading.seam, reading.bos, reading.limit),
@@ -172,8 +175,10 @@ def _score(pairs: Sequence[tuple[TargetLoss | Failure, TargetLoss | Failure]], r
     measured = []
     truncated = False
     for conditioned, direct in pairs:
-        if isinstance(conditioned, Failure) or isinstance(direct, Failure):
-            return conditioned if isinstance(conditioned, Failure) else direct  # type: ignore[return-value]
+        if isinstance(conditioned, Failure):
+            return conditioned
+        if isinstance(direct, Failure):
+            return direct
         if not conditioned.nats and conditioned.truncated:
             return Score(None, note="prompt_too_long")
         found = ratios(conditioned, direct)

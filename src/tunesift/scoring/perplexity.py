@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from tunesift.models import LikelihoodModel
 from tunesift.models.base import Span, TargetLoss
 from tunesift.models.transformers import TransformersModel
-from tunesift.prompts import Template, context
+from tunesift.prompts import Template, context, input_of
 from tunesift.records import Failure, Record, Score
 from tunesift.scoring.base import Scorer
 
@@ -42,9 +42,12 @@ class Perplexity(Scorer):
     def _span(self, record: Record) -> Span:
         if self.given == "nothing":
             return Span("", record.response)
-        given = record.extra.get("input")
-        before = context(record.prompt, self.template, given if isinstance(given, str) else "")
-        return Span(before, record.response)
+        return Span(context(record.prompt, self.template, input_of(record)), record.response)
+
+
+def perplexity_of(loss: float) -> float:
+    """e to a mean loss in nats, or to the difference of two; a number whatever the loss."""
+    return math.exp(min(MOST_NATS, loss))
 
 
 def _score(loss: TargetLoss | Failure) -> Score | Failure:
@@ -55,4 +58,4 @@ def _score(loss: TargetLoss | Failure) -> Score | Failure:
     if not math.isfinite(loss.mean):
         return Failure("not-finite", f"loss {loss.total} over {len(loss.nats)} tokens")
     parts = {"loss": loss.mean, "tokens": float(len(loss.nats)), "truncated": float(loss.truncated)}
-    return Score(math.exp(min(MOST_NATS, loss.mean)), parts, "truncated" if loss.truncated else "")
+    return Score(perplexity_of(loss.mean), parts, "truncated" if loss.truncated else "")

@@ -13,10 +13,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from tunesift.arrays import Numbers
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
 from tunesift.records import Decision, Failure, Record, Score
-from tunesift.scoring.deciding import Decisions, Numbers, budget, budgets, finite_values, groups_of, lengths, ranked
+from tunesift.scoring.deciding import Decisions, budget, budgets, finite_values, groups_of, lengths, ranked
 from tunesift.settings import Settings
 
 
@@ -70,17 +71,17 @@ def without_score(id: str, score: Score | None, failure: Failure | None) -> Deci
 
 
 def check_fraction(name: str, fraction: float | None, *, or_count: bool = False) -> None:
-    """Raise `RecipeError` for what is not a fraction above 0 and up to 1; perhaps a count was meant."""
+    """Raise `RecipeError` for a setting that is no fraction above 0 and up to 1; perhaps a count was meant."""
     if fraction is not None and not 0 < fraction <= 1:
         right = "write 0.1 to keep 10 percent"
         if or_count and fraction >= 2 and fraction.is_integer():
-            right = f"write {name}.count={int(fraction)} to keep so many records"
-        raise RecipeError(f"{name}.fraction: {fraction:g} is not a fraction above 0 and up to 1; {right}.")
+            right = f"write {name.removesuffix('fraction')}count={int(fraction)} to keep so many records"
+        raise RecipeError(f"{name}: {fraction:g} is not a fraction above 0 and up to 1; {right}.")
 
 
 def check_budget(fraction: float | None, count: int | None) -> None:
     """Raise `RecipeError` unless exactly one of the two is given and means something."""
-    check_fraction("keep", fraction, or_count=True)
+    check_fraction("keep.fraction", fraction, or_count=True)
     if count is not None and count < 1:
         raise RecipeError(f"keep.count: {count} keeps nothing; write the number of records to keep.")
     if (fraction is None) == (count is None):
@@ -168,7 +169,7 @@ class Quota(Settings):
     """Keep only scores below this; 1 for IFD as Superfiltering has it."""
 
     def __post_init__(self) -> None:
-        check_fraction("keep", self.fraction)
+        check_fraction("keep.fraction", self.fraction)
 
     def check(self, data: Dataset[Record]) -> None:
         """Raise `RecipeError` where no record has the field."""

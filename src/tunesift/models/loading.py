@@ -1,0 +1,81 @@
+"""How do weights come into memory? Whole, from safetensors, without code of theirs, onto a device that is there."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any, Literal
+
+from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable, first_line
+from tunesift.models.folders import local_folder, nowhere, place_of
+
+LEAST_ADDRESS_SPACE = 3 * 2**30
+"""Bytes of address space below which importing the libraries or running the embedded scorer may abort the process."""
+
+Auto = Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification"]
+"""What transformers calls the ways to read a folder."""
+
+_WHOLE: dict[Auto, str] = {
+    "AutoModelForCausalLM": "causal language model",
+    "AutoModelForSequenceClassification": "classifier",
+}
+
+
+def load(  # Any: transformers' own classes
+    auto: Auto, name: str, device: str, revision: str | None = None, dtype: str | None = None
+) -> tuple[Any, Any]:
+    """A model on its device, and its tokenizer, of a folder or a hub id; raises `ModelError` or `MissingExtra`."""
+    _check_room()
+    try:
+        import torch
+        import transformers
+        from safetensors import SafetensorError
+    except ImportError as error:
+        raise MissingExtra('local models need the "local" extra: pip install "tunesift[local]".') from error
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    place, where = place_of(name), usable_device(device)
+    # Not left open: transformers would ask on the terminal whether to run code that came with the model.
+    options: dict[str, Any] = {"trust_remote_code": False} | ({"revision": revision} if revision else {})
+    typed = {"dtype": getattr(torch, dtype)} if dtype else {}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
+        model, found = getattr(transformers, auto).from_pretrained(
+            place, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, **typed, **options
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise _not_loaded(name, error) from error
+    odd = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    if odd:  # transformers has drawn these at random
+        raise ModelRefused(f'model "{name}" has no fitting weights for {odd[0]}; give a whole {_WHOLE[auto]}.')
+    return model.eval().to(where), tokenizer
+
+
+def usable_device(wanted: str) -> str:
+    """A device that is there, by what a setting asks for; raises `ModelUnavailable` where that is not to be had."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=wanted)
+    except (AssertionError, RuntimeError) as error:
+        said = first_line(error)
+        raise ModelUnavailable(f'device: "{wanted}" is not to be had here ({said}); write auto or cpu.') from error
+    return wanted
+
+
+def _check_room() -> None:
+    """Refuse a limit on memory under which the libraries would end the process without a word."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if allowed != resource.RLIM_INFINITY and allowed < LEAST_ADDRESS_SPACE:
+        needed, may = (f"{size / 2**30:.1f} GiB" for size in (LEAST_ADDRESS_SPACE, allowed))
+        raise ModelUnavailable(f"local models need {needed} of address space and may use {may}; raise ulimit -v.")
+
+
+def _not_loaded(name: str, error: Exception) -> ModelUnavailable | ModelRefused:
+    folder = local_folder(name)
+    if folder is None:
+        return nowhere(name)
+    if not any(folder.glob("*.safetensors")):
+        return ModelRefused(f'model "{name}" has no .safetensors weights; convert it, other formats can run code.')
+    return ModelRefused(f'model "{name}" cannot be loaded ({first_line(error)}); check its files.')

@@ -1,0 +1,96 @@
+"""What a run takes over from another: nothing that differs, nothing twice, and no model is asked again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from tunesift import Recipe, RunError, recipe_for, run_recipe
+from tunesift.running.progress import Progress
+from tunesift.telling import told_run
+
+ROWS = [{"instruction": f"Question {n} of many?", "output": f"Answer {n} of many."} for n in range(40)]
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Path:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def select(input: Path, output: Path, *settings: str) -> Recipe:
+    return recipe_for("select", input, output, ["scorer.student.kind=scripted", "keep.below=null", *settings])
+
+
+def taking(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe that takes over what a run in this folder made."""
+    return dataclasses.replace(recipe, reuse=folder)
+
+
+@pytest.fixture
+def first(lines: Path) -> Recipe:
+    recipe = select(lines, lines.with_name("kept10.jsonl"), "keep=10%")
+    assert run_recipe(recipe).worked == 40
+    return recipe
+
+
+def test_another_budget_scores_nothing_again_and_keeps_what_a_run_from_the_start_keeps(
+    first: Recipe, lines: Path, tmp_path: Path
+) -> None:
+    again = run_recipe(taking(select(lines, tmp_path / "kept20.jsonl", "keep=20%"), first.run_folder))
+    assert again.worked == 0
+    assert again.counts["kept"] == 8
+    run_recipe(select(lines, tmp_path / "anew.jsonl", "keep=20%"))
+    assert (tmp_path / "kept20.jsonl").read_bytes() == (tmp_path / "anew.jsonl").read_bytes()
+    assert json.loads(told_run(again.folder, as_json=True))["stages"] == {"score": 40}
+
+
+def test_what_another_scorer_made_is_not_taken_and_the_difference_is_named(
+    first: Recipe, lines: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = select(lines, tmp_path / "other.jsonl", "scorer.profile=cherry")
+    with caplog.at_level(logging.WARNING):
+        assert run_recipe(taking(other, first.run_folder)).worked == 40
+    assert [r.message for r in caplog.records] == [
+        'stage "score": the other run had profile=canonical; nothing of it is reused'
+    ]
+
+
+def test_of_a_changed_file_only_new_and_changed_records_are_scored(first: Recipe, tmp_path: Path) -> None:
+    rows = [{"id": "x", "instruction": "New?", "output": "Yes."}, *ROWS[5:], ROWS[0] | {"output": "Another answer."}]
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = run_recipe(taking(select(tmp_path / "b.jsonl", tmp_path / "b_kept.jsonl"), first.run_folder))
+    assert (done.counts["in"], done.worked) == (37, 2)
+
+
+class Stops(Progress):
+    """Ends the run after its first chunk."""
+
+    def advance(self, stage: str, items: int, failed: int) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_run_that_took_over_and_was_stopped_goes_on_without_asking_the_other_again(
+    first: Recipe, lines: Path, tmp_path: Path
+) -> None:
+    rows = [*({"instruction": f"New {n}?", "output": "Yes."} for n in range(20)), *ROWS]
+    lines.with_name("b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = select(tmp_path / "b.jsonl", tmp_path / "b_kept.jsonl", "execution.chunk=10")
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(taking(recipe, first.run_folder), progress=Stops())
+    first.run_folder.rename(tmp_path / "away")
+    assert run_recipe(recipe).worked == 10
+
+
+def test_what_is_no_other_run_is_refused_and_leaves_no_folder(first: Recipe, lines: Path, tmp_path: Path) -> None:
+    recipe = select(lines, tmp_path / "kept20.jsonl", "keep=20%")
+    with pytest.raises(RunError, match="is not a run's folder"):
+        run_recipe(taking(recipe, tmp_path))
+    assert not recipe.run_folder.exists()
+    with pytest.raises(RunError, match="is this run's own folder"):
+        run_recipe(taking(first, first.run_folder))
