@@ -363,7 +363,7 @@ def test_the_debate_can_be_read_afterwards_turn_by_turn(tmp_path: Path) -> None:
         "open-1": "So it is.", "rebut-1": "So it is.", "reply-2": "So it is.", "counter-2": "So it is.",
         "conclude": "A statement",
     }  # fmt: skip
-    assert found["parents"] == [first.partition("~")[0]]
+    assert found["record_id"] == first
     words[5] = first.partition("~")[0]
     whole = json.loads(subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout)
     assert len(whole["stages"]) == 32  # every call about a topic

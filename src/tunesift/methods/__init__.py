@@ -10,5 +10,7 @@ CLEAR 2403.12776                  clear.py                  clear.yaml, clear-co
 Reflection-Tuning 2310.11716      reflection.py             reflection.yaml
 Selective Reflection 2402.10110   selective_reflection.py   selective-reflection.yaml
 the same, as published            selective_reflection.py   refine-alpaca.yaml, refine-wizardlm.yaml
+DEBATunE 2402.10614               debatune.py               debatune.yaml
+its evaluation                    controllability.py        controllability.yaml
 no paper                          score.py                  score.yaml
 """
