@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from tunesift.methods.clear_evidence import Embeddings as Embeddings
     from tunesift.methods.clear_evidence import NoContradiction as NoContradiction
     from tunesift.methods.clear_evidence import WordOverlap as WordOverlap
+    from tunesift.methods.controllability import Controllability as Controllability
+    from tunesift.methods.controllability_figures import Parroting as Parroting
+    from tunesift.methods.debatune import Debatune as Debatune
+    from tunesift.methods.debatune_steps import Debating as Debating
     from tunesift.methods.genqa import GenQA as GenQA
     from tunesift.methods.genqa_asking import Lists as Lists
     from tunesift.methods.genqa_prompts import Labels as Labels
@@ -107,6 +111,10 @@ _HOMES = {
     "methods.genqa": ("GenQA",),
     "methods.genqa_asking": ("Lists",),
     "methods.genqa_prompts": ("Labels",),
+    "methods.controllability": ("Controllability",),
+    "methods.controllability_figures": ("Parroting",),
+    "methods.debatune": ("Debatune",),
+    "methods.debatune_steps": ("Debating",),
     "methods.reflection": ("Reflection",),
     "methods.reflection_steps": ("Asking",),
     "methods.score": ("ScoreRecords",),

@@ -8,6 +8,8 @@ from pydantic import Field
 
 from tunesift.methods.cherry import Cherry
 from tunesift.methods.clear import Clear
+from tunesift.methods.controllability import Controllability
+from tunesift.methods.debatune import Debatune
 from tunesift.methods.genqa import GenQA
 from tunesift.methods.reflection import Reflection
 from tunesift.methods.score import ScoreRecords
@@ -17,7 +19,16 @@ from tunesift.methods.selective_reflection import SelectiveReflection
 from tunesift.running.local import Local
 
 AnyMethod = Annotated[
-    Select | Cherry | SelectIT | Clear | Reflection | SelectiveReflection | GenQA | ScoreRecords,
+    Select
+    | Cherry
+    | SelectIT
+    | Clear
+    | Reflection
+    | SelectiveReflection
+    | GenQA
+    | Debatune
+    | Controllability
+    | ScoreRecords,
     Field(discriminator="kind"),
 ]
 AnyExecutor = Local

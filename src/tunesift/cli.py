@@ -128,6 +128,16 @@ METHODS = {
         "teacher.url=URL, teacher.model=NAME and student.name=FOLDER; otherwise=original keeps what was not accepted.",
         "alpaca.json -o better.json teacher.url=http://localhost:8000/v1 teacher.model=NAME student.name=llama",
     ),
+    "debatune": Words(
+        "DEBATunE: two agents debate arguments on topics; from topics to statements that argue one side.",
+        "teacher.url=URL and teacher.model=NAME; arguments=3; rounds=2; target=1000 statements.",
+        "topics.json -o statements.json teacher.url=http://localhost:8000/v1 teacher.model=NAME",
+    ),
+    "controllability": Words(
+        "DEBATunE's evaluation: do statements argue the side that was asked for, and nothing else?",
+        "judge.url=URL and judge.model=NAME.",
+        "answers.json -o judged.jsonl judge.url=http://localhost:8000/v1 judge.model=NAME",
+    ),
     "score": Words(
         "Write every record with its id and its scores; drop nothing.",
         "scorers.0.student.name=FOLDER for a model of your own; scorers.0.kind=perplexity for another score.",

@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+from harness.debater import debated, is_debated
 from harness.generator import generated, is_generating
 from harness.teacher import is_taught, taught
 
@@ -37,6 +38,8 @@ def text_of(messages: object, seed: object, sample: int) -> str:
         return taught(last)
     if isinstance(last, str) and is_generating(last):
         return generated(last, seed)
+    if isinstance(last, str) and is_debated(last):
+        return debated(last)
     if order := ORDER.search(said):
         return str(json.loads(f'"{order[1]}"'))
     row = ROW.search(said)

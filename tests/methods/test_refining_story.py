@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
-import sqlite3
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +17,7 @@ import pytest
 
 from faultserver.bodies import number
 from faultserver.client import FaultServer
+from harness.halfway import killed
 from harness.kill import sealed
 from harness.teacher import SHOWN
 from tunesift import (
@@ -282,29 +278,6 @@ def command(home: Path, server: FaultServer, student: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def finished_items(home: Path) -> int:
-    """Outcomes that the journal holds; 0 before it is there."""
-    path = home / "run" / "state.db"
-    try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            return int(db.execute("SELECT (SELECT count(*) FROM result) + (SELECT coalesce(sum(rows), 0) FROM part)")
-                       .fetchone()[0])  # fmt: skip
-    except sqlite3.OperationalError:
-        return 0
-
-
-def killed(words: Sequence[str], home: Path, after: int) -> bool:
-    """Start a life and kill it once it has finished so many more items; False where it ended before."""
-    before = finished_items(home)
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as life:
-        while life.poll() is None and finished_items(home) < before + after:
-            time.sleep(0.005)
-        if life.poll() is None:
-            os.killpg(life.pid, signal.SIGKILL)
-        life.communicate(timeout=60)
-    return life.returncode == -signal.SIGKILL
-
-
 @pytest.mark.slow
 def test_a_run_over_http_that_is_killed_five_times_is_the_run_that_was_not(
     server: FaultServer, make_tiny: MakeTiny, tmp_path: Path
@@ -330,7 +303,7 @@ def test_a_run_over_http_that_is_killed_five_times_is_the_run_that_was_not(
     ]
     server.script(*faults, {"do": [{"delay": 0.02}]})
     draw = random.Random(11)
-    kills = sum(killed(command(broken, server, student), broken, draw.randint(10, 50)) for _ in range(5))
+    kills = sum(killed(command(broken, server, student), broken / "run", draw.randint(10, 50)) for _ in range(5))
     assert kills == 5
     subprocess.run(command(broken, server, student), check=True, capture_output=True, timeout=300)
 

@@ -40,7 +40,10 @@ def test_the_table_of_methods_names_every_recipe_and_the_page_of_its_method() ->
 
 def test_there_is_a_recipe_for_every_method() -> None:
     kinds = {str(vetted(name)["method"]["kind"]) for name in NAMES}  # type: ignore[call-overload, index]
-    assert kinds == {"select", "cherry", "selectit", "clear", "reflection", "selective-reflection", "genqa", "score"}
+    assert kinds == {
+        "select", "cherry", "selectit", "clear", "reflection", "selective-reflection", "genqa", "debatune", "controllability",
+        "score",
+    }  # fmt: skip
     assert {
         "select",
         "cherry",
@@ -80,7 +83,10 @@ def test_it_names_nothing_that_has_to_be_downloaded_unless_its_comment_says_so(f
 
 
 def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path: Path) -> None:
-    rows = [{"instruction": f"Question {n}?", "input": "", "output": f"Answer {n} and more."} for n in range(40)]
+    rows = [
+        {"instruction": f"Question {n}?", "input": "", "output": f"Answer {n} and more.", "topic": "Zoos are good",
+         "side": "negative", "argument": "They are not."} for n in range(40)
+    ]  # fmt: skip
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     fields = as_json(recipe) | {"input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "out.jsonl")}
     method = fields["method"]
@@ -95,8 +101,11 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
         method["keep"] |= scripted | {"fraction": 0.1}  # of 40 records, 2 percent are none
     if method.get("correct"):
         method["correct"]["tuned"] = [{"kind": "scripted", "otherwise": "Another answer."}]
-    if "teacher" in method:
-        method["teacher"] = {"kind": "scripted", "replies": TAUGHT}
+    scripted_roles = {
+        "teacher": {"kind": "scripted", "replies": TAUGHT},
+        "judge": {"kind": "scripted", "otherwise": "Cannot be read."},  # so that all are asked again
+    }
+    method |= {role: model for role, model in scripted_roles.items() if role in method}
     if method["kind"] == "genqa":
         fields["input"] = None
         method |= {"model": {"kind": "scripted", "replies": GENERATES}, "count": 1}
@@ -120,11 +129,13 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
         return
     at_most = "teacher" in method or method.get("correct")  # further tries, and what a verdict may need
     assert planned == summary.worked > 0 or (at_most and planned > summary.worked >= 80)
-    assert summary.counts["in"] == 40 == sum(n for name, n in summary.counts.items() if name != "in")
+    assert summary.counts["in"] == 40 == sum(n for name, n in summary.counts.items() if name not in ("in", "created"))
 
 
 TAUGHT = {
     "[Better Answer] your answer": "[Better Answer] The answer is this, and it is more than that. [End]",
+    "Name the strongest": "1. It is cheap.\n2. It is fast.\n3. It is safe.",
+    "must stand on its own": "It is right because of what everybody knows.",
     "[New Instruction] your instruction": "[New Instruction] What is it? [End] [New Answer] This and that. [End]",
 }
 """What a teacher says to anything."""

@@ -351,6 +351,8 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
         "reflection",
         "selective-reflection",
         "genqa",
+        "debatune",
+        "controllability",
         "score",
     }
     assert set(found["scorers"]) == {"ifd", "reversed-ifd", "perplexity"}
@@ -395,6 +397,8 @@ COMMANDS = [
     "reflection",
     "selective-reflection",
     "genqa",
+    "debatune",
+    "controllability",
     "score",
     "run",
     "plan",

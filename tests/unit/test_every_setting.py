@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from faultserver.fixtures import Ledger, Make
+from harness.debater import debated
 from harness.generator import generated
 from harness.tiny import classifier, encoder
 from tunesift import (
@@ -33,8 +34,11 @@ from tunesift import (
     Combined,
     Completion,
     Confident,
+    Controllability,
     Correct,
     Dataset,
+    Debating,
+    Debatune,
     Distinct,
     Diverse,
     Embeddings,
@@ -48,6 +52,7 @@ from tunesift import (
     Message,
     NliModel,
     NoContradiction,
+    Parroting,
     Perplexity,
     PreExperience,
     Quota,
@@ -138,13 +143,13 @@ QUICK = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """A disk in memory: what is asked here is what a run makes, and not whether it lasts."""
 
 
-def came_of(method: Any) -> object:  # Any: a method
+def came_of(method: Any, data: Dataset[Record] = DATA) -> object:  # Any: a method
     """Decisions, records and tables of a method, and the outcome of every item of every stage."""
     with TemporaryDirectory(dir=QUICK) as home:
         with Run(Path(home) / "run", Local(), max_failures=1.0) as run:
-            result = method(DATA, run)
+            result = method(data, run)
             made = [(r.id, r.messages) for r in result.data or ()]
-            run.finish(DATA, result.decisions)
+            run.finish(data, result.decisions)
         rows = [row for part in sorted(Path(home).rglob("*.parquet")) for row in pq.read_table(part).to_pylist()]
     return list(result.decisions), made, rows
 
@@ -196,6 +201,45 @@ class Talker(ScriptedModel):
 
     def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
         return [Completion(f"Answer: A, {sampling}", "stop", 1) for _ in conversations]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Debater(ScriptedModel):
+    """Argues by rule, and says how it was asked; where it hesitates, its first statement is none."""
+
+    hesitates: bool = False
+
+    def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
+        how = f"{sampling.temperature} {sampling.max_tokens} {sampling.seed} {self.otherwise}"
+        said = [debated(conversation[-1].text) for conversation in conversations]
+        first = self.hesitates and sampling.seed == 0
+        texts = ["" if first and text.startswith("A statement") else f"{text} {how}" for text in said]
+        return [Completion(text, "stop", 3) for text in texts]
+
+
+TOPICS = Dataset.of([Record(f"t{n}", (Message("user", f"Dams are {n}"),)) for n in ("good", "dear", "rare")])
+WORDS = " ".join(f"word{n}" for n in range(30))
+STATEMENTS = Dataset.of([
+    Record(f"s{n}", (Message("user", "Argue."), Message("assistant", said)),
+           {"topic": "Dams are good", "side": "affirmative", "argument": WORDS})
+    for n, said in enumerate(("A short one.", f"{WORDS} {' '.join(f'own{n}' for n in range(40))}"))
+])  # fmt: skip
+
+
+def debates(method: Any) -> object:  # Any: a method over topics
+    return came_of(method, TOPICS)
+
+
+def debating(how: Debating) -> object:
+    return debates(Debatune(teacher=Debater(hesitates=True), debating=how))
+
+
+def judged(method: Any) -> object:  # Any: a method over statements
+    return came_of(method, STATEMENTS)
+
+
+def parroting(bounds: Parroting) -> object:
+    return judged(Controllability(judge=Talker(), parroting=bounds))
 
 
 JUDGE = ScriptedModel(otherwise="Answer: C the sea", replies={
@@ -339,6 +383,13 @@ FLIPS = [
     flip(SELECTIVE, came_of, teacher=Teacher(otherwise="Else."), student=OTHER, template="alpaca",
          question="Who would say: {response}?", flow="full", valid_only=False, cap_first=True, fraction=0.5,
          otherwise="original", asking=Asking(temperature=0.5)),
+    flip(Debatune(teacher=Debater()), debates, teacher=Debater(otherwise="Else."), opponent=Debater(otherwise="Else."),
+         arguments=2, rounds=1, sides="negative", target=4, make="prompts", deny=("rare",), held_out=("Dams are dear",),
+         debating=Debating(temperature=0.5)),
+    flip(Debating(), debating, temperature=0.5, argument_tokens=99, turn_tokens=99, statement_tokens=99, retries=0),
+    flip(Controllability(judge=Talker()), judged, judge=ScriptedModel(otherwise="100 0"), max_tokens=99,
+         parroting=Parroting(least_own=0)),
+    flip(Parroting(), parroting, most_repeated=0.2, least_own=0),
     flip(ScoreRecords(scorers=(IFD(student=S),)), came_of, scorers=(Perplexity(student=S),)),
     flip(IFD(student=S), scores_of, student=OTHER, profile="cherry", ratio="loss", template="alpaca", turns="each"),
     flip(ReversedIFD(student=S), scores_of, student=OTHER, ratio="loss", template="alpaca"),

@@ -183,7 +183,7 @@ def test_a_vetted_recipe_may_be_asked_for_by_any_of_its_names() -> None:
     )
     with pytest.raises(
         RecipeError,
-        match="there is no method cherri; use one of cherry, clear, clear-correct, combined, genqa, perplexity, refine-alpaca",
+        match="there is no method cherri; use one of cherry, clear, clear-correct, combined, controllability, debatune, genqa, perplexity",
     ):
         vetted("cherri")
     with pytest.raises(RecipeError, match="there is no method"):

@@ -11,5 +11,7 @@ Reflection-Tuning 2310.11716      reflection.py             reflection.yaml
 Selective Reflection 2402.10110   selective_reflection.py   selective-reflection.yaml
 the same, as published            selective_reflection.py   refine-alpaca.yaml, refine-wizardlm.yaml
 GenQA 2406.10323                  genqa.py                  genqa.yaml
+DEBATunE 2402.10614               debatune.py               debatune.yaml
+its evaluation                    controllability.py        controllability.yaml
 no paper                          score.py                  score.yaml
 """

@@ -1,0 +1,298 @@
+"""DEBATunE: two agents debate every argument on a topic; its owner then writes the statement that came through it.
+
+Paper    arXiv:2402.10614
+Needs    a teacher that chats, for all roles; an opponent of its own, if wanted
+Changes  creates records from topics; the topics themselves are not in the output
+
+Stages   arguments            each side names its arguments; arguments-again the missing ones, once
+         open-1, rebut-1      the owner explains its argument, the opponent attacks it
+         reply-N, counter-N   rounds from 2 on: each answers the other's questions, then contradicts
+         conclude             a fresh observer of the owner's side writes the statement; conclude-again-N where it
+                              cannot be used
+         What was said stands in stages/*/; `tunesift inspect RUN ID` shows it, of a topic or of a statement.
+
+The paper is silent on
+    Refusals. An owner that refuses loses its argument, with the reason; a debate goes on without an opponent's turn.
+    A statement that was cut, refuses, repeats its argument, mentions its opponent or changes the language is no row.
+    Topics that ask what or how have no affirmative side and are refused; a topic that comes twice is debated once.
+We differ from the authors' code
+    The observer's system message names topic and side; theirs is sent with its places unfilled.
+    A completion has its full length; theirs is what 4,040 tokens leave beside the prompt.
+    Arguments are known by id, theirs by text; `1)`, decimals, years and wrapped lines are read, and a repeated number.
+    The prompts are in our words, and what a model said stands between marks; the wording of tests is none of training.
+    Figures that debaters invent are neither marked nor removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import ClassVar, Literal
+
+from tunesift.datasets import Dataset
+from tunesift.errors import RecipeError, shown
+from tunesift.methods.controllability_figures import words
+from tunesift.methods.debatune_proposing import Bench, Proposed, benches, denied, left_out, proposed
+from tunesift.methods.debatune_reading import plain, read_statement, read_turn
+from tunesift.methods.debatune_steps import (
+    OTHER,
+    SIDES,
+    Argument,
+    Asked,
+    Debating,
+    Floor,
+    Side,
+    Speak,
+    planned_calls,
+    stage_of,
+)
+from tunesift.methods.debatune_telling import Told
+from tunesift.methods.debatune_templates import TEMPLATES, TEST_TEMPLATE
+from tunesift.methods.refining import check_refinable
+from tunesift.models import ChatModel
+from tunesift.models.base import Sampling
+from tunesift.prompts import fenced, fill
+from tunesift.records import Decision, Failure, Message, Record
+from tunesift.running.result import Planned, Reads, Result
+from tunesift.running.run import OUTPUT, Run
+from tunesift.settings import Settings
+
+DEBATER = (
+    'This is a debate on the topic "{topic}". You stand on the {side} side; your opponent stands on the {other} side. '
+    "Speak for your side only, and seek no agreement. Use the language of the topic."
+)
+OBSERVER = (
+    'You have listened to a debate on the topic "{topic}". You are no party to it, but you hold the {side} side, and '
+    "speak for that side only. Use the language of the topic."
+)
+NAME = (
+    'Name the strongest arguments for the {side} side of the topic "{topic}". Do not elaborate on them yet. Write one '
+    "argument in each line, each line beginning with its serial number, and nothing else."
+)
+NAME_MORE = (
+    "{request}\n\nThese are named already; do not repeat them:\n{named}\n\nName {missing} more, and give the first of "
+    "them the number {first}."
+)
+OPEN = (
+    "This is your argument, and the debate is about it:\n{argument}\n\nExplain it in detail, and support it with "
+    "evidence, with examples from real life and, where you can, with statistics.\n\nAI:"
+)
+REBUT = (
+    "Your opponent proposes this argument, and the debate is about it:\n{argument}\n\nWhat was said so far:\n{debate}"
+    "\n\nContradict it: put critical questions to your opponent, explain what is wrong, and give evidence.\n\nAI:"
+)
+REPLY = (
+    "The debate is about this argument, which is {owner}:\n{argument}\n\nWhat was said so far:\n{debate}\n\nFirst "
+    "answer your opponent's questions, if there are any. Then contradict what your opponent said, with questions, "
+    "explanations and evidence of your own.\n\nAI:"
+)
+CONCLUDE = (
+    'The topic is "{topic}", and you are on the {side} side. The debate was about this argument of your side:\n'
+    "{argument}\n\nWhat was said:\n{debate}\n\nNow write your own statement that makes this argument, with your "
+    "explanations and your evidence, in as much detail as you can. Let it profit from the debate, but do not mention "
+    "the debate or anybody in it, and do not reply to anybody: it must stand on its own."
+)
+
+AT_ONCE = 256
+"""Topics that are debated together: what is said of them is in memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Debatune(Settings):
+    """DEBATunE: from topics to statements that argue one side in full, sharpened in a debate."""
+
+    kind: Literal["debatune"] = "debatune"
+    teacher: ChatModel
+    """Who proposes, owns, and concludes; the paper has gpt-3.5-turbo-1106 for all roles."""
+    opponent: ChatModel | None = None
+    """Who attacks; the teacher, where it is not given."""
+    arguments: int = 3
+    """Arguments for each side of a topic, A; the paper's 3, and 5 for its largest data set."""
+    rounds: int = 2
+    """Rounds of a debate, R; one is a turn of each agent. The paper's 2."""
+    sides: Literal["both", "affirmative", "negative"] = "both"
+    """Whose arguments are debated."""
+    target: int | None = None
+    """Statements to make: no further topic is begun once there are so many. None for all topics."""
+    make: Literal["statements", "prompts"] = "statements"
+    """prompts: no debate and no statement, but prompts for an evaluation, in the wording that is none of training."""
+    deny: tuple[str, ...] = ()
+    """Words or phrases that neither a topic nor a statement may hold, in whatever case."""
+    held_out: tuple[str, ...] = ()
+    """Topics kept for an evaluation, and not debated: compared without case and punctuation."""
+    debating: Debating = Debating()
+    """How the models are asked."""
+
+    reads: ClassVar[Reads] = "prompts"
+    chats: ClassVar[tuple[str, ...]] = ("teacher", "opponent")
+    """Models that must be able to chat."""
+
+    def __post_init__(self) -> None:
+        for name, count, least in (("arguments", self.arguments, 1), ("rounds", self.rounds, 1),
+                                   ("target", 1 if self.target is None else self.target, 1)):  # fmt: skip
+            if count < least:
+                raise RecipeError(f"{name}: {count} makes nothing; write 1 or more.")
+        if (empty := next((word for word in self.deny if not words(word)), None)) is not None:
+            raise RecipeError(f'deny: "{shown(empty)}" holds no word; write the words that are not wanted.')
+
+    def __call__(self, data: Dataset[Record], run: Run) -> Result:
+        """Propose and debate, some topics at a time, until there are enough statements."""
+        check_refinable(data, instructions=False)
+        refused = left_out(data, self.deny, self.held_out)
+        topics = [record for record in data if record.id not in refused]
+        most = self._most(len(topics)) if self.target is None else self.target
+        sides: dict[str, Proposed] = {}
+        waiting: list[Argument] = []
+        made: dict[str, str | Failure] = {}
+        while (topics or waiting) and (need := most - _count(made)) > 0:
+            begun = min(max(0, ceil((need - len(waiting)) / self._most(1))), AT_ONCE)
+            found = self._proposed(run, benches(topics[:begun], self._sides))
+            topics, sides = topics[begun:], sides | found
+            waiting += [argument for side in found.values() for argument in side.arguments]
+            made |= self._debated(run, waiting[:need])
+            waiting = waiting[need:]
+        arguments = [argument for side in sides.values() for argument in side.arguments]
+        records = [self._record(run, a, said) for a in arguments if isinstance(said := made.get(a.id), str)]
+        told = Told(self.make, self.arguments, sides, made)
+        decisions = [Decision(id, "drop", refused.get(id) or told.of_topic(id)) for id in data.ids()]
+        decisions += [Decision(r.id, "create", self._how(r), (r.id.rpartition("~")[0],)) for r in records]
+        told.tables(run)
+        return Result(run.dataset(OUTPUT, records), decisions, format="alpaca", short=self._short(len(records)))
+
+    def plan(self, records: int) -> list[Planned]:
+        """2·(1 + A·(2R + 1)) calls a topic where every reply can be used; further tries at most."""
+        most = self._most(records)
+        usual = min(most, self.target or most)
+        sides = len(self._sides) * records
+        lists = min(sides, ceil(usual / self._most(1)) * len(self._sides))
+        told = self.debating
+        around = len((DEBATER + REPLY).encode()) + told.argument_tokens
+        name = self._speak(self.teacher, told.argument_tokens)
+        planned = planned_calls("arguments", name, around, lists, sides)
+        planned += planned_calls("arguments-again", name, around + len(NAME_MORE), 0, sides)
+        if self.make == "prompts":
+            return planned
+        for turn in range(2 * self.rounds):
+            planned += planned_calls(stage_of(turn), self._turn(turn), around + turn * told.turn_tokens, usual, most)
+        around = len((OBSERVER + CONCLUDE).encode()) + told.argument_tokens + 2 * self.rounds * told.turn_tokens
+        for attempt in range(told.retries + 1):
+            step = self._speak(self.teacher, told.statement_tokens, attempt)
+            planned += planned_calls(_conclude(attempt), step, around, 0 if attempt else usual, most)
+        return planned
+
+    @property
+    def _sides(self) -> Sequence[Side]:
+        return SIDES if self.sides == "both" else (self.sides,)
+
+    def _most(self, topics: int) -> int:
+        """Statements that so many topics can come to."""
+        return len(self._sides) * self.arguments * topics
+
+    def _proposed(self, run: Run, sides: Sequence[Bench]) -> dict[str, Proposed]:
+        tries = [self._speak(self.teacher, self.debating.argument_tokens, seed) for seed in range(2)]
+        return proposed(run, tries, sides, self._ask, self.arguments)
+
+    def _ask(self, side: Bench, named: Sequence[str]) -> Asked:
+        """For arguments, or for those that are missing."""
+        request = fill(NAME, side=side.side, topic=side.topic)
+        if named:
+            listed = fenced("arguments", "\n".join(f"{n}. {text}" for n, text in enumerate(named, start=1)))
+            missing, first = str(self.arguments - len(named)), str(len(named) + 1)
+            request = fill(NAME_MORE, request=request, named=listed, missing=missing, first=first)
+        return Asked(side.id, _role(DEBATER, side.topic, side.side), request)
+
+    def _debated(self, run: Run, arguments: Sequence[Argument]) -> dict[str, str | Failure]:
+        """Of every argument its statement, or why there is none."""
+        if self.make == "prompts":
+            return {argument.id: "" for argument in arguments}
+        floor, lost = Floor([]), dict[str, str | Failure]()
+        for turn in range(2 * self.rounds):
+            open_ = [argument for argument in arguments if argument.id not in lost]
+            if not open_:
+                return lost
+            told = run.map(stage_of(turn), self._turn(turn), [_speech(argument, turn, floor) for argument in open_])
+            floor.said.append(told)
+            for argument in open_ if turn % 2 == 0 else ():
+                said = read_turn(told[argument.id])
+                if isinstance(said, Failure):
+                    lost[argument.id] = Failure(said.kind, f"{stage_of(turn)}: {said.message}")
+        return lost | self._concluded(run, [a for a in arguments if a.id not in lost], floor)
+
+    def _concluded(self, run: Run, arguments: Sequence[Argument], floor: Floor) -> dict[str, str | Failure]:
+        made: dict[str, str | Failure] = {}
+        for attempt in range(self.debating.retries + 1):
+            if not arguments:
+                break
+            step = self._speak(self.teacher, self.debating.statement_tokens, attempt)
+            told = run.map(_conclude(attempt), step, [_conclusion(argument, floor) for argument in arguments])
+            made |= {a.id: self._statement(read_statement(told[a.id], a.about), a) for a in arguments}
+            good = told.good()
+            arguments = [a for a in arguments if isinstance(made[a.id], Failure) and a.id in good]
+        return made
+
+    def _statement(self, said: str | Failure, argument: Argument) -> str | Failure:
+        if isinstance(said, Failure):
+            return Failure(said.kind, f"conclude: {said.message}")
+        if word := denied(said, self.deny):
+            return Failure("unreadable", f'conclude: denied (holds "{shown(word)}")')
+        if plain(said) == plain(argument.text):
+            return Failure("unreadable", "conclude: repeats its argument and nothing else")
+        return said
+
+    def _turn(self, turn: int) -> Speak:
+        return self._speak((self.opponent or self.teacher) if turn % 2 else self.teacher, self.debating.turn_tokens)
+
+    def _speak(self, speaker: ChatModel, max_tokens: int, seed: int = 0) -> Speak:
+        return Speak(
+            speaker=speaker, sampling=Sampling(temperature=self.debating.temperature, max_tokens=max_tokens, seed=seed)
+        )
+
+    def _record(self, run: Run, argument: Argument, said: str) -> Record:
+        """A row to train with, its wording drawn; or a prompt of an evaluation, in the wording that is kept for it."""
+        number = run.random("template", argument.id).randrange(len(TEMPLATES)) if self.make == "statements" else -1
+        template = TEMPLATES[number] if number >= 0 else TEST_TEMPLATE
+        asked = fill(template, side=argument.side, topic=argument.topic, argument=argument.text)
+        extra = {"topic": argument.topic, "side": argument.side, "argument": argument.text, "template_id": number + 1}
+        rounds = {"rounds": self.rounds} if self.make == "statements" else {}
+        return Record(argument.id, (Message("user", asked), Message("assistant", said)), {**extra, **rounds})
+
+    def _how(self, record: Record) -> str:
+        wording = f"template {record.extra['template_id']}"
+        return f"prompt: {wording}" if self.make == "prompts" else f"concluded: {self.rounds} rounds, {wording}"
+
+    def _short(self, count: int) -> str:
+        if self.target is None:
+            return "" if count else f"no {self.make} were made, and the report says why"
+        return f"{count:,} of {self.target:,} {self.make}" if count < self.target else ""
+
+
+def _count(made: Mapping[str, str | Failure]) -> int:
+    return sum(isinstance(said, str) for said in made.values())
+
+
+def _conclude(attempt: int) -> str:
+    return f"conclude-again-{attempt}" if attempt else "conclude"
+
+
+def _role(template: str, topic: str, side: Side) -> str:
+    other = {"other": OTHER[side]} if template == DEBATER else {}
+    return fill(template, topic=topic, side=side, **other)
+
+
+def _speech(argument: Argument, turn: int, floor: Floor) -> Asked:
+    """What the agent whose turn it is gets to read: its role and, from its own side, the debate so far."""
+    side = OTHER[argument.side] if turn % 2 else argument.side
+    given = {"argument": fenced("argument", argument.text)}
+    if turn:
+        given["debate"] = floor.told(argument, side)
+    if turn > 1:
+        given["owner"] = "your opponent's" if turn % 2 else "your own"
+    template = (OPEN, REBUT, REPLY)[min(turn, 2)]
+    return Asked(argument.id, _role(DEBATER, argument.topic, side), fill(template, **given))
+
+
+def _conclusion(argument: Argument, floor: Floor) -> Asked:
+    given = {"argument": fenced("argument", argument.text), "debate": floor.told(argument)}
+    asked = fill(CONCLUDE, topic=argument.topic, side=argument.side, **given)
+    return Asked(argument.id, _role(OBSERVER, argument.topic, argument.side), asked)
