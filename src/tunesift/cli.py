@@ -196,12 +196,12 @@ _OF_A_PLAN = _dotted("what the run would be given, such as keep=5%.")
 @app.command(epilog="Example: tunesift run superfiltering input=alpaca.json output=kept.json scorer.student.name=gpt2")
 def run(recipe: Annotated[Path, typer.Argument(readable=False, help="A recipe in YAML, or the name of one of the "
                                                "package; tunesift list has them.")],
-        settings: list[str] | None = _OF_A_RUN,
+        settings: list[str] | None = _OF_A_RUN, limit: Limit = None,
         max_cost: MaxCost = None, max_tokens: MaxTokens = None, prices: Prices = None,
         retry_failed: Retry = None, reuse: Reuse = None, yes: Yes = False, quiet: Quiet = False,
         as_json: AsJson = False) -> None:  # fmt: skip
     """Do what a recipe says: a file of yours, or one of the package by its name."""
-    said = _said(settings, reuse=reuse) + _spending(max_cost, max_tokens, prices)
+    said = _said(settings, limit=limit, reuse=reuse) + _spending(max_cost, max_tokens, prices)
     commands.run_file(recipe, said, _manner(quiet, as_json, retry_failed, yes))
 
 

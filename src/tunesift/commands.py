@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from tunesift import console, telling
+from tunesift.budget import told_money
 from tunesift.errors import CannotCreate, FewMade, ManyQuarantined, RecipeError, StorageError, printable, shown
 from tunesift.perform import Summary, asked, run_recipe
 from tunesift.planning import plan
@@ -174,7 +175,9 @@ def _ask(recipe: Recipe) -> None:
     found = plan(recipe)
     if found.money is not None and found.money <= budget.ask_above:
         return
-    cost = f"{found.money:.2f}" if found.money is not None else "what is not known"
+    cost = "what is not known"
+    if found.money is not None and found.expected_money is not None:
+        cost = f"about {told_money(found.expected_money)}, at most {told_money(found.money)}"
     said = f"at most {found.calls:,} calls and {found.billed:,} tokens, and may cost {cost}"
     if not sys.stdin.isatty():
         raise RecipeError(f"budget: the run makes {said}; say --yes, or set --max-cost or --max-tokens.")

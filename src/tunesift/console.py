@@ -112,6 +112,10 @@ class LineProgress(Progress):
         self._count.add(items, failed)
         self._tell()
 
+    def take_over(self, stage: str, items: int) -> None:
+        self._count.before += items
+        _say(f"{stage}: {told_count(items, 'item')} taken over")
+
     def end(self, stage: str) -> None:
         self._ticker.stop()
         count = self._count

@@ -27,6 +27,7 @@ MANY = 0.1
 """Share of these from which on it is told that they are not in English."""
 _LOOKED_AT = 500
 """Characters of a response whose language is looked at."""
+_WITH_TORCH = (TransformersModel, NliModel)
 _NOT_MADE_FOR: Mapping[type, str] = {
     SelectIT: "records are rated by the scorer that comes with the package, which is not made for ratings",
     SelectiveReflection: "records are judged by the scorer that comes with the package, which is not made for judging",
@@ -84,9 +85,23 @@ def check_here(method: AnyMethod) -> None:
     lost = [_nowhere(path, name) for path, name in missing(method)]
     if lost:
         raise ModelUnavailable(*lost)
-    local = any(isinstance(model, TransformersModel | NliModel) for _, model in _asked(method))
-    if local and any(find_spec(library) is None for library in ("torch", "transformers")):
-        raise MissingExtra('local models need the "local" extra: pip install "tunesift[local]".')
+    if lacking := lacking_extras(method):
+        raise MissingExtra(*lacking)
+
+
+def lacking_extras(method: AnyMethod) -> list[str]:
+    """Sentences about the extras that a method needs and that are not installed."""
+    models = [model for _, model in _asked(method)]
+    needs = (
+        ("local", ("torch", "transformers"), "local models", any(isinstance(m, _WITH_TORCH) for m in models)),
+        ("embed", ("sentence_transformers",), "a sentence encoder", any(isinstance(m, SentenceModel) for m in models)),
+        ("cluster", ("sklearn",), "the pre-experience sample", getattr(method, "pre_experience", None) is not None),
+    )
+    return [
+        f'{what}: needs the "{extra}" extra; write pip install "tunesift[{extra}]", in a clone ".[{extra}]".'
+        for extra, libraries, what, needed in needs
+        if needed and any(find_spec(library) is None for library in libraries)
+    ]
 
 
 def _nowhere(path: str, name: str) -> str:

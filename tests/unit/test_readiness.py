@@ -114,7 +114,7 @@ def test_a_student_that_a_selector_does_without_may_be_missing(
     monkeypatch.setitem(sys.modules, "torch", None)
     words = ["scorer.student.name=me/gone", "keep.kind=random", "keep.fraction=0.5"]
     assert run_recipe(recipe_for("select", lines, tmp_path / "out.jsonl", words)).counts["kept"] == 6
-    with pytest.raises(MissingExtra, match='local models need the "local" extra'):
+    with pytest.raises(MissingExtra, match='local models: needs the "local" extra'):
         run_recipe(recipe_for("select", lines, tmp_path / "other.jsonl", ["keep=50%"]))
     assert doubts(Select(keep=Random()), of(*[CHINESE] * 9)) == {}
 
@@ -220,3 +220,14 @@ def test_how_many_tokens_are_read_is_known_from_the_models_file_and_the_reading(
     assert tokens_read(Select(scorer=IFD(student=TransformersModel(max_length=100)))) == 100
     assert tokens_read(Select(scorer=IFD(student=TransformersModel(name="me/own")))) is None
     assert context_of("me/own") is None
+
+
+def test_an_extra_that_is_not_installed_is_missed_before_anything_is_scored(
+    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    recipe = recipe_for("cherry", lines, tmp_path / "out.jsonl", ["student.kind=scripted"])
+    with pytest.raises(MissingExtra, match='the pre-experience sample: needs the "cluster" extra') as refusal:
+        run_recipe(recipe)
+    assert refusal.value.exit_code == 69
+    assert not recipe.run_folder.exists()

@@ -102,6 +102,8 @@ class Call(Generic[Item, Made]):
         self._numbers = count()
         self._suspects: list[_Todo[Item]] = []
         self._stocked: list[Entry] = []
+        self.taken = 0
+        """Items that were not worked on, since what another course of the stage made of them was in stock."""
         self._begun: list[_Todo[Item]] = []
         """Written down as begun, and not given out yet."""
         self._trouble: TunesiftError | None = None
@@ -226,6 +228,7 @@ class Call(Generic[Item, Made]):
             return None
         entry = Entry(todo.row, todo.item.id, todo.digest, *found)
         self._stocked.append(entry)
+        self.taken += 1
         if len(self._stocked) >= _TOGETHER:
             self._put_by()
         return entry

@@ -15,5 +15,8 @@ class Progress:
     def advance(self, stage: str, items: int, failed: int) -> None:
         """Items were done and written down, some of them failures."""
 
+    def take_over(self, stage: str, items: int) -> None:
+        """Items were not worked on, since what another course made of them was at hand."""
+
     def end(self, stage: str) -> None:
         """The stage is done."""

@@ -156,6 +156,8 @@ class Run:
                 worked += items_done
                 self.progress.advance(stage, items_done, failed)
                 self._note(stage, len(given), len(journal))
+            if call.taken:
+                self.progress.take_over(stage, call.taken)
         if call.full is not None:
             raise call.full
         self.stages.append(StageReport(stage, len(given), worked, len(call.failed), time.monotonic() - began))
