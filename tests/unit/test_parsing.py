@@ -154,7 +154,7 @@ def test_S17_reading_takes_time_in_proportion_to_the_text(reader: str) -> None:
                 began = time.process_time()
                 read(text)
                 times.append(time.process_time() - began)
-            if min(times) > 0.05:
+            if min(times) > 0.25:  # 10 ms on a quiet machine; in proportion to the square it would be minutes
                 slow.append((brick, size, min(times)))
     assert not slow
 

@@ -45,13 +45,3 @@ def test_a_share_of_every_group_is_at_least_one_record(tmp_path: Path) -> None:
     settings = ["scorer.student.kind=scripted", "keep.kind=combined", "keep.weights.ifd=1", "keep.group=kind"]
     recipe = recipe_for("select", tmp_path / "in.jsonl", tmp_path / "out.jsonl", [*settings, "keep.fraction=0.1"])
     assert run_recipe(recipe).counts["kept"] == 1
-
-
-def test_a_fraction_of_what_a_student_accepts_that_is_no_record_is_refused_before_the_teacher_is_asked(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "in.jsonl").write_text('{"instruction": "Say a.", "output": "a"}\n' * 8)
-    settings = ["teacher.kind=scripted", "student.kind=scripted", "fraction=2%"]
-    recipe = recipe_for("selective-reflection", tmp_path / "in.jsonl", tmp_path / "out.jsonl", settings)
-    with pytest.raises(RecipeError, match=r"^fraction: 2% of 8 records is none; write a larger one\.$"):
-        run_recipe(recipe)

@@ -65,7 +65,7 @@ from tunesift.prompts import REVERSED, Template
 from tunesift.records import Decision, Record, Score
 from tunesift.running.result import Planned, Result
 from tunesift.running.run import OUTPUT, Run
-from tunesift.scoring.deciding import check_some, told_value
+from tunesift.scoring.deciding import told_value
 from tunesift.scoring.ifd import IFD
 from tunesift.scoring.selectors import check_fraction
 from tunesift.settings import Settings
@@ -125,7 +125,6 @@ class SelectiveReflection(Settings):
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Propose, compare, propose again, compare again, filter."""
         check_refinable(data, instructions=True)
-        check_some("fraction", self.fraction, len(data), "write a larger one")
         left = {r.id: reason for r in data if (reason := self._left_alone(r))}
         asked = data.only({id for id in data.ids() if id not in left})
 
