@@ -1,6 +1,6 @@
 """Thirty percent of an endpoint's answers are faults: what does a run of 5,000 prompts cost, also where it is killed?
 
-    python benchmarks/soak.py [--rows 5000] [--delay 0.25] [--seeds 1] [--kills 5] [--smoke]
+    python benchmarks/soak.py [--rows 5000] [--delay 0.25] [--seeds 1] [--first 0] [--kills 5] [--smoke]
 
 Stops with an error where a row is lost or answered wrongly, or the server's own bill is outside the ledger's bracket.
 Writes `benchmarks/results/soak.json`.
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--delay", type=float, default=0.25, help="seconds of one answer")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--smoke", action="store_true", help="100 rows, one seed, into no file")
     options = parser.parse_args()
@@ -38,7 +39,7 @@ def main() -> None:
         script(server, options.delay, None)
         calm = soaked(home / "calm", server, rows).check()
         found = {"without faults": calm.told()}
-        for seed in range(seeds):
+        for seed in range(options.first, options.first + seeds):
             script(server, options.delay, seed)
             under = soaked(home / f"seed{seed}", server, rows).check()
             found[f"with faults, seed {seed}"] = under.told() | {

@@ -146,7 +146,7 @@ class Pace:
         self._round.limited = True
         if now - self._cut_at >= COOL_DOWN_S:
             self.refusals.cut(self.limit)
-            self._cut(self.limit * CUT, now)
+            self._cut(min(self.limit * CUT, self.refusals.teaches_below), now)
             rate = max(self._rate_over(seconds, now) for seconds in RATES_S)
             self._spacing = 1 / max(rate, self.limit / (4 * self._best)) if rate else 0.0
 
@@ -225,7 +225,7 @@ class Pace:
             self._spacing /= EASED if ended.clean else 1.0
             if ended.clean and ended.peak >= 0.8 * self.limit:
                 step = self.limit if self._starting else max(1.0, GROWTH * self.limit)
-                self.limit = min(float(self.most), self.limit + step)
+                self.limit = max(self.limit, min(self.most, self.limit + step, self.refusals.teaches_below))
 
     def _guard(self, middle: float, now: float) -> None:
         """Answers take twice as long and are no more: they wait in the server's queue, unless less does not help."""

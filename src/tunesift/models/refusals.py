@@ -69,6 +69,11 @@ class Refusals:
         else:
             self._ceiling = max(self._ceiling, limit)
 
+    @property
+    def teaches_below(self) -> float:
+        """The limit at which answers tell whether refusals are about their number; infinity once enough have told."""
+        return math.inf if self._low.seen >= ENOUGH or not self._ceiling else max(1.0, LOW * self._ceiling)
+
     def calls_for_cut(self, limit: float) -> bool:
         """Whether a refusal under this limit is a reason for a lower one."""
         learning = self._low.seen < ENOUGH and self._is_low(limit) and not self._overloaded
