@@ -41,7 +41,7 @@ from tunesift import (
 )
 from tunesift.methods.genqa_prompts import SPLITS, SplitName
 from tunesift.methods.genqa_rounds import Limits, Rounds
-from tunesift.methods.genqa_sifting import grams, grams_of
+from tunesift.methods.genqa_sifting import grams, grams_of, topics_from
 from tunesift.planning import plan
 from tunesift.recipe import check
 from tunesift.report.collect import collect
@@ -436,7 +436,8 @@ def test_topics_come_from_a_file_and_a_run_knows_them_by_what_they_say(tmp_path:
 
 @pytest.mark.parametrize(("name", "text", "sentence"), [
     ("t.txt", "\n \n", "topics: the list is empty; name topics, or leave it out for our own."),
-    ("none.txt", None, "write a text on each line, in UTF-8."),
+    ("none.txt", None, "none.txt: there is no such file; check the path."),
+    ("none.jsonl", None, "none.jsonl: there is no such file; check the path."),
 ])  # fmt: skip
 def test_a_file_without_topics_is_refused_before_any_call_and_leaves_no_folder(
     tmp_path: Path, name: str, text: str | None, sentence: str
@@ -446,6 +447,13 @@ def test_a_file_without_topics_is_refused_before_any_call_and_leaves_no_folder(
     with pytest.raises(Exception, match=re.escape(sentence)):
         ran(tmp_path, count=1, topics=str(tmp_path / name))
     assert not (tmp_path / "out.jsonl.run").exists()
+
+
+def test_a_topic_that_is_named_twice_is_refused_and_in_a_file_counts_once(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match='topics: "tides x" is named twice'):
+        GenQA(model=Author(), topics=("Tides x", "Dunes", "tides  x"))
+    (tmp_path / "t.txt").write_text("Tides\nDunes\ntides\n")
+    assert topics_from(tmp_path / "t.txt") == ("Tides", "Dunes")
 
 
 # --- seeds -----------------------------------------------------------------------------------------------------------
