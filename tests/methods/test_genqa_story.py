@@ -174,7 +174,7 @@ def test_rows_go_to_a_file_and_are_read_back_as_they_were_made(tmp_path: Path) -
     (read,) = read_dataset(tmp_path / "out.jsonl")
     assert (read.id, [m.text for m in read.messages]) == ("genqa-0-academic-0", [m["content"] for m in row["messages"]])
     page = collect(summary.folder, summary.counts)
-    assert page.title == "out.jsonl: 1 records created"
+    assert page.title == "out.jsonl: 1 record created"
     assert [(bar.label, bar.count) for bar in page.funnel] == [("created", 1)]
     assert [bar.label for bar in page.reasons] == [f"academic, {row['variant']}"]
     assert summary.balance == "1 created"
@@ -203,6 +203,10 @@ def test_a_model_that_repeats_itself_stops_the_run_with_the_reason_and_nothing_i
     assert (row["made"], row["draws"]) == (1, 100)
     assert [row["missing"] for row in table(summary.folder, "stopped-early")] == [99]
     assert lost(summary.folder) == {"duplicate": 99}
+    page = collect(summary.folder, summary.counts, summary.short)
+    assert page.title == f"out.jsonl: 1 record created; {summary.short}"
+    assert page.title in summary.report.read_text()
+    assert [page.tables[0].name, page.tables[-1].name] == ["stopped-early", "nothing-came-of"]
     rows = table(summary.folder, "nothing-came-of")
     assert len({r["id"] for r in rows} | {"genqa-0-academic-0"}) == 100
     assert {r["detail"] for r in rows} == {"begins as row 1 of the output does"}
