@@ -162,7 +162,7 @@ def _add(method: str, words: Words) -> None:
 MAKERS = {
     "genqa": Words(
         "GenQA: make questions and answers, tasks and conversations from nothing but a model.",
-        "model.url=URL and model.model=NAME; count=1000; splits=[academic, code].",
+        'model.url=URL and model.model=NAME; count=1000; splits=["academic"].',
         "-o made.jsonl count=1000 model.url=http://localhost:8000/v1 model.model=NAME",
     ),
 }

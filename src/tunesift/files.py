@@ -205,10 +205,15 @@ def _text_rows(file: _File, stream: Stream, container: Container) -> Iterator[Ra
         yield from _array_rows(file, stream) if array else _line_rows(file, stream)
 
 
-def check_file(path: Path) -> None:
-    """Raise `DataError` for what is no readable, regular file of the kind that its name promises."""
+def check_exists(path: Path) -> None:
+    """Raise `DataError` for a path that leads nowhere."""
     if not os.path.exists(path):  # False, too, for a name that is too long or lies in a closed folder
         raise DataError(f"E101 {path}: there is no such file; check the path.")
+
+
+def check_file(path: Path) -> None:
+    """Raise `DataError` for what is no readable, regular file of the kind that its name promises."""
+    check_exists(path)
     if not path.is_file():
         raise DataError(f"E117 {path}: is not a regular file; give a file of records.")
     container = container_of(path)

@@ -324,7 +324,7 @@ def _reasons(result: Result, data: Dataset[Record], most_tokens: int | None) -> 
 
 def _write_report(summary: Summary) -> None:
     with storage_errors(summary.folder):
-        page = render(collect(summary.folder, summary.counts))
+        page = render(collect(summary.folder, summary.counts, summary.short))
     write_bytes(summary.report, page.encode())
 
 

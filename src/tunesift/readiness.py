@@ -13,7 +13,7 @@ from tunesift.methods.select import Select
 from tunesift.methods.selectit import SelectIT
 from tunesift.methods.selective_reflection import SelectiveReflection
 from tunesift.models.folders import EMBEDDED, is_here, local_folder
-from tunesift.models.http import NOT_GIVEN, HttpModel
+from tunesift.models.http import NOT_GIVEN, NOT_GIVEN_URL, HttpModel
 from tunesift.models.nli import NliModel
 from tunesift.models.sentences import SentenceModel
 from tunesift.models.transformers import TransformersModel
@@ -40,7 +40,7 @@ def check_given(method: AnyMethod) -> None:
     chats: tuple[str, ...] = getattr(method, "chats", ())
     for path, model in settings_by_path(method):
         if isinstance(model, HttpModel) and not model.is_given:
-            wrong.append(f"{path}: is not given; write {path}.url=http://localhost:8000/v1 {path}.model=NAME.")
+            wrong.append(_to_name(path, model))
         elif isinstance(model, TransformersModel) and model.name == NOT_GIVEN:
             wrong.append(f"{path}: is not given; write {path}.name=FOLDER.")
         elif _is_embedded(model) and path.rstrip(".0123456789") in chats:
@@ -48,6 +48,16 @@ def check_given(method: AnyMethod) -> None:
                          f"{path}.kind=http {path}.url=URL {path}.model=NAME.")  # fmt: skip
     if wrong:
         raise RecipeError(*wrong)
+
+
+def _to_name(path: str, model: HttpModel) -> str:
+    """What of an endpoint is still to be given."""
+    if model.url == NOT_GIVEN_URL and model.model == NOT_GIVEN:
+        return f"{path}: is not given; write {path}.url=http://localhost:8000/v1 {path}.model=NAME."
+    if model.model == NOT_GIVEN:
+        said = shown(f"{model.url.rstrip('/')}/models")
+        return f"{path}.model: is not given; write {path}.model=NAME, as GET {said} lists it."
+    return f"{path}.url: is not given; write {path}.url=http://localhost:8000/v1."
 
 
 def missing(method: AnyMethod) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,7 @@ import orjson
 
 from tunesift.datasets import Dataset, DatasetWriter, Row, Source
 from tunesift.errors import DataError, shown
-from tunesift.files import KEPT_RAW, BrokenRow, Place, RawRow, container_of, read_rows
+from tunesift.files import KEPT_RAW, BrokenRow, Place, RawRow, check_exists, container_of, read_rows
 from tunesift.formats import (
     PROMPTS,
     TOPIC,
@@ -94,6 +94,7 @@ def read_texts(path: Path) -> list[str]:
     """What a file lists: the lines of a .txt file, or what the rows of another ask; blank ones are left out."""
     if path.suffix != ".txt":
         return [record.messages[-1].text for record in read_dataset(path, prompts=True, duplicate_ids="first")]
+    check_exists(path)
     try:
         return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

@@ -41,7 +41,7 @@ from tunesift import (
 )
 from tunesift.methods.genqa_prompts import SPLITS, SplitName
 from tunesift.methods.genqa_rounds import Limits, Rounds
-from tunesift.methods.genqa_sifting import grams, grams_of
+from tunesift.methods.genqa_sifting import grams, grams_of, topics_from
 from tunesift.planning import plan
 from tunesift.recipe import check
 from tunesift.report.collect import collect
@@ -174,7 +174,7 @@ def test_rows_go_to_a_file_and_are_read_back_as_they_were_made(tmp_path: Path) -
     (read,) = read_dataset(tmp_path / "out.jsonl")
     assert (read.id, [m.text for m in read.messages]) == ("genqa-0-academic-0", [m["content"] for m in row["messages"]])
     page = collect(summary.folder, summary.counts)
-    assert page.title == "out.jsonl: 1 records created"
+    assert page.title == "out.jsonl: 1 record created"
     assert [(bar.label, bar.count) for bar in page.funnel] == [("created", 1)]
     assert [bar.label for bar in page.reasons] == [f"academic, {row['variant']}"]
     assert summary.balance == "1 created"
@@ -203,6 +203,10 @@ def test_a_model_that_repeats_itself_stops_the_run_with_the_reason_and_nothing_i
     assert (row["made"], row["draws"]) == (1, 100)
     assert [row["missing"] for row in table(summary.folder, "stopped-early")] == [99]
     assert lost(summary.folder) == {"duplicate": 99}
+    page = collect(summary.folder, summary.counts, summary.short)
+    assert page.title == f"out.jsonl: 1 record created; {summary.short}"
+    assert page.title in summary.report.read_text()
+    assert [page.tables[0].name, page.tables[-1].name] == ["stopped-early", "nothing-came-of"]
     rows = table(summary.folder, "nothing-came-of")
     assert len({r["id"] for r in rows} | {"genqa-0-academic-0"}) == 100
     assert {r["detail"] for r in rows} == {"begins as row 1 of the output does"}
@@ -436,7 +440,8 @@ def test_topics_come_from_a_file_and_a_run_knows_them_by_what_they_say(tmp_path:
 
 @pytest.mark.parametrize(("name", "text", "sentence"), [
     ("t.txt", "\n \n", "topics: the list is empty; name topics, or leave it out for our own."),
-    ("none.txt", None, "write a text on each line, in UTF-8."),
+    ("none.txt", None, "none.txt: there is no such file; check the path."),
+    ("none.jsonl", None, "none.jsonl: there is no such file; check the path."),
 ])  # fmt: skip
 def test_a_file_without_topics_is_refused_before_any_call_and_leaves_no_folder(
     tmp_path: Path, name: str, text: str | None, sentence: str
@@ -446,6 +451,13 @@ def test_a_file_without_topics_is_refused_before_any_call_and_leaves_no_folder(
     with pytest.raises(Exception, match=re.escape(sentence)):
         ran(tmp_path, count=1, topics=str(tmp_path / name))
     assert not (tmp_path / "out.jsonl.run").exists()
+
+
+def test_a_topic_that_is_named_twice_is_refused_and_in_a_file_counts_once(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match='topics: "tides x" is named twice'):
+        GenQA(model=Author(), topics=("Tides x", "Dunes", "tides  x"))
+    (tmp_path / "t.txt").write_text("Tides\nDunes\ntides\n")
+    assert topics_from(tmp_path / "t.txt") == ("Tides", "Dunes")
 
 
 # --- seeds -----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -268,6 +268,33 @@ def test_nested_generators_ban_every_word_of_the_name() -> None:
     nested = Wanted("academic", "generator-nested", Labels(), "", subtopic="Deltas of the north")
     assert read_row(said(text), nested) == Rejected("name_leak", "deltas")
     assert isinstance(read_row(said(text), asked(subtopic="Deltas of the north")), Written)
+
+
+GERMAN = (
+    "Warum bleibt die Flut hinter dem Mond zurück, und wie lange dauert das an dieser Küste? Das ist nicht einfach."
+)
+
+
+@pytest.mark.parametrize("text", [
+    f"Question: Why?\nAnswer: {GERMAN}", f"Question: {GERMAN}\nAnswer: So it is.",
+    "Question: Why?\nAnswer: 因为月亮的引力使海水上涨，而且地球在自转，所以潮汐会延迟到来。",
+])  # fmt: skip
+def test_a_message_in_another_language_is_no_row_whichever_it_is(text: str) -> None:
+    wanted = replace(asked(), language="en")
+    row = read_row(said(text), wanted)
+    assert isinstance(row, Rejected)
+    assert row.reason == "language"
+    assert isinstance(read_row(said(text), asked()), Written)
+
+
+@pytest.mark.parametrize("answer", [
+    "Lange.", "Berlin, München und Köln.", "It is called Schadenfreude, and the English have no word of their own for it.",
+    "```python\nfuer_alle = [zahl for zahl in zahlen if zahl.ist_gerade() and nicht_leer(zahlen)]\n```",
+    "$\\alpha + \\beta = \\gamma$, so $\\sin^2 x + \\cos^2 x = 1$.", "42", "C) Rhine. Danube. Vistula. Elbe.",
+])  # fmt: skip
+def test_short_answers_code_and_formulas_are_in_no_language(answer: str) -> None:
+    wanted = replace(asked(), language="en")
+    assert isinstance(read_row(said(f"Question: Why?\nAnswer: {answer}"), wanted), Written)
 
 
 # --- 4: duplicates ---------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ class GenQA(Settings):
     boosters: tuple[str, ...] = BOOSTERS
     """Last words of a prompt, one of them at random; none where there are none."""
     language: str = "en"
-    """Code of the language that rows are to be in; a question that is certainly in another one is rejected."""
+    """Code of the language that rows are to be in; a row with a message certainly in another one is rejected."""
     labels: Labels = Labels()
     """What begins the lines that a reply is read by."""
     prompt: str | None = None

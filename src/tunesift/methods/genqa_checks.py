@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunesift.language import languages
+from tunesift.language import languages, scripts
 from tunesift.methods.genqa_prompts import SPLITS, Labels, SplitName, Variant, bans_words
 from tunesift.methods.reflection_reading import refuses
 from tunesift.records import Message
@@ -15,6 +15,8 @@ LONG_LINE = 40
 """Characters of a line of the prompt from which its coming back is no accident."""
 LEAKEDITEMS = 3
 """Lines of a list that stand in a question again from which on the list has leaked into it."""
+LEAST_PROSE = 60
+"""Letters of a message after the first, where it is in Latin script, below which its language is not told."""
 
 ITEM = re.compile(r"^[ \t>*_#-]{0,8}(\d{1,5})[ \t]{0,2}\\?[.):][*_]{0,3}[ \t]+(.+)$", re.M)
 _OPTION = re.compile(r"^[ \t>*_-]{0,8}[(\[]?([A-Z])[*_]{0,3}[.):\]][*_]{0,3}[ \t]+(.+)$", re.M)
@@ -23,6 +25,8 @@ _LETTER = re.compile(
     r"(?:[*_]{0,3}[.):\],]|\W{0,4}$|[ \t]*[-–—])",
     re.I | re.M,
 )
+_SIGNS = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\$[^$\n]*\$|\\\w+|https?://\S+", re.S)
+"""Code, formulas and addresses, which are in no language."""
 _FILLERS = frozenset(
     re.findall(
         r"\w+", "a an and as at by for from in into of on or the to with der die das und von im le la les et de du des"
@@ -96,13 +100,22 @@ def unsound(row: Written, wanted: Wanted, before: str) -> Rejected | None:
     names = {" ".join(name.casefold().split()) for _, name in listed(before)}
     if sum(" ".join(name.casefold().split()) in names for _, name in listed(asked)) >= LEAKEDITEMS:
         return Rejected("list_leak")
-    return foreign(row.messages[0].text, wanted.language) or _misshapen(row, wanted)
+    return _foreign_row(row.messages, wanted.language) or _misshapen(row, wanted)
 
 
 def foreign(text: str, language: str) -> Rejected | None:
     """Another language than the one that was asked for, where that is certain."""
     found = languages(text) if language else frozenset[str]()
     return Rejected("language", "/".join(sorted(found))) if found and language not in found else None
+
+
+def _foreign_row(messages: Sequence[Message], language: str) -> Rejected | None:
+    """A message in another language; of those after the first, which may be short or full of signs, only long prose."""
+    if wrong := foreign(messages[0].text, language):
+        return wrong
+    said = (_SIGNS.sub(" ", m.text) for m in messages[1:])
+    long = (text for text in said if "latin" not in scripts(text) or sum(map(str.isalpha, text)) >= LEAST_PROSE)
+    return next((wrong for text in long if (wrong := foreign(text, language))), None)
 
 
 def _misshapen(row: Written, wanted: Wanted) -> Rejected | None:

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tunesift.errors import DataError, RecipeError
+from tunesift.errors import DataError, RecipeError, shown
 from tunesift.files import BrokenRow, read_rows
 from tunesift.inputs import input_files
 from tunesift.methods.genqa_checks import Rejected, Written
@@ -128,12 +128,16 @@ def _inside(value: object) -> Iterator[str]:
 
 
 def topics_from(given: tuple[str, ...] | Path) -> tuple[str, ...]:
-    """The topics of a setting, each once: those it names, or those of a file, a line or a record each."""
-    names = read_texts(given) if isinstance(given, Path) else given
-    found = dict.fromkeys(" ".join(name.split()) for name in names if name.strip())
+    """The topics of a setting, none named twice; or those of a file, a line or a record each, repeated ones once."""
+    found: dict[str, str] = {}
+    for said in (" ".join(name.split()) for name in (read_texts(given) if isinstance(given, Path) else given)):
+        if said and said.casefold() in found and not isinstance(given, Path):
+            raise RecipeError(f'topics: "{shown(said)}" is named twice; name each topic once, whatever its case.')
+        found.setdefault(said.casefold(), said)
+    found.pop("", None)
     if not found:
         raise RecipeError("topics: the list is empty; name topics, or leave it out for our own.")
-    return tuple(found)
+    return tuple(found.values())
 
 
 def _hashed(text: str) -> int:

@@ -25,15 +25,18 @@ MAX_FACT = 300
 MAX_TEXT = 4000
 """Characters of one message on the page."""
 BINS = 40
+_FIRST, _LAST = "stopped-early", "nothing-came-of"
+"""Tables that say why a run ended short, and, row by row, what of it came to nothing."""
 
 
-def collect(folder: Path, counts: Mapping[str, int]) -> ReportData:
-    """Read a run folder; `counts` is the balance of the run: in, kept, dropped, quarantined."""
+def collect(folder: Path, counts: Mapping[str, int], short: str = "") -> ReportData:
+    """Read a run folder; `counts` is the balance of the run: in, kept, dropped, quarantined; `short` why it has less
+    than was asked for."""
     found = run_folder(folder)
     run, note = found.run, found.note
     scorer, values = found.main
     return ReportData(
-        title=f"{Path(note['path'] or run['recipe']['output']).name}: {_title(counts)}",
+        title=f"{Path(note['path'] or run['recipe']['output']).name}: {_title(counts)}{f'; {short}' if short else ''}",
         method=str(run["recipe"]["method"]["kind"]),
         run_id=run["run_id"],
         created=run["created"],
@@ -46,14 +49,19 @@ def collect(folder: Path, counts: Mapping[str, int]) -> ReportData:
         rows=_rows(found, values),
         total=max(counts["in"], len(found.actions)),
         broken=_broken(folder),
-        tables=tuple(_table(name, rows) for name, rows in found.tables() if rows),
+        tables=tuple(_table(name, rows) for name, rows in sorted(found.tables(), key=_rank) if rows),
     )
 
 
 def _title(counts: Mapping[str, int]) -> str:
     done = next((name for name in ("replaced", "created") if counts.get(name)), "kept")
-    of = f" of {counts['in']:,}" if counts["in"] and done != "created" else ""
-    return f"{counts.get(done, 0):,}{of} records {done}"
+    if counts["in"] and done != "created":
+        return f"{counts.get(done, 0):,} of {told_count(counts['in'], 'record')} {done}"
+    return f"{told_count(counts.get(done, 0), 'record')} {done}"
+
+
+def _rank(table: tuple[str, object]) -> int:
+    return (table[0] == _LAST) - (table[0] == _FIRST)
 
 
 def _table(name: str, rows: Sequence[Mapping[str, object]]) -> Table:
