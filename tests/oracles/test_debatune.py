@@ -330,6 +330,9 @@ def test_topics_that_are_held_out_are_not_debated_so_that_train_and_test_are_dis
     ("What are the effects of the Cold War?", True), ("How should space be governed?", True),
     ("Which side was right?", True), ("To what extent is it fair?", True), ("“Who should pay?”", True),
     ("How to save the sea", True), ("Why do we need zoos", True), ("How can we save the sea", True), ("Should we ask what it costs?", False),
+    ("Who should pay for healthcare", True), ("What the government should do about guns", True),
+    ("How schools should teach history", True), ("What we eat should be taxed", False),
+    ("Who pays should decide", False), ("Who should pay should decide", False),
     ("What doesn't kill us makes us stronger", False), ("When everybody pays, everybody gains", False),
     ("Is it wrong?", False), ("Whatever it takes, we should do it", False), ("Whether we should", False),
 ])  # fmt: skip

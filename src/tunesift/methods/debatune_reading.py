@@ -40,7 +40,10 @@ _REGRET = re.compile(r"\W{0,8}unfortunately\b,? (?!(?:i|we)\b)", re.I)
 _WH = re.compile(
     r"\W{0,4}(?:(?:in|to|at|on|under|for|with|by|from|of|about) )?"
     r"(?:(?:what|how|which|who|whom|whose|why|when|where)\b(?:[^?]*\?\W*\Z| to\b)"
-    r"|why\b|how (?:do|does|did|can|could|should|will|would|is|are)\b)",
+    r"|why\b|how (?:do|does|did|can|could|should|will|would|is|are)\b"
+    r"|who(?:m|se \w+)? should\b(?!.*\b(?:should|must|shall)\b)[^,]*\Z"
+    r"|(?:what|how|whom|which \w+) (?:(?:the|a|an|our) )?\w+ should "
+    r"(?!be\b|not\b|never\b|always\b|have\b|matter|count)[^,]*\Z)",
     re.I,
 )
 
