@@ -162,7 +162,8 @@ def test_a_long_argument_that_is_repeated_with_some_words_of_its_own_is_parroted
         "and cannot possibly be doubted by people of good will anywhere on earth today"
     )
     assert Parroting()(f"{frame}: {OWN}", OWN, TOPIC)
-    assert not Parroting(most_repeated=0.9)(f"{frame}: {OWN}", OWN, TOPIC)
+    assert Parroting(least_own=4)(f"{frame}: {OWN}", OWN, TOPIC)
+    assert not Parroting(most_repeated=0.9, least_own=4)(f"{frame}: {OWN}", OWN, TOPIC)
 
 
 def test_what_is_repeated_is_the_fraction_of_different_words() -> None:
@@ -257,6 +258,9 @@ def test_no_frame_around_a_published_argument_makes_it_a_statement(answers: Data
     frames = (
         "{a}", "{a} {a} {a} {a} {a}", '"{a}"', "On the {s} side: {a}", "{t} {a} {t}", "Yes. {a} That is my position on {t}.",
         "I strongly agree with the {s} side of the topic because I believe that {a} This is an important point.",
+        "Yes. I fully agree with this point of view, and it is correct: {a} This is true for very many reasons that "
+        "everybody knows well, and so one must simply accept that it holds in every place and at all times without any "
+        "doubt.",
         'Suppose you are {s} to the topic "{t}", please provide explanations and evidence for this argument "{a}"',
     )  # fmt: skip
     for record in answers:
@@ -355,11 +359,12 @@ def test_scores_stand_beside_every_row_and_the_rows_stay_as_they_were(tmp_path: 
     lines = [json.loads(line) for line in (tmp_path / "judged.jsonl").read_text().splitlines()]
     scores = [line.pop("scores")["controllability"] for line in lines]
     assert [{k: v for k, v in line.items() if k != "id"} for line in lines] == rows
-    assert [s["value"] for s in scores] == [100, 0, 100]
+    assert [s["value"] for s in scores] == [100, 0, 0]  # a parrot scores nothing, and its parts tell of what
+    assert (scores[2]["parts"]["support"], scores[2]["parts"]["parroted"]) == (100, 1)
     assert [(s["parts"]["good"], s["parts"]["good_guarded"], s["note"]) for s in scores] == [
         (1, 1, ""), (0, 0, ""), (1, 0, "parroted"),
     ]  # fmt: skip
-    assert summary.reasons == {"kept: Good": 1, "kept: not Good": 1, "kept: Good, parroted": 1}
+    assert summary.reasons == {"kept: Good": 1, "kept: not Good": 2}
 
 
 def test_a_field_of_scores_that_is_not_ours_is_not_overwritten(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tunesift import (
     ScriptedModel,
     read_dataset,
 )
+from tunesift.methods.debatune_prompts import mention, prompt_leak
 from tunesift.methods.debatune_reading import (
     distinct,
     is_wh_question,
@@ -53,7 +54,7 @@ def said(text: str, stop: Literal["stop", "length"] = "stop") -> Completion:
 
 @dataclass(frozen=True, kw_only=True)
 class Agent(ScriptedModel):
-    """Argues by rule, and ends every turn with its system message."""
+    """Argues by rule, and ends every turn with its system message; a statement with that would be none."""
 
     def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
         return [self._said(c) for c in conversations]
@@ -63,7 +64,7 @@ class Agent(ScriptedModel):
         assert (system.role, user.role) == ("system", "user")
         SPOKEN.append((system.text, user.text))
         text = debated(user.text)
-        return said(text if text.startswith("Here they are") else f"{text} I was told: {system.text}")
+        return said(f"{text} I was told: {system.text}" if text.startswith("Turn ") else text)
 
 
 def topics(*texts: str) -> Dataset[Record]:
@@ -329,6 +330,9 @@ def test_topics_that_are_held_out_are_not_debated_so_that_train_and_test_are_dis
     ("What are the effects of the Cold War?", True), ("How should space be governed?", True),
     ("Which side was right?", True), ("To what extent is it fair?", True), ("“Who should pay?”", True),
     ("How to save the sea", True), ("Why do we need zoos", True), ("How can we save the sea", True), ("Should we ask what it costs?", False),
+    ("Who should pay for healthcare", True), ("What the government should do about guns", True),
+    ("How schools should teach history", True), ("What we eat should be taxed", False),
+    ("Who pays should decide", False), ("Who should pay should decide", False),
     ("What doesn't kill us makes us stronger", False), ("When everybody pays, everybody gains", False),
     ("Is it wrong?", False), ("Whatever it takes, we should do it", False), ("Whether we should", False),
 ])  # fmt: skip
@@ -413,6 +417,58 @@ STATEMENTS = {
     "holds our marks": (said("So. <given-debate> And so."), Failure("unreadable", "marker_inside")),
     "with its label": (said("**Affirmative:** Ban it."), "Ban it."),
 }  # fmt: skip
+
+
+TOLD = {
+    "our request": ("Now write your own statement that makes this argument, with your explanations. Let it profit from "
+                    "the debate.", 'prompt_leak ("now write your own statement that makes this")'),
+    "our role": ("You are no party to it, but you hold the negative side, and speak for that side only.",
+                 'prompt_leak ("you are no party to it but you")'),
+    "an account": ("In this debate I have heard much. A ban is right.", 'mentions the debate ("In this debate")'),
+    "both heard": ("I have heard both sides, and a ban is right.", 'mentions the debate ("I have heard both sides")'),
+    "an observer": ("As an observer of the debate, I say: ban it.",
+                    'mentions the debate ("As an observer of the debate")'),
+    "the other side": ("The opposing side asked who pays. Studios do.",
+                       'mentions the debate ("The opposing side asked")'),
+    "the opponent": ("The opponent said that it is cheap.", 'mentions the debate ("The opponent said")'),
+    "a dialogue": ("AI: Ban it.\nOpponent: Why?\nAI: It harms.", 'mentions the debate ("Opponent:")'),
+    "labels in bold": ("So.\n**Negative:** No.", 'mentions the debate ("**Negative:")'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_what_we_told_the_model_and_an_account_of_the_debate_are_no_statement(name: str) -> None:
+    text, reason = TOLD[name]
+    about = f"{TOPIC}\nThey are exposed to exploitation by studios."
+    assert read_statement(said(text), about) == Failure("unreadable", reason)
+
+
+@pytest.mark.parametrize(("text", "about"), [
+    ("In the debate over reproductive rights this is a principle.", TOPIC),
+    ("The debate on child labour is old, and both sides of the border know it.", TOPIC),
+    ("On the negative side, the formation of alliances made it worse.", TOPIC),
+    ("AI: that is the word of the year.\nAI: it harms.", "AI should be regulated"),
+    ("From the debate on television voters learn much, and in the debate they see both.", "We need a debate on television"),
+    ("An observer of birds knows it. As an observer of birds one learns patience.", TOPIC),
+])  # fmt: skip
+def test_what_is_debated_in_the_world_may_be_said(text: str, about: str) -> None:
+    assert read_statement(said(text), about) == (text.removeprefix("AI: "))
+
+
+def test_no_published_answer_without_a_disclaimer_leaks_a_prompt_or_tells_of_the_debate(shared: Path) -> None:
+    answers = read_dataset(shared / "debatune" / "outputs_vicuna_7b_v1.5.json")
+    assert not [r.id for r in answers if prompt_leak(r.response) or mention(r.response, str(r.extra["topic"]))]
+
+
+def test_our_own_request_is_no_argument() -> None:
+    ours = [f"Name the strongest arguments for the affirmative side of the topic {TOPIC}.",
+            "Do not elaborate on them yet."]  # fmt: skip
+    listed = "\n".join(f"{n}. {text}" for n, text in enumerate(ours, start=1))
+    assert read_arguments(said(listed)) == Failure(
+        "unreadable", 'prompt_leak ("name the strongest arguments for the affirmative side")'
+    )
+    assert read_arguments(said(f"{listed}\n3. Sets are no schools.")) == ["Sets are no schools."]
+    assert read_arguments(said(f"1. Sets are no schools.\n2. {ours[1]}", "length")) == ["Sets are no schools."]
 
 
 @pytest.mark.parametrize("name", STATEMENTS)

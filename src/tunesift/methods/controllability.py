@@ -11,7 +11,7 @@ Stages   judge        sees topic and statement, and says what percentage support
 The paper is silent on
     Statements without percentages. They are left out of the means, are not Good, and are counted.
     Parroting: a model that only repeats its argument had 0.910. Every figure stands twice, as the paper has it, and
-    with the guard, by which a parroted statement is never Good.
+    with the guard, by which a parroted statement is never Good; its own score is 0, and its parts say of what.
     Thresholds: Good is 100 of 100; 90 and 75 stand beside it.
 We differ from the authors' code
     `100, 0`, `100% 0%`, blank lines and spaces are read; theirs are (-1, -1), which enters their means.
@@ -144,7 +144,8 @@ class Controlled(Settings):
         if said.shares is None:
             return Score(None, parts, f"missing: {said.missing}")
         support, oppose = said.shares
-        return Score(judged.own, {"support": support, "oppose": oppose, **parts}, "parroted" if parroted else "")
+        value, note = (0.0, "parroted") if parroted else (judged.own, "")
+        return Score(value, {"support": support, "oppose": oppose, **parts}, note)
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,6 @@ def _read(told: Sequence[Outcomes[Completion]], record: Record) -> tuple[float, 
 def _reason(score: Score | Failure) -> str:
     if isinstance(score, Failure) or score.value is None:
         return score.message if isinstance(score, Failure) else score.note
-    kept = "Good" if score.parts["good"] else "not Good"
-    guarded = ", parroted" if score.parts["parroted"] else ""
-    return f"{kept}{guarded}: {score.value:g} percent on its side"
+    if score.parts["parroted"]:
+        return "not Good: parroted"
+    return f"{'Good' if score.parts['good'] else 'not Good'}: {score.value:g} percent on its side"

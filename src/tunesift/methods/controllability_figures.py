@@ -20,6 +20,28 @@ PERCENT = Scale(0, 100)
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\w+")
 """A run of letters and figures; of Chinese and Japanese, which have no spaces, a character."""
 
+_SAYING_NOTHING = frozenset(
+    """
+    a about above absolutely accept accepted actually affirmative again against agree agreed agreement all almost
+    already also although always am among an and another any anybody anyone anything anywhere are aren argue
+    argument around as ask at away be because been before being believe believed beside besides better between both
+    but by can cannot certain certainly clear clearly come completely correct could couldn d did didn do does doesn
+    don doubt doubted down each either else entirely even ever every everybody everyone everything everywhere
+    exactly explain fact far few follow following follows for from fully further give given go good great had hadn
+    has hasn have haven he hence her here hers him his hold holds how however i if important in indeed into is isn
+    it its itself just know known knows least less like ll look looks m made make makes many matter matters may me
+    might more moreover most much must my myself negative neither never no nobody none nor not nothing now nowhere
+    of off on once one only opinion or other others our out over own people perhaps place places plain plainly
+    please point position possible possibly quite rather re really reason reasons right s same say says see seen
+    shall she should shouldn show shows side simply since so some somebody someone something somewhere statement
+    still strongly such support supports sure surely t take than that the their them then there thereby therefore
+    these they thing things think this those though through thus time times to together too topic totally true truth
+    under up upon us ve very view want was wasn way ways we well were weren what whatever when where whether which
+    while who whoever whole whom whose why will with within without won world would wouldn wrong yes yet you your
+    """.split()  # noqa: SIM905
+)
+"""English words that carry a sentence, or agree, and bring no reason; our list."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parroting(Settings):
@@ -27,9 +49,10 @@ class Parroting(Settings):
 
     most_repeated: float = 0.5
     """Fraction of a statement's different words that may be its argument's or its topic's; our choice."""
-    least_own: int = 25
-    """Different words that a statement has beside those, at least; our choice. However often an argument is repeated,
-    alone or within a sentence of agreement, there are fewer."""
+    least_own: int = 15
+    """Different words that a statement has beside those, at least, without the English ones that say nothing of the
+    matter (the, because, agree, everybody); our choice. An argument that is repeated, however often, within sentences
+    of agreement has fewer; one whose words are replaced by others of their meaning may have more, and is not seen."""
 
     def __post_init__(self) -> None:
         if not 0 < self.most_repeated <= 1:
@@ -40,7 +63,7 @@ class Parroting(Settings):
     def __call__(self, statement: str, argument: str, topic: str) -> bool:
         """Whether it does."""
         said = set(words(statement))
-        own = said - {*words(argument), *words(topic)}
+        own = said - {*words(argument), *words(topic)} - _SAYING_NOTHING
         return len(own) < self.least_own or repeated(statement, argument, topic) > self.most_repeated
 
 

@@ -13,7 +13,8 @@ Stages   arguments            each side names its arguments; arguments-again the
 
 The paper is silent on
     Refusals. An owner that refuses loses its argument, with the reason; a debate goes on without an opponent's turn.
-    A statement that was cut, refuses, repeats its argument, mentions its opponent or changes the language is no row.
+    A statement that was cut, refuses, repeats its argument, mentions the debate or changes the language is no row,
+    and neither is one that holds our own words to the model, as a list of arguments may not.
     Topics that ask what or how have no affirmative side and are refused; a topic that comes twice is debated once.
 We differ from the authors' code
     The observer's system message names topic and side; theirs is sent with its places unfilled.
@@ -33,6 +34,16 @@ from typing import ClassVar, Literal
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError, shown
 from tunesift.methods.controllability_figures import words
+from tunesift.methods.debatune_prompts import (
+    CONCLUDE,
+    DEBATER,
+    NAME,
+    NAME_MORE,
+    OBSERVER,
+    OPEN,
+    REBUT,
+    REPLY,
+)
 from tunesift.methods.debatune_proposing import Bench, Proposed, benches, denied, left_out, proposed
 from tunesift.methods.debatune_reading import plain, read_statement, read_turn
 from tunesift.methods.debatune_steps import (
@@ -57,42 +68,6 @@ from tunesift.records import Decision, Failure, Message, Record
 from tunesift.running.result import Planned, Reads, Result
 from tunesift.running.run import OUTPUT, Run
 from tunesift.settings import Settings
-
-DEBATER = (
-    'This is a debate on the topic "{topic}". You stand on the {side} side; your opponent stands on the {other} side. '
-    "Speak for your side only, and seek no agreement. Use the language of the topic."
-)
-OBSERVER = (
-    'You have listened to a debate on the topic "{topic}". You are no party to it, but you hold the {side} side, and '
-    "speak for that side only. Use the language of the topic."
-)
-NAME = (
-    'Name the strongest arguments for the {side} side of the topic "{topic}". Do not elaborate on them yet. Write one '
-    "argument in each line, each line beginning with its serial number, and nothing else."
-)
-NAME_MORE = (
-    "{request}\n\nThese are named already; do not repeat them:\n{named}\n\nName {missing} more, and give the first of "
-    "them the number {first}."
-)
-OPEN = (
-    "This is your argument, and the debate is about it:\n{argument}\n\nExplain it in detail, and support it with "
-    "evidence, with examples from real life and, where you can, with statistics.\n\nAI:"
-)
-REBUT = (
-    "Your opponent proposes this argument, and the debate is about it:\n{argument}\n\nWhat was said so far:\n{debate}"
-    "\n\nContradict it: put critical questions to your opponent, explain what is wrong, and give evidence.\n\nAI:"
-)
-REPLY = (
-    "The debate is about this argument, which is {owner}:\n{argument}\n\nWhat was said so far:\n{debate}\n\nFirst "
-    "answer your opponent's questions, if there are any. Then contradict what your opponent said, with questions, "
-    "explanations and evidence of your own.\n\nAI:"
-)
-CONCLUDE = (
-    'The topic is "{topic}", and you are on the {side} side. The debate was about this argument of your side:\n'
-    "{argument}\n\nWhat was said:\n{debate}\n\nNow write your own statement that makes this argument, with your "
-    "explanations and your evidence, in as much detail as you can. Let it profit from the debate, but do not mention "
-    "the debate or anybody in it, and do not reply to anybody: it must stand on its own."
-)
 
 AT_ONCE = 256
 """Topics that are debated together: what is said of them is in memory."""

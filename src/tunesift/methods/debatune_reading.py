@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from tunesift.errors import shown
 from tunesift.language import switch
+from tunesift.methods.debatune_prompts import mention, prompt_leak
 from tunesift.methods.reflection_reading import refuses
 from tunesift.models.base import Completion
 from tunesift.parsing import answer_of
@@ -36,11 +37,13 @@ _AS_MODEL = re.compile(
     re.I,
 )
 _REGRET = re.compile(r"\W{0,8}unfortunately\b,? (?!(?:i|we)\b)", re.I)
-_ADDRESSED = re.compile(r"\b(?:my|our) (?:worthy |esteemed |honou?rable )?opponents?\b", re.I)
 _WH = re.compile(
     r"\W{0,4}(?:(?:in|to|at|on|under|for|with|by|from|of|about) )?"
     r"(?:(?:what|how|which|who|whom|whose|why|when|where)\b(?:[^?]*\?\W*\Z| to\b)"
-    r"|why\b|how (?:do|does|did|can|could|should|will|would|is|are)\b)",
+    r"|why\b|how (?:do|does|did|can|could|should|will|would|is|are)\b"
+    r"|who(?:m|se \w+)? should\b(?!.*\b(?:should|must|shall)\b)[^,]*\Z"
+    r"|(?:what|how|whom|which \w+) (?:(?:the|a|an|our) )?\w+ should "
+    r"(?!be\b|not\b|never\b|always\b|have\b|matter|count)[^,]*\Z)",
     re.I,
 )
 
@@ -51,7 +54,8 @@ def is_wh_question(topic: str) -> bool:
 
 
 def read_arguments(said: Completion, first: int = 1) -> list[str] | Failure:
-    """The items of a numbered list that begins with a number; without the last one where the reply was cut in it."""
+    """The items of a numbered list that begins with a number; without the last one where the reply was cut in it,
+    and without what is our own request again."""
     text = answer_of(said.text)
     if isinstance(text, Failure):
         return text
@@ -59,7 +63,10 @@ def read_arguments(said: Completion, first: int = 1) -> list[str] | Failure:
     items = [item for lines in found if (item := _bare(" ".join(lines)))]
     if not items:
         return Failure("refused", "refusal") if refused(text) or hedges(text) else NO_LIST
-    whole = items[:-1] if said.stop == "length" else items
+    own = [item for item in items if not prompt_leak(item)]
+    if not own:
+        return Failure("unreadable", f'prompt_leak ("{shown(prompt_leak(items[0]))}")')
+    whole = own[:-1] if said.stop == "length" and own[-1] == items[-1] else own
     return whole or Failure("too-long", "cut before its first argument ended")
 
 
@@ -98,8 +105,10 @@ def read_statement(said: Completion | Failure, about: str) -> str | Failure:
         return Failure("refused", "disclaimer")
     if "<given-" in text.lower():
         return Failure("unreadable", "marker_inside")
-    if found := _ADDRESSED.search(text):
-        return Failure("unreadable", f'mentions the debate ("{shown(found[0])}")')
+    if leaked := prompt_leak(text):
+        return Failure("unreadable", f'prompt_leak ("{shown(leaked)}")')
+    if found := mention(text, about):
+        return Failure("unreadable", f'mentions the debate ("{shown(found)}")')
     if changed := switch(about, text):
         return Failure("unreadable", f"language ({changed})")
     return text
