@@ -210,14 +210,14 @@ def test_what_may_cost_much_is_asked_about_before_it_begins(far: Path) -> None:
     assert said.endswith("may cost what is not known; say --yes, or set --max-cost or --max-tokens.\n")
     (far / "prices.yaml").write_text("student:\n  input: 4000\n  output: 4000\n")
     said = tunesift(far, "run", "--prices", "prices.yaml", check=64).stderr
-    assert re.search(r"and may cost 1\d\d\.\d\d; say --yes, or set --max-cost", said), said
+    assert re.search(r"and may cost about 1\.\d\d, at most 1\d\d\.\d\d; say --yes, or set --max-cost", said), said
     assert not (far / "out.json.run").exists()
 
 
 def test_a_model_that_has_a_price_is_asked_about_wherever_it_is(home: Path, server: FaultServer) -> None:
     (home / "prices.yaml").write_text("student:\n  input: 4000\n  output: 4000\n")
     said = tunesift(home, "run", "--prices", "prices.yaml", check=64).stderr
-    assert re.search(r"and may cost 1\d\d\.\d\d; say --yes, or set --max-cost", said), said
+    assert re.search(r"and may cost about 1\.\d\d, at most 1\d\d\.\d\d; say --yes, or set --max-cost", said), said
     assert server.lines() == []
     assert not (home / "out.json.run").exists()
 
