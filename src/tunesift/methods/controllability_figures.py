@@ -38,7 +38,7 @@ _SAYING_NOTHING = frozenset(
     these they thing things think this those though through thus time times to together too topic totally true truth
     under up upon us ve very view want was wasn way ways we well were weren what whatever when where whether which
     while who whoever whole whom whose why will with within without won world would wouldn wrong yes yet you your
-    """.split()  # noqa: SIM905
+    """.split()  # noqa: SIM905  a column of quoted words would be hard to read
 )
 """English words that carry a sentence, or agree, and bring no reason; our list."""
 
