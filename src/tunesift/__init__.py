@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from tunesift.methods.selectit import Rater as Rater
     from tunesift.methods.selectit import SelectIT as SelectIT
     from tunesift.methods.selective_reflection import SelectiveReflection as SelectiveReflection
+    from tunesift.methods.star_agents import StarAgents as StarAgents
+    from tunesift.methods.star_agents_writing import Agent as Agent
+    from tunesift.methods.star_agents_writing import Writing as Writing
     from tunesift.models.base import Completion as Completion
     from tunesift.models.base import Sampling as Sampling
     from tunesift.models.base import Span as Span
@@ -121,6 +124,8 @@ _HOMES = {
     "methods.select": ("Select",),
     "methods.selectit": ("Rater", "SelectIT"),
     "methods.selective_reflection": ("SelectiveReflection",),
+    "methods.star_agents": ("StarAgents",),
+    "methods.star_agents_writing": ("Agent", "Writing"),
     "models.base": ("Completion", "Sampling", "Span", "TargetLoss"),
     "models.batches": ("Batching",),
     "models.http": ("HttpModel",),

@@ -16,6 +16,7 @@ from tunesift.methods.score import ScoreRecords
 from tunesift.methods.select import Select
 from tunesift.methods.selectit import SelectIT
 from tunesift.methods.selective_reflection import SelectiveReflection
+from tunesift.methods.star_agents import StarAgents
 from tunesift.running.local import Local
 
 AnyMethod = Annotated[
@@ -25,6 +26,7 @@ AnyMethod = Annotated[
     | Clear
     | Reflection
     | SelectiveReflection
+    | StarAgents
     | GenQA
     | Debatune
     | Controllability

@@ -98,14 +98,15 @@ def section(text: str, begin: str, end: str = "") -> str | Failure:
 
 
 def verdict(text: str, marks: Mapping[str, Verdict]) -> Verdict | Failure:
-    """Which of the marks a completion gives: `{"[[A]]": "first", "[[B]]": "second", "[[C]]": "tie"}`."""
+    """Which of the marks a completion gives last: `{"[[A]]": "first", "[[B]]": "second", "[[C]]": "tie"}`.
+
+    Judges weigh aloud, "[[A]] is tempting", before they decide.
+    """
     said = answer_of(text)
     if isinstance(said, Failure):
         return said
-    given = {meaning for mark, meaning in marks.items() if mark in said}
-    if len(given) != 1:
-        return _unreadable("gives no verdict" if not given else "gives more than one verdict", said)
-    return given.pop()
+    last = max(marks, key=said.rfind)
+    return marks[last] if last in said else _unreadable("gives no verdict", said)
 
 
 def json_value(text: str, fields: Sequence[str] = ()) -> dict[str, Any] | Failure:  # Any: JSON

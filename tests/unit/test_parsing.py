@@ -100,11 +100,11 @@ def test_a_section_stands_between_its_marks(caplog: pytest.LogCaptureFixture) ->
     assert section("[New] [End]", "[New]", "[End]") == Failure("empty", 'the section "[New]" is empty')
 
 
-def test_a_verdict_is_one_mark() -> None:
+def test_the_last_mark_is_the_verdict() -> None:
     assert verdict("I say [[A]].", MARKS) == "first"
     assert verdict("[[C]] yes, [[C]]", MARKS) == "tie"
-    for text, why in (("[[A]] or [[B]]", "gives more than one verdict"), ("A", "gives no verdict")):
-        assert verdict(text, MARKS) == Failure("unreadable", f'the completion {why}: "{text}"')
+    assert verdict("[[A]] is tempting but [[B]]", MARKS) == "second"
+    assert verdict("A", MARKS) == Failure("unreadable", 'the completion gives no verdict: "A"')
 
 
 @pytest.mark.parametrize("text", [
