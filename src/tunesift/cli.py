@@ -161,6 +161,8 @@ MAKERS = {
 def _add(method: str, words: Words) -> None:
     own = _dotted(words.settings)
 
+    @app.command(name=method, help=words.help, epilog=f"Example: tunesift {method} {words.example}")
+    @_with_input(method in METHODS)
     def command(input: Input, output: Output, settings: list[str] | None = own, format: Format = None,
                 limit: Limit = None, max_cost: MaxCost = None, max_tokens: MaxTokens = None, prices: Prices = None,
                 retry_failed: Retry = None, reuse: Reuse = None, yes: Yes = False, quiet: Quiet = False,
@@ -168,20 +170,20 @@ def _add(method: str, words: Words) -> None:
         said = _said(settings, format=format, limit=limit, reuse=reuse) + _spending(max_cost, max_tokens, prices)
         commands.run_method(method, input, output, said, _manner(quiet, as_json, retry_failed, yes))
 
-    asked = _without_input(command) if method in MAKERS else command
-    app.command(name=method, help=words.help, epilog=f"Example: tunesift {method} {words.example}")(asked)
 
+def _with_input(reads: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command as it stands; of a method that reads no data, without an input and what says how one is read."""
 
-def _without_input(command: Callable[..., None]) -> Callable[..., None]:
-    """The same command for a method that reads no data: without an input, and what says how one is read."""
+    def fit(command: Callable[..., None]) -> Callable[..., None]:
+        def without(**words: Any) -> None:  # Any: what typer has read, by the signature
+            command(None, **words)
 
-    def without(**words: Any) -> None:  # Any: whatever typer reads, by its signature
-        command(None, **words)
+        whole = signature(command, eval_str=True)
+        left = [word for name, word in whole.parameters.items() if name not in ("input", "format", "limit")]
+        without.__signature__ = whole.replace(parameters=left)  # type: ignore[attr-defined]  # typer looks for it here
+        return command if reads else without
 
-    whole = signature(command, eval_str=True)
-    left = [word for name, word in whole.parameters.items() if name not in ("input", "format", "limit")]
-    without.__signature__ = whole.replace(parameters=left)  # type: ignore[attr-defined]  # where typer looks for it
-    return without
+    return fit
 
 
 for _name, _words in (METHODS | MAKERS).items():
