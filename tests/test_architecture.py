@@ -25,7 +25,7 @@ SOURCE = Path(tunesift.__file__).parent
 ROWS = {
     0: ("errors",),
     1: ("arrays", "settings", "heartbeat", "books", "records", "datasets", "files", "json_text", "formats", "reading", "rewriting",
-        "writing", "prompts", "parsing", "parquet", "tables", "inputs", "images", "notes",
+        "writing", "prompts", "parsing", "parquet", "tables", "inputs", "images", "image_fields", "notes",
         "yaml_text", "budget", "language", "scratch", "disk"),
     2: ("models", "running"),
     3: ("scoring", "tuning"),
