@@ -11,7 +11,6 @@ import orjson
 
 from tunesift.errors import shown
 from tunesift.image_fields import COLUMNS, IMAGE_PARTS, MEDIA_MARK, image_of, with_images
-from tunesift.image_fields import image_kind as image_kind
 from tunesift.json_text import kind_of
 from tunesift.records import Fields, Message, Preference, Record, Role, RowFault, content_id
 
