@@ -25,13 +25,13 @@ SOURCE = Path(tunesift.__file__).parent
 ROWS = {
     0: ("errors",),
     1: ("arrays", "settings", "heartbeat", "books", "records", "datasets", "files", "json_text", "formats", "reading", "rewriting",
-        "writing", "prompts", "parsing", "parquet", "tables", "inputs", "images", "notes",
+        "writing", "prompts", "parsing", "parquet", "tables", "inputs", "images", "image_fields", "notes",
         "yaml_text", "budget", "language", "scratch", "disk"),
     2: ("models", "running"),
     3: ("scoring", "tuning"),
     4: ("evaluation",),
     5: ("methods",),
-    6: ("recipe", "spelling", "catalogue", "perform", "manifest", "intake", "planning", "readiness", "report"),
+    6: ("recipe", "overriding", "explaining", "spelling", "catalogue", "perform", "manifest", "intake", "planning", "readiness", "report"),
     7: ("__main__", "cli", "commands", "console", "telling"),
 }  # fmt: skip
 ROW = {name: row for row, names in ROWS.items() for name in names}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -144,20 +146,7 @@ METHODS = {
         "alpaca.json -o scored.jsonl",
     ),
 }
-"""The commands of the methods, which all take the same words."""
-
-
-def _add(method: str, words: Words) -> None:
-    own = _dotted(words.settings)
-
-    @app.command(name=method, help=words.help, epilog=f"Example: tunesift {method} {words.example}")
-    def command(input: Input, output: Output, settings: list[str] | None = own, format: Format = None,
-                limit: Limit = None, max_cost: MaxCost = None, max_tokens: MaxTokens = None, prices: Prices = None,
-                retry_failed: Retry = None, reuse: Reuse = None, yes: Yes = False, quiet: Quiet = False,
-                as_json: AsJson = False) -> None:  # fmt: skip
-        said = _said(settings, format=format, limit=limit, reuse=reuse) + _spending(max_cost, max_tokens, prices)
-        commands.run_method(method, input, output, said, _manner(quiet, as_json, retry_failed, yes))
-
+"""The commands of the methods that read data."""
 
 MAKERS = {
     "genqa": Words(
@@ -169,21 +158,36 @@ MAKERS = {
 """The commands of the methods that read no data."""
 
 
-def _add_maker(method: str, words: Words) -> None:
+def _add(method: str, words: Words) -> None:
     own = _dotted(words.settings)
 
     @app.command(name=method, help=words.help, epilog=f"Example: tunesift {method} {words.example}")
-    def command(output: Output, settings: list[str] | None = own, max_cost: MaxCost = None,
-                max_tokens: MaxTokens = None, prices: Prices = None, retry_failed: Retry = None, reuse: Reuse = None,
-                yes: Yes = False, quiet: Quiet = False, as_json: AsJson = False) -> None:  # fmt: skip
-        said = _said(settings, reuse=reuse) + _spending(max_cost, max_tokens, prices)
-        commands.run_method(method, None, output, said, _manner(quiet, as_json, retry_failed, yes))
+    @_with_input(method in METHODS)
+    def command(input: Input, output: Output, settings: list[str] | None = own, format: Format = None,
+                limit: Limit = None, max_cost: MaxCost = None, max_tokens: MaxTokens = None, prices: Prices = None,
+                retry_failed: Retry = None, reuse: Reuse = None, yes: Yes = False, quiet: Quiet = False,
+                as_json: AsJson = False) -> None:  # fmt: skip
+        said = _said(settings, format=format, limit=limit, reuse=reuse) + _spending(max_cost, max_tokens, prices)
+        commands.run_method(method, input, output, said, _manner(quiet, as_json, retry_failed, yes))
 
 
-for _name, _words in METHODS.items():
+def _with_input(reads: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command as it stands; of a method that reads no data, without an input and what says how one is read."""
+
+    def fit(command: Callable[..., None]) -> Callable[..., None]:
+        def without(**words: Any) -> None:  # Any: what typer has read, by the signature
+            command(None, **words)
+
+        whole = signature(command, eval_str=True)
+        left = [word for name, word in whole.parameters.items() if name not in ("input", "format", "limit")]
+        without.__signature__ = whole.replace(parameters=left)  # type: ignore[attr-defined]  # typer looks for it here
+        return command if reads else without
+
+    return fit
+
+
+for _name, _words in (METHODS | MAKERS).items():
     _add(_name, _words)
-for _name, _words in MAKERS.items():
-    _add_maker(_name, _words)
 
 
 _OF_A_RUN = _dotted(

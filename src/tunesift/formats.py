@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,12 @@ from typing import Any, Literal, NoReturn, cast, get_args
 import orjson
 
 from tunesift.errors import shown
+from tunesift.image_fields import COLUMNS, IMAGE_PARTS, MEDIA_MARK, image_of, with_images
 from tunesift.json_text import kind_of
-from tunesift.records import Message, Preference, Record, Role, content_id
+from tunesift.records import Fields, Message, Preference, Record, Role, RowFault, content_id
 
 Format = Literal["alpaca", "sharegpt", "messages", "prompt-completion", "preference"]
 FORMATS: tuple[Format, ...] = get_args(Format)
-
-Fields = Mapping[str, Any]  # Any: whatever JSON holds
 
 MAX_TURNS = 1000
 MAX_ID = 1024
@@ -33,27 +31,11 @@ ROLES: dict[str, Role] = {
 _TOOL_ROLES = frozenset({"tool", "observation", "function", "function_response", "function_call"})
 PROMPTS, ANSWERS = ("prompt", "instruction", "question"), ("completion", "response", "answer")
 TOPIC = "topic"
-MEDIA_MARK = "<image>"
-COLUMNS = ("images", "image")
-"""Columns beside the messages that hold their images."""
 USES_TOOLS = "tunesift.tools"
 """In a record's `extra`: its turns are not all a person's and an assistant's words."""
 _CALLS = ("tool_calls", "function_call")
 """Fields of a turn that calls a tool."""
-TEXT_PARTS, IMAGE_PARTS = ("text", "reasoning", "tool_call"), ("image", "image_url")
-_BEGINNINGS = {
-    b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"BM": "bmp", b"II*\0": "tiff",
-    b"MM\0*": "tiff", b"RIFF": "webp",
-}  # fmt: skip
-"""How the bytes of an image begin, by its kind."""
-
-
-class RowFault(ValueError):
-    """A row whose fields do not make a record: the code of the trouble and what is wrong."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.message = code, message
+TEXT_PARTS = ("text", "reasoning", "tool_call")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +85,7 @@ def parse_row(fields: Fields, format: Format, allowed: Allowed = STRICT) -> Pars
     """What a row says in the given format; raises `RowFault` naming the field and what it should hold."""
     blank = _no_answer(fields, format) if allowed.prompts else {}
     parsed = _READERS[format]({**fields, **blank} if blank else fields)
-    messages = _with_images(parsed.messages[:-1] if blank else parsed.messages, fields)
+    messages = with_images(parsed.messages[:-1] if blank else parsed.messages, fields)
     check_turns(messages, fields, allowed)
     extra = {**parsed.extra, USES_TOOLS: True} if _uses_tools(fields) else parsed.extra
     return Parsed(messages, parsed.rejected, extra, own_id(fields))
@@ -267,75 +249,11 @@ def _parts(role: Role, parts: Sequence[object], name: str) -> Message:
         if isinstance(text, str):
             texts.append(text)
         elif kind in IMAGE_PARTS:
-            images.append(_image_path(cast(Fields, part), name))
+            images.append(image_of(cast(Fields, part), name))
             texts.append(MEDIA_MARK)
         else:
             raise RowFault("E202", f'"{name}" has a part that is neither text nor image')
     return Message(role, "".join(texts), tuple(images))
-
-
-def _image_path(part: Fields, name: str) -> str:
-    if part.get("bytes") is not None:
-        return _image(part, name)
-    for key in ("path", "image", "url", "image_url"):
-        value = part.get(key)
-        value = value["url"] if isinstance(value, Mapping) and "url" in value else value
-        if value is not None and value != "":
-            return _image(value, name)
-    raise RowFault("E205", f'"{name}" has an image without a path')
-
-
-def _image(value: object, name: str) -> str:
-    """The path of an image; where a row holds the image itself, as Hugging Face's `{"bytes", "path"}`, a data: URI."""
-    whole = value if isinstance(value, Mapping) else {"path": value}
-    content, path = whole.get("bytes"), whole.get("path")
-    if content is not None:
-        return _embedded(content, name)
-    if not isinstance(path, str) or not path:
-        raise RowFault("E205", f'"{name}" has an image without a path')
-    return path
-
-
-def _embedded(content: object, name: str) -> str:
-    """Bytes as a Parquet file holds them, or in base64 as we write them to JSON."""
-    try:
-        raw = base64.b64decode(content, validate=True) if isinstance(content, str) else content
-    except ValueError:
-        raw = None
-    if not isinstance(raw, bytes):
-        raise RowFault("E205", f'"{name}" has an image whose "bytes" are neither bytes nor base64; give a path')
-    kind = image_kind(raw)
-    if kind is None:
-        raise RowFault("E407", f'"{name}" has an image whose bytes are of no kind that is read')
-    return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
-
-
-def image_kind(raw: bytes) -> str | None:
-    """What kind of image bytes are, by how they begin; None where it is none that is read."""
-    return next((kind for begins, kind in _BEGINNINGS.items() if raw.startswith(begins)), None)
-
-
-def _with_images(messages: tuple[Message, ...], fields: Fields) -> tuple[Message, ...]:
-    """Give the images of an `images` or `image` column to the messages that mark a place for them."""
-    there = [name for name in COLUMNS if fields.get(name) not in (None, [], "")]
-    if not there:
-        return messages
-    if len(there) > 1:
-        raise RowFault("E205", '"images" and "image" both hold images; keep one of the two')
-    name, given = there[0], fields[there[0]]
-    if name == "image" and not isinstance(given, list):
-        given = [given]
-    if not isinstance(given, list):
-        raise RowFault("E205", '"images" must be a list of images')
-    left = [_image(image, name) for image in given]
-    placed = []
-    for message in messages:
-        count = min(len(left), message.text.count(MEDIA_MARK))
-        placed.append(Message(message.role, message.text, (*message.images, *left[:count])))
-        left = left[count:]
-    if left:
-        raise RowFault("E205", f'"{name}" has {len(left)} more than the conversation has {MEDIA_MARK} marks')
-    return tuple(placed)
 
 
 def check_turns(messages: tuple[Message, ...], fields: Fields, allowed: Allowed) -> None:

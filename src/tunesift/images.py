@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from tunesift.errors import shown
-from tunesift.formats import RowFault
 from tunesift.notes import NO_IMAGE, UNSEEN
+from tunesift.records import RowFault
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile

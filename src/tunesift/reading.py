@@ -24,7 +24,6 @@ from tunesift.formats import (
     Allowed,
     Format,
     Parsed,
-    RowFault,
     check_turns,
     is_empty,
     parse_row,
@@ -36,7 +35,7 @@ from tunesift.images import Images
 from tunesift.inputs import home_of, input_digest, input_files, names_of
 from tunesift.json_text import folded
 from tunesift.notes import EMPTY, TURNS, Notes
-from tunesift.records import Preference, Record
+from tunesift.records import Preference, Record, RowFault
 from tunesift.scratch import Scratch
 
 DuplicateIds = Literal["refuse", "first", "suffix"]

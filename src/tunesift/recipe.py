@@ -1,16 +1,13 @@
-"""A recipe is a constructor call, written down: read it, override it, check it."""
+"""A recipe is a constructor call, written down: read it, fill it up, check it."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib.resources
-import re
-import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
@@ -18,8 +15,10 @@ from pydantic_core import PydanticCustomError
 from tunesift.budget import Budget
 from tunesift.catalogue import AnyExecutor, AnyMethod
 from tunesift.errors import RecipeError, shown
+from tunesift.explaining import Form
 from tunesift.formats import Format
 from tunesift.inputs import path_as_text, path_of_text
+from tunesift.overriding import mapping, override
 from tunesift.reading import DuplicateIds, Lenience, Reading
 from tunesift.running.local import Local
 from tunesift.running.result import reads
@@ -27,8 +26,6 @@ from tunesift.settings import INCIDENTAL, Json, Settings, canonical
 from tunesift.yaml_text import parse_yaml, read_yaml
 
 _VETTED = importlib.resources.files("tunesift") / "recipes"
-_FILES = (".json", ".jsonl", ".csv", ".tsv", ".gz", ".zst", ".parquet")
-_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
 def _path(value: object) -> Path:
@@ -121,7 +118,7 @@ def check_input(recipe: Recipe) -> None:
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a YAML file with dotted overrides (`method.keep.fraction=0.05`); raises `RecipeError`."""
-    return check(override(_filled(_mapping(read_yaml(Path(path)), str(path))), overrides), overrides)
+    return check(override(_filled(mapping(read_yaml(Path(path)), str(path))), overrides), overrides)
 
 
 def vetted_names() -> list[str]:
@@ -149,7 +146,7 @@ def vetted(method: str) -> dict[str, Json]:
     if method not in names:
         raise RecipeError(f"there is no method {shown(method)}; use one of {', '.join(names)}, or a recipe in YAML.")
     file = _VETTED / f"{method}.yaml"
-    return _mapping(parse_yaml(file.read_text("utf-8"), f"{method}.yaml"), f"{method}.yaml")
+    return mapping(parse_yaml(file.read_text("utf-8"), f"{method}.yaml"), f"{method}.yaml")
 
 
 def recipe_for(method: str, input: Path | None, output: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -169,26 +166,6 @@ def _filled(recipe: dict[str, Json]) -> dict[str, Json]:
     return {name: value for name, value in whole.items() if name != "output" or name in recipe}
 
 
-def override(recipe: Mapping[str, Json], overrides: Sequence[str]) -> dict[str, Json]:
-    """The recipe with dotted settings put in; a new `kind` drops its neighbours, a `count` the fraction beside it."""
-    changed: dict[str, Json] = {k: v for k, v in recipe.items()}
-    pairs = [said(text) for text in overrides]
-    for path, value in sorted(
-        pairs, key=lambda pair: (pair[0][-1] != "kind", len(pair[0]) if pair[0][-1] == "kind" else 0)
-    ):
-        changed = _mapping(_put(changed, path, value), "the recipe")
-    given = {tuple(path) for path, _ in pairs}
-    for path, value in pairs:
-        if (
-            path[-1] == "count"
-            and path[:-1] != ["method"]
-            and value is not None
-            and (*path[:-1], "fraction") not in given
-        ):
-            changed = _mapping(_put(changed, [*path[:-1], "fraction"], None), "the recipe")
-    return changed
-
-
 def check(recipe: Mapping[str, Json], overrides: Sequence[str] = ()) -> Recipe:
     """The recipe as an object; raises one `RecipeError` that names every wrong setting."""
     try:
@@ -196,10 +173,9 @@ def check(recipe: Mapping[str, Json], overrides: Sequence[str] = ()) -> Recipe:
     except UnicodeEncodeError as error:
         raise RecipeError(f"{shown(str(error.object))}: is not valid UTF-8; rename it, or write it so.") from None
     except ValidationError as error:
-        if meant := _meant_as_text(error, overrides) or _meant_as_percent(error):
+        if meant := _FORM.meant(error, overrides):
             return check(override(recipe, meant))
-        lines = dict.fromkeys(_sentence(problem, recipe) for problem in error.errors(include_url=False))
-        raise RecipeError(*lines) from None
+        raise RecipeError(*_FORM.sentences(error, recipe)) from None
 
 
 def as_json(recipe: Recipe) -> dict[str, Json]:
@@ -218,155 +194,4 @@ def schema() -> dict[str, Any]:  # Any: a JSON schema
 
 
 _ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Recipe)
-
-
-def _mapping(value: Json, name: str) -> dict[str, Json]:
-    if not isinstance(value, dict):
-        raise RecipeError(f"{name}: a recipe is a mapping of settings; write `method:` and `output:` in it.")
-    return value
-
-
-def said(text: str) -> tuple[list[str], Json]:
-    """The path and the value that an override gives."""
-    name, equals, value = text.partition("=")
-    if not equals or not name or not all(name.split(".")):
-        raise RecipeError(_no_setting(text.removeprefix("method.")))
-    if found := _PERCENT.fullmatch(value.strip()):
-        return name.split("."), float(found[1]) / 100
-    return name.split("."), parse_yaml(value, name)
-
-
-def _no_setting(text: str) -> str:
-    """Why a word of the command line is no setting, and what was perhaps meant."""
-    if Path(text).suffix in _FILES and "=" not in text:
-        return f"\"{shown(text)}\" is a second input; give one file, a folder, or a pattern such as 'data/*.jsonl'."
-    if text.isidentifier():
-        return f'"{text}" has no value; write {text}=VALUE, without spaces around the sign.'
-    return f'"{shown(text)}" is not a setting; write name=value, such as keep=10%.'
-
-
-def _put(place: Json, path: Sequence[str], value: Json) -> Json:
-    """A mapping or a list with a value put in at a path; what is neither becomes a mapping."""
-    head, rest = path[0], path[1:]
-    if head == "kind" and isinstance(place, dict) and place.get("kind", value) != value:
-        return {"kind": value}
-    if isinstance(place, list) and head.isdigit() and int(head) < len(place):
-        number = int(head)
-        return [*place[:number], _put(place[number], rest, value) if rest else value, *place[number + 1 :]]
-    found = place if isinstance(place, dict) else {}
-    old = found.get(head)
-    if rest:
-        inner = _put(old, rest, value)
-    elif head == "keep" and isinstance(value, int | float) and not isinstance(value, bool):
-        others = old if isinstance(old, dict) else {"kind": "largest"}
-        inner = {**{k: v for k, v in others.items() if k != "count"}, "fraction": float(value)}
-    elif head == "keep" and isinstance(value, str):
-        kind = f", or keep.kind={value} for that rule" if value.isidentifier() else ""
-        raise RecipeError(f"keep: {_shown(value)} is not a fraction; write keep=10% to keep 10 percent{kind}.")
-    else:
-        inner = value
-    return {**found, head: inner}
-
-
-def _meant_as_text(error: ValidationError, overrides: Sequence[str]) -> list[str]:
-    """Overrides whose value YAML read as a number where a text was wanted, quoted."""
-    wanted = {".".join(_plain(p["loc"])) for p in error.errors() if p["type"] in ("string_type", "path_type")}
-    pairs = [o.partition("=") for o in overrides]
-    return [f'{name}="{value}"' for name, _, value in pairs if name in wanted and not value.startswith('"')]
-
-
-def _meant_as_percent(error: ValidationError) -> list[str]:
-    """Settings that a recipe has as `10%` where a number was wanted, as overrides, which read it so."""
-    wanted = [p for p in error.errors() if p["type"] == "float_type" and _PERCENT.fullmatch(str(p["input"]).strip())]
-    return [f"{'.'.join(_plain(p['loc']))}={p['input']}" for p in wanted]
-
-
-def _plain(place: Sequence[str | int]) -> list[str]:
-    """The dotted path of an error without the union tags that pydantic puts in."""
-    kinds = _kinds()
-    path: list[str] = []
-    for part in place:
-        if not (isinstance(part, str) and path and part in kinds):
-            path.append(str(part))
-    return path
-
-
-def _kinds() -> set[str]:
-    found: set[str] = set()
-    for definition in schema().get("$defs", {}).values():
-        kind = definition.get("properties", {}).get("kind", {})
-        found |= {kind["const"], definition.get("title", "")} if "const" in kind else {definition.get("title", "")}
-    return found
-
-
-def _sentence(problem: Mapping[str, Any], recipe: Mapping[str, Json]) -> str:  # Any: pydantic's error details
-    path = _plain(problem["loc"])
-    where = ".".join(path) or "the recipe"
-    kind, value = problem["type"], problem.get("input")
-    if kind == "value_error":
-        return str(problem["ctx"]["error"])
-    if kind == "unexpected_keyword_argument":
-        names = _names_at(path[:-1], recipe)
-        near = difflib.get_close_matches(path[-1], names, 1, 0.5)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names) or 'none'}."
-        return f"{where}: there is no such setting; {hint}"
-    if kind in ("missing", "missing_argument", "union_tag_not_found"):
-        return f"{where}: is not given; {'name its kind' if kind == 'union_tag_not_found' else 'give it a value'}."
-    if kind == "union_tag_invalid":
-        tag, tags = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
-        return f"{where}.kind: {_shown(tag)} is unknown; use one of {tags}."
-    if kind == "literal_error":
-        return f"{where}: {_shown(value)} is unknown; use {problem['ctx']['expected']}."
-    if kind.startswith(("dataclass", "model_attributes", "dict")):
-        here = where.removeprefix("method.")
-        kind = isinstance(value, str) and value.isidentifier()
-        hint = f"write {here}.kind={value}" if kind else f"write {here}.NAME=VALUE"
-        return f"{where}: {_shown(value)} is no group of settings; {hint}."
-    wanted = next((words for begin, words in _WANTED.items() if kind.startswith(begin)), "")
-    if wanted:
-        return f"{where}: {_shown(value)} does not fit; write {wanted}."
-    said = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{where}: {_shown(value)} does not fit; {said}."
-
-
-_WANTED = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text", "tuple": "a list"}
-"""What pydantic's errors ask for, by how their names begin."""
-
-
-def _shown(value: object) -> str:
-    return shown(repr(value))
-
-
-def _names_at(path: Sequence[str], recipe: Mapping[str, Json]) -> list[str]:
-    """Settings that exist at a place of the recipe."""
-    hint: Any = Recipe  # Any: a type of settings
-    value: Json = dict(recipe)
-    for name in path:
-        if isinstance(value, list):
-            value = value[int(name)] if name.isdigit() and int(name) < len(value) else None
-            hint = _chosen(get_args(hint)[0], value)
-            continue
-        hints = get_type_hints(hint, include_extras=False) if dataclasses.is_dataclass(hint) else {}
-        value = value.get(name) if isinstance(value, dict) else None
-        hint = _chosen(hints.get(name), value)
-    return [f.name for f in dataclasses.fields(hint)] if dataclasses.is_dataclass(hint) else []
-
-
-def _chosen(hint: Any, value: Json) -> Any:  # Any: types as values
-    if get_origin(hint) is Annotated:
-        hint = get_args(hint)[0]
-    if get_origin(hint) not in (Union, types.UnionType):
-        return hint
-    kind = value.get("kind") if isinstance(value, dict) else None
-    for member in filter(dataclasses.is_dataclass, members(hint)):
-        if kind is None or any(f.name == "kind" and f.default == kind for f in dataclasses.fields(member)):
-            return member
-    return None
-
-
-def members(union: Any) -> list[Any]:  # Any: types as values
-    """The classes of a union, also of unions inside it."""
-    if get_origin(union) is Annotated:
-        return members(get_args(union)[0])
-    inside = get_args(union) if get_origin(union) in (Union, types.UnionType) else ()
-    return list(dict.fromkeys(m for member in inside for m in members(member))) if inside else [union]
+_FORM = Form(Recipe, schema)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
@@ -14,6 +14,8 @@ Action = Literal["keep", "drop", "replace", "create", "quarantine"]
 IN_OUTPUT: tuple[Action, ...] = ("keep", "replace", "create")
 """Actions whose record is in the output, or something in its place."""
 FailureKind = Literal["refused", "unanswered", "unreadable", "empty", "too-long", "not-finite", "crashed"]
+Fields = Mapping[str, Any]  # Any: whatever JSON holds
+"""What a row of a file has, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,14 @@ def origins(id: str) -> Iterator[str]:
     while "~" in id:
         id = id.rpartition("~")[0]
         yield id
+
+
+class RowFault(ValueError):
+    """A row whose fields do not make a record: the code of the trouble and what is wrong."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.message = code, message
 
 
 def content_digest(value: object) -> bytes:

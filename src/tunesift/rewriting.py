@@ -8,20 +8,17 @@ from typing import Any
 from tunesift.formats import (
     ANSWERS,
     ANYTHING,
-    IMAGE_PARTS,
-    MEDIA_MARK,
     PROMPTS,
     ROLES,
     TEXT_PARTS,
-    Fields,
     Format,
-    RowFault,
     first_of,
     given_name,
     parse_row,
     parse_turn,
-)  # fmt: skip
-from tunesift.records import Message, Record
+)
+from tunesift.image_fields import IMAGE_PARTS, MEDIA_MARK
+from tunesift.records import Fields, Message, Record, RowFault
 
 Row = dict[str, Any]  # Any: whatever JSON holds
 

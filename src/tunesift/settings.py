@@ -5,10 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast, get_type_hints, runtime_checkable
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Protocol,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    runtime_checkable,
+)
 
 from pydantic import ConfigDict
 
@@ -105,3 +117,11 @@ def settings_by_path(value: object, path: str = "") -> Iterator[tuple[str, Any]]
         inner = ((str(name), v) for name, v in value.items())
     for name, v in inner:
         yield from settings_by_path(v, f"{path}.{name}" if path else name)
+
+
+def members(union: Any) -> list[Any]:  # Any: types as values
+    """The classes of a union, also of unions inside it."""
+    if get_origin(union) is Annotated:
+        return members(get_args(union)[0])
+    inside = get_args(union) if get_origin(union) in (Union, types.UnionType) else ()
+    return list(dict.fromkeys(m for member in inside for m in members(member))) if inside else [union]

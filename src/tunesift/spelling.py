@@ -11,7 +11,8 @@ from typing import Any, cast
 
 from tunesift.errors import RecipeError
 from tunesift.inputs import path_as_text
-from tunesift.recipe import Recipe, as_json, recipe_for, said
+from tunesift.overriding import said
+from tunesift.recipe import Recipe, as_json, recipe_for
 from tunesift.settings import Json, Settings
 
 

@@ -29,13 +29,14 @@ from tunesift.models import ChatModel, EmbedModel, LikelihoodModel
 from tunesift.models.folders import EMBEDDED, local_folder
 from tunesift.models.nli import NliModel
 from tunesift.planning import Plan, matrix_rate, plan
-from tunesift.recipe import Recipe, load_recipe, members, recipe_for, vetted_names, vetted_summary
+from tunesift.recipe import Recipe, load_recipe, recipe_for, vetted_names, vetted_summary
 from tunesift.report.folder import RunFolder, check_run, run_folder
 from tunesift.running.database import rows_done
 from tunesift.running.fsio import read_json, storage_errors
 from tunesift.running.ledger import read_spent
 from tunesift.running.local import Local
 from tunesift.running.result import Planned
+from tunesift.settings import members
 
 MOST_EXCERPT = 600
 """Characters of a text that `inspect` prints."""

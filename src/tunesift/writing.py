@@ -23,11 +23,11 @@ from tunesift.datasets import Dataset, Source
 from tunesift.disk import NO_ROOM, sync
 from tunesift.errors import ROOM_SAID, CannotCreate, DataError, DiskFull, StorageError, first_line, shown
 from tunesift.files import container_of, packing
-from tunesift.formats import Format, RowFault
+from tunesift.formats import Format
 from tunesift.inputs import input_digest, input_files
 from tunesift.json_text import JsonFault, parse_json
 from tunesift.parquet import parquet_batches, plain_rows, read_schema
-from tunesift.records import Record, origins
+from tunesift.records import Record, RowFault, origins
 from tunesift.rewriting import new_row, write_row
 from tunesift.tables import table_lines
 

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from harness.interrupting import Interrupts
 from tunesift import IFD, Largest, Local, Recipe, ScriptedModel, Select, load_recipe, recipe_for, run_recipe
 from tunesift.cli import app
 from tunesift.running import journal as storage
-from tunesift.running.progress import Progress
 
 SAYS_WHEN = ("LOCK", "holder.json", "state.db", "state.db-wal", "state.db-shm", "run.json", "result.json", "report.html",
              "source.json")  # fmt: skip
@@ -98,18 +98,6 @@ def test_threads_are_one_thread(answer: Answer) -> None:
     assert answer("select", "scorer.student.concurrency=4") == answer("select", "scorer.student.concurrency=1")
 
 
-class Impatient(Progress):
-    """Gives up after so many chunks."""
-
-    def __init__(self, chunks: int) -> None:
-        self.left = chunks
-
-    def advance(self, stage: str, items: int, failed: int) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise KeyboardInterrupt
-
-
 def test_interrupted_and_resumed_is_never_interrupted(
     answer: Answer, source: Path, tmp_path: Path, method: str
 ) -> None:
@@ -119,9 +107,9 @@ def test_interrupted_and_resumed_is_never_interrupted(
     home.mkdir()
     recipe = recipe_for(method, source, home / "output.jsonl", [*METHODS[method], "execution.chunk=8"])
     interrupted = 0
-    for chunks in (1, 0, 3, 2, 2, 1, 4, 0, 3, 5, 9, 99):
+    for chunks in (2, 1, 4, 3, 3, 2, 5, 1, 4, 6, 10, 100):
         try:
-            run_recipe(recipe, progress=Impatient(chunks))
+            run_recipe(recipe, progress=Interrupts(chunks))
         except KeyboardInterrupt:
             interrupted += 1
     assert interrupted >= 3

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 import tunesift
+from harness.interrupting import Asks
 from harness.kill import result
 from harness.runs import make_records
 from tunesift import Stopped, recipe_for, run_recipe
 from tunesift.running import fsio, journal
-from tunesift.running.progress import Progress
-from tunesift.running.stopping import Stop
 
 SOURCE = Path(tunesift.__file__).parent
 DAY_S = 86_400.0
@@ -25,18 +24,6 @@ FORBIDDEN = {"time.time", "time.time_ns", "time.localtime", "time.ctime", "time.
              "datetime.today", "date.today", "datetime.datetime.now", "datetime.datetime.utcnow", "datetime.date.today"}  # fmt: skip
 LABELS = {"time.strftime", "time.gmtime"}
 """What may read the wall clock: they make text, or what text is made of."""
-
-
-class Stops(Progress):
-    """Asks a run to stop after some chunks."""
-
-    def __init__(self, chunks: int) -> None:
-        self.left, self.stop = chunks, Stop()
-
-    def advance(self, stage: str, items: int, failed: int) -> None:
-        self.left -= 1
-        if not self.left:
-            self.stop.ask()
 
 
 class Jumps:
@@ -58,8 +45,8 @@ class Jumps:
 
 def live(home: Path, chunks: int = 10**9) -> None:
     said = ["scorer.student.kind=scripted", "execution.chunk=6", f"folder={home / 'run'}", "keep=40%"]
-    stops = Stops(chunks)
-    run_recipe(recipe_for("select", home / "input.jsonl", home / "output.jsonl", said), progress=stops, stop=stops.stop)
+    asks = Asks(chunks)
+    run_recipe(recipe_for("select", home / "input.jsonl", home / "output.jsonl", said), progress=asks, stop=asks.stop)
 
 
 def test_a_clock_that_jumps_within_and_between_lives_changes_no_byte(

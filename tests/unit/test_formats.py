@@ -13,14 +13,13 @@ from tunesift.formats import (
     MAX_TURNS,
     USES_TOOLS,
     Format,
-    RowFault,
     own_id,
     parse_row,
     preference_of,
     recognise,
     record_of,
 )
-from tunesift.records import Message, Record
+from tunesift.records import Message, Record, RowFault
 from tunesift.rewriting import write_row
 
 Turn = tuple[str, str]

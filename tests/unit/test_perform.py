@@ -11,11 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from harness.interrupting import Asks, Interrupts
 from tunesift import DataError, ModelUnavailable, Recipe, ResumeError, Stopped, recipe_for, run_recipe
 from tunesift.perform import Summary
 from tunesift.running.fsio import read_json, write_json
-from tunesift.running.progress import Progress
-from tunesift.running.stopping import Stop
 from tunesift.telling import told_run
 
 SCRIPTED = "scorer.student.kind=scripted"
@@ -33,21 +32,9 @@ def select(input: Path, output: Path, *settings: str) -> Recipe:
     return recipe_for("select", input, output, [SCRIPTED, *settings])
 
 
-class Stops(Progress):
-    """Ends the run, as Ctrl-C would, after some chunks."""
-
-    def __init__(self, chunks: int) -> None:
-        self.left = chunks
-
-    def advance(self, stage: str, items: int, failed: int) -> None:
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
-
-
 def stopped(recipe: Recipe, chunks: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run_recipe(recipe, progress=Stops(chunks))
+        run_recipe(recipe, progress=Interrupts(chunks))
 
 
 def test_a_run_that_was_stopped_says_so_and_goes_on(lines: Path, tmp_path: Path) -> None:
@@ -57,18 +44,6 @@ def test_a_run_that_was_stopped_says_so_and_goes_on(lines: Path, tmp_path: Path)
     assert json.loads(told_run(recipe.run_folder, as_json=True))["stages"] == {"score": 20}
     assert run_recipe(recipe).worked == 20
     assert run_recipe(recipe).worked == 0
-
-
-class Asks(Progress):
-    """Asks the run to stop after some chunks, as the first Ctrl-C does."""
-
-    def __init__(self, chunks: int) -> None:
-        self.left, self.stop = chunks, Stop()
-
-    def advance(self, stage: str, items: int, failed: int) -> None:
-        self.left -= 1
-        if not self.left:
-            self.stop.ask()
 
 
 def test_a_run_that_is_asked_to_stop_when_every_item_is_done_writes_its_output(lines: Path, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from tunesift import (
     load_recipe,
     recipe_for,
 )
-from tunesift.recipe import as_json, check, override, schema, vetted
+from tunesift.overriding import override
+from tunesift.recipe import as_json, check, schema, vetted
 from tunesift.spelling import command
 
 INPUT, OUTPUT = Path("a.jsonl"), Path("b.jsonl")

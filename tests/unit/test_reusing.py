@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.interrupting import Interrupts
 from tunesift import Recipe, RunError, recipe_for, run_recipe
-from tunesift.running.progress import Progress
 from tunesift.telling import told_run
 
 ROWS = [{"instruction": f"Question {n} of many?", "output": f"Answer {n} of many."} for n in range(40)]
@@ -68,13 +68,6 @@ def test_of_a_changed_file_only_new_and_changed_records_are_scored(first: Recipe
     assert (done.counts["in"], done.worked) == (37, 2)
 
 
-class Stops(Progress):
-    """Ends the run after its first chunk."""
-
-    def advance(self, stage: str, items: int, failed: int) -> None:
-        raise KeyboardInterrupt
-
-
 def test_a_run_that_took_over_and_was_stopped_goes_on_without_asking_the_other_again(
     first: Recipe, lines: Path, tmp_path: Path
 ) -> None:
@@ -82,7 +75,7 @@ def test_a_run_that_took_over_and_was_stopped_goes_on_without_asking_the_other_a
     lines.with_name("b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = select(tmp_path / "b.jsonl", tmp_path / "b_kept.jsonl", "execution.chunk=10")
     with pytest.raises(KeyboardInterrupt):
-        run_recipe(taking(recipe, first.run_folder), progress=Stops())
+        run_recipe(taking(recipe, first.run_folder), progress=Interrupts(1))
     first.run_folder.rename(tmp_path / "away")
     assert run_recipe(recipe).worked == 10
 

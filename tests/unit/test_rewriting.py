@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesift.formats import Format, RowFault, parse_row, record_of
-from tunesift.records import Message, Record
+from tunesift.formats import Format, parse_row, record_of
+from tunesift.records import Message, Record, RowFault
 from tunesift.rewriting import write_row
 
 TOLD = [{"role": "user", "content": "Add 2 and 2.", "weight": 0}, {"role": "assistant", "content": "4", "weight": 1}]

@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from tunesift.errors import ParameterRefused, RecipeError, shown
-from tunesift.formats import image_kind
+from tunesift.image_fields import image_kind
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
 from tunesift.models.batches import Batching, office
 from tunesift.models.endpoint import PROBE_TOKENS, Call, Endpoint, endpoint

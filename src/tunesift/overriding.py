@@ -1,0 +1,84 @@
+"""How does a setting come into a recipe by its dotted name?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tunesift.errors import RecipeError, shown
+from tunesift.settings import Json
+from tunesift.yaml_text import parse_yaml
+
+PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+_FILES = (".json", ".jsonl", ".csv", ".tsv", ".gz", ".zst", ".parquet")
+
+
+def override(recipe: Mapping[str, Json], overrides: Sequence[str]) -> dict[str, Json]:
+    """The recipe with dotted settings put in; a new `kind` drops its neighbours, a `count` the fraction beside it."""
+    changed: dict[str, Json] = {k: v for k, v in recipe.items()}
+    pairs = [said(text) for text in overrides]
+    for path, value in sorted(pairs, key=_kinds_first):
+        changed = mapping(_put(changed, path, value), "the recipe")
+    given = {tuple(path) for path, _ in pairs}
+    for path, value in pairs:
+        fraction = [*path[:-1], "fraction"]
+        of_selector = path[-1] == "count" and path != ["method", "count"]
+        if of_selector and value is not None and tuple(fraction) not in given:
+            changed = mapping(_put(changed, fraction, None), "the recipe")
+    return changed
+
+
+def _kinds_first(pair: tuple[list[str], Json]) -> tuple[bool, int]:
+    """A new kind drops what was said of the old one, an outer kind the inner ones."""
+    path, _ = pair
+    return (path[-1] != "kind", len(path) if path[-1] == "kind" else 0)
+
+
+def mapping(value: Json, name: str) -> dict[str, Json]:
+    """The settings that a recipe has; raises `RecipeError` for one that is no mapping, by the `name` of its place."""
+    if not isinstance(value, dict):
+        raise RecipeError(f"{name}: a recipe is a mapping of settings; write `method:` and `output:` in it.")
+    return value
+
+
+def said(text: str) -> tuple[list[str], Json]:
+    """The path and the value that an override gives."""
+    name, equals, value = text.partition("=")
+    if not equals or not name or not all(name.split(".")):
+        raise RecipeError(_no_setting(text.removeprefix("method.")))
+    if found := PERCENT.fullmatch(value.strip()):
+        return name.split("."), float(found[1]) / 100
+    return name.split("."), parse_yaml(value, name)
+
+
+def _no_setting(text: str) -> str:
+    """Why a word of the command line is no setting, and what was perhaps meant."""
+    if Path(text).suffix in _FILES and "=" not in text:
+        return f"\"{shown(text)}\" is a second input; give one file, a folder, or a pattern such as 'data/*.jsonl'."
+    if text.isidentifier():
+        return f'"{text}" has no value; write {text}=VALUE, without spaces around the sign.'
+    return f'"{shown(text)}" is not a setting; write name=value, such as keep=10%.'
+
+
+def _put(place: Json, path: Sequence[str], value: Json) -> Json:
+    """A mapping or a list with a value put in at a path; what is neither becomes a mapping."""
+    head, rest = path[0], path[1:]
+    if head == "kind" and isinstance(place, dict) and place.get("kind", value) != value:
+        return {"kind": value}
+    if isinstance(place, list) and head.isdigit() and int(head) < len(place):
+        number = int(head)
+        return [*place[:number], _put(place[number], rest, value) if rest else value, *place[number + 1 :]]
+    found = place if isinstance(place, dict) else {}
+    old = found.get(head)
+    if rest:
+        inner = _put(old, rest, value)
+    elif head == "keep" and isinstance(value, int | float) and not isinstance(value, bool):
+        others = old if isinstance(old, dict) else {"kind": "largest"}
+        inner = {**{k: v for k, v in others.items() if k != "count"}, "fraction": float(value)}
+    elif head == "keep" and isinstance(value, str):
+        kind = f", or keep.kind={value} for that rule" if value.isidentifier() else ""
+        raise RecipeError(f"keep: {shown(repr(value))} is not a fraction; write keep=10% to keep 10 percent{kind}.")
+    else:
+        inner = value
+    return {**found, head: inner}
