@@ -140,6 +140,14 @@ METHODS = {
         "judge.url=URL and judge.model=NAME.",
         "answers.json -o judged.jsonl judge.url=http://localhost:8000/v1 judge.model=NAME",
     ),
+    "star-agents": Words(
+        "Star-Agents: many models write, two models weigh, and the better pairs are asked more often.",
+        "agents.0.name=NAME agents.0.model.url=URL agents.0.model.model=NAME, agents.1 and so on; judge.url=URL and "
+        "judge.model=NAME; small.name=FOLDER, the model that will be tuned, and large.name=FOLDER.",
+        "seeds.json -o better.json agents.0.model.url=http://localhost:8000/v1 agents.0.model.model=NAME "
+        "agents.1.model.url=http://localhost:8001/v1 agents.1.model.model=NAME judge.url=http://localhost:8000/v1 "
+        "judge.model=NAME small.name=llama-1b large.name=llama-8b",
+    ),
     "score": Words(
         "Write every record with its id and its scores; drop nothing.",
         "scorers.0.student.name=FOLDER for a model of your own; scorers.0.kind=perplexity for another score.",

@@ -66,9 +66,10 @@ def _put(place: Json, path: Sequence[str], value: Json) -> Json:
     head, rest = path[0], path[1:]
     if head == "kind" and isinstance(place, dict) and place.get("kind", value) != value:
         return {"kind": value}
-    if isinstance(place, list) and head.isdigit() and int(head) < len(place):
+    if isinstance(place, list) and head.isdigit() and int(head) <= len(place):
         number = int(head)
-        return [*place[:number], _put(place[number], rest, value) if rest else value, *place[number + 1 :]]
+        old = next(iter(place[number:]), {})  # the number behind the last one is a further entry
+        return [*place[:number], _put(old, rest, value) if rest else value, *place[number + 1 :]]
     found = place if isinstance(place, dict) else {}
     old = found.get(head)
     if rest:

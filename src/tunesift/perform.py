@@ -34,6 +34,7 @@ from tunesift.intake import read_input
 from tunesift.manifest import has_work, is_ours, open_folder
 from tunesift.methods.controllability import Controllability
 from tunesift.methods.score import ScoreRecords
+from tunesift.methods.star_agents import StarAgents
 from tunesift.models.http import HttpModel
 from tunesift.models.turnstile import INTERRUPTIONS
 from tunesift.readiness import check_given, check_here, doubts, tokens_read
@@ -300,7 +301,11 @@ _DONE = {"keep": "kept", "drop": "dropped", "replace": "replaced", "create": "cr
 def _check_fields(recipe: Recipe, data: Dataset[Record]) -> None:
     """Refuse input whose own field stands where scores are to be written, before any work is done for it."""
     own = data[0].extra.get("scores") if len(data) else None
-    if isinstance(recipe.method, ScoreRecords | Controllability) and own is not None and not isinstance(own, Mapping):
+    if (
+        isinstance(recipe.method, ScoreRecords | Controllability | StarAgents)
+        and own is not None
+        and not isinstance(own, Mapping)
+    ):
         raise DataError(f'E206 {recipe.input}: has a field "scores" of its own, where scores are written; rename it.')
 
 

@@ -42,7 +42,7 @@ def test_there_is_a_recipe_for_every_method() -> None:
     kinds = {str(vetted(name)["method"]["kind"]) for name in NAMES}  # type: ignore[call-overload, index]
     assert kinds == {
         "select", "cherry", "selectit", "clear", "reflection", "selective-reflection", "genqa", "debatune", "controllability",
-        "score",
+        "star-agents", "score",
     }  # fmt: skip
     assert {
         "select",
@@ -109,6 +109,10 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
     if method["kind"] == "genqa":
         fields["input"] = None
         method |= {"model": {"kind": "scripted", "replies": GENERATES}, "count": 1}
+    if method["kind"] == "star-agents":
+        fields_of = {"agents": [{"name": n, "model": {"kind": "scripted", "otherwise": n}} for n in ("a", "b")]}
+        method |= {**fields_of, "small": {"kind": "scripted"}, "large": {"kind": "scripted", "concurrency": 2}}
+        method |= {"judge": {"kind": "scripted", "otherwise": "[[C]]"}, "faithful": True}
     for rater in method.get("raters", ()):
         rater["model"] = {"kind": "scripted"}
     if method["kind"] == "cherry":
@@ -127,7 +131,9 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
         assert summary.counts == {"in": 0, "kept": 0, "dropped": 0, "quarantined": 0, "created": 1}
         assert 0 < summary.worked <= planned
         return
-    at_most = "teacher" in method or method.get("correct")  # further tries, and what a verdict may need
+    at_most = (
+        "teacher" in method or "agents" in method or method.get("correct")
+    )  # further tries, and what a verdict may need
     assert planned == summary.worked > 0 or (at_most and planned > summary.worked >= 80)
     assert summary.counts["in"] == 40 == sum(n for name, n in summary.counts.items() if name not in ("in", "created"))
 

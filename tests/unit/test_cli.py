@@ -353,6 +353,7 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
         "genqa",
         "debatune",
         "controllability",
+        "star-agents",
         "score",
     }
     assert set(found["scorers"]) == {"ifd", "reversed-ifd", "perplexity"}
@@ -399,6 +400,7 @@ COMMANDS = [
     "genqa",
     "debatune",
     "controllability",
+    "star-agents",
     "score",
     "run",
     "plan",

@@ -107,7 +107,9 @@ def test_settings_reach_into_lists() -> None:
     assert method(both, of="score") == ScoreRecords(
         scorers=(IFD(student=ScriptedModel()), ReversedIFD(student=ScriptedModel()))
     )
-    assert "method.scorers" in refused("scorers.1.kind=ifd", of="score")[0]
+    assert method("scorers.0.student.kind=scripted", "scorers.1={kind: reversed-ifd, student: {kind: scripted}}",
+                  of="score") == method(both, of="score")  # fmt: skip
+    assert "method.scorers" in refused("scorers.2.kind=perplexity", of="score")[0]
     twice = "scorers=[{kind: ifd}, {kind: ifd, ratio: loss}]"
     assert refused(twice, of="score") == ["scorers: there are two scorers of the kind 'ifd'; name each kind once."]
     assert refused("scorers=[]", of="score") == ["scorers: there is none; name at least one."]

@@ -57,6 +57,7 @@ from tunesift.methods.star_agents_writing import (
 )
 from tunesift.models import ChatModel, EmbedModel, LikelihoodModel, name_of
 from tunesift.models.base import Sampling
+from tunesift.models.http import NOT_GIVEN
 from tunesift.models.ngrams import HashedNgrams
 from tunesift.prompts import Template
 from tunesift.records import Decision, Failure, Record
@@ -139,7 +140,7 @@ class StarAgents(Settings):
             raise RecipeError(f"round_size: {self.round_size} is not faithful, which is 1; leave one of them out.")
         if self.round_size is not None and self.round_size < 1:
             raise RecipeError(f"round_size: {self.round_size} holds no seed; write 1 or more.")
-        if self.small == self.large:
+        if self.small == self.large and name_of(self.small) != NOT_GIVEN:
             raise RecipeError("large: is the same model as small, so that no response has a gap and nothing can win; "
                               "name a larger one with the same tokenizer.")  # fmt: skip
         check_agents(self.agents, self.base)
@@ -168,8 +169,7 @@ class StarAgents(Settings):
             for one in found:
                 bank.add(vectors.get(one.id), one.earner)
             crowned += found
-        scores = run.map("score", WriteDown(), crowned)
-        assert len(scores) == len(seeds)  # every seed has its turn
+        run.map("score", WriteDown(), crowned)
         return self._result(data, left, crowned, run, told)
 
     def plan(self, records: int) -> list[Planned]:
