@@ -170,12 +170,17 @@ def _filled(recipe: dict[str, Json]) -> dict[str, Json]:
 
 
 def override(recipe: Mapping[str, Json], overrides: Sequence[str]) -> dict[str, Json]:
-    """The recipe with dotted settings put in; a new `kind` drops its neighbours, a `count` the fraction beside it."""
+    """The recipe with dotted settings put in; a new `kind` drops its neighbours, a `count` the fraction beside it.
+
+    Kinds come first, and what they bring with them is written out, so that the others can reach into it.
+    """
     changed: dict[str, Json] = {k: v for k, v in recipe.items()}
     pairs = [said(text) for text in overrides]
-    for path, value in sorted(
-        pairs, key=lambda pair: (pair[0][-1] != "kind", len(pair[0]) if pair[0][-1] == "kind" else 0)
-    ):
+    kinds = sorted((pair for pair in pairs if pair[0][-1] == "kind"), key=lambda pair: len(pair[0]))
+    for path, value in kinds:
+        changed = _mapping(_put(changed, path, value), "the recipe")
+    changed = _filled(changed) if kinds else changed
+    for path, value in (pair for pair in pairs if pair[0][-1] != "kind"):
         changed = _mapping(_put(changed, path, value), "the recipe")
     given = {tuple(path) for path, _ in pairs}
     for path, value in pairs:
@@ -319,7 +324,7 @@ def _sentence(problem: Mapping[str, Any], recipe: Mapping[str, Json]) -> str:  #
         return f"{where}: {_shown(value)} is unknown; use {problem['ctx']['expected']}."
     if kind.startswith(("dataclass", "model_attributes", "dict")):
         here = where.removeprefix("method.")
-        kind = isinstance(value, str) and value.isidentifier()
+        kind = isinstance(value, str) and value.replace("-", "_").isidentifier()
         hint = f"write {here}.kind={value}" if kind else f"write {here}.NAME=VALUE"
         return f"{where}: {_shown(value)} is no group of settings; {hint}."
     wanted = next((words for begin, words in _WANTED.items() if kind.startswith(begin)), "")
