@@ -153,6 +153,7 @@ class StarAgents(Settings):
         crowned: list[Crowned] = []
         for part in seeds.batches(self._round):
             vectors = run.map("embed", EmbedInstruction(model=self.embedder), part).good()
+            run.turn(len(crowned), len(seeds))
             told.begin(pool, [vectors.get(seed.id) for seed in part])
             wanted = [one for seed in part for one in self._wanted(seed, pool, bank, vectors.get(seed.id), run)]
             drafts = written(run, wanted, self.agents, self.writing, self.rewrite)  # eq. 2-3
@@ -166,6 +167,7 @@ class StarAgents(Settings):
             for one in found:
                 bank.add(vectors.get(one.id), one.earner)
             crowned += found
+        run.turn(len(crowned), len(seeds))
         run.map("score", WriteDown(), crowned)
         return self._result(data, left, crowned, run, told)
 
