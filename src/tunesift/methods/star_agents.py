@@ -152,8 +152,8 @@ class StarAgents(Settings):
         pool, bank, told = PairPool.uniform(self._pairs), MemoryBank(), Told(self.agents)
         crowned: list[Crowned] = []
         for part in seeds.batches(self._round):
-            vectors = run.map("embed", EmbedInstruction(model=self.embedder), part).good()
             run.turn(len(crowned), len(seeds))
+            vectors = run.map("embed", EmbedInstruction(model=self.embedder), part).good()
             told.begin(pool, [vectors.get(seed.id) for seed in part])
             wanted = [one for seed in part for one in self._wanted(seed, pool, bank, vectors.get(seed.id), run)]
             drafts = written(run, wanted, self.agents, self.writing, self.rewrite)  # eq. 2-3
