@@ -312,8 +312,9 @@
     byId("two").hidden = false;
     const points = [...data.dropped, ...data.kept];
     const sample = points.length < data.total ? `, of which ${integer.format(points.length)}, evenly spaced, are shown` : "";
+    const beyond = points.some((point) => Math.max(...point) > 2) ? "; what is above 2 is drawn at 2" : "";
     byId("two-lead").append(text("bdi", data.y), " upwards against ", text("bdi", data.x), ` to the right, of ${
-      count(data.total, "record")}${sample}. On the dashed line the two are equal; what is above 2 is drawn at 2.`);
+      count(data.total, "record")}${sample}. On the dashed line the two are equal${beyond}.`);
     const [side, left, top, bottom] = [360, 48, 12, 316];
     const high = Math.min(2, points.reduce((most, point) => Math.max(most, ...point), 1));
     const part = (value) => Math.min(value, high) / high; // neither number is below 0
