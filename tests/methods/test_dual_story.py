@@ -23,9 +23,11 @@ from tunesift import (
     RecipeError,
     Record,
     Run,
+    Score,
     ScoreRecords,
     ScriptedModel,
     Select,
+    TransformersModel,
     TunesiftError,
     recipe_for,
     run_recipe,
@@ -33,6 +35,7 @@ from tunesift import (
 from tunesift.console import told
 from tunesift.planning import plan
 from tunesift.records import rule_of
+from tunesift.report.collect import collect
 from tunesift.running.result import Planned, Result
 
 MakeTiny = Callable[..., Path]
@@ -156,6 +159,7 @@ def test_two_models_select_from_a_file_and_the_page_shows_their_gaps(
     assert len(json.loads(recipe.output.read_text())) == 2
     page = summary.report.read_text()
     assert '"histogram":{"score":"dual-ifd"' in page
+    assert '"scatter":{"x":"ifd_large","y":"ifd_small"' in page
     (row,) = pq.read_table(summary.folder / "tables" / "gaps.parquet").to_pylist()
     assert (row["gaps"], row["below_0"]) == (5, below)
     said = f"{below} of 5 {UNSUITED}"
@@ -163,6 +167,39 @@ def test_two_models_select_from_a_file_and_the_page_shows_their_gaps(
     assert (said in page) is (below == 5)
     again = run_recipe(recipe)
     assert (again.worked, again.notes) == (0, summary.notes)
+
+
+def test_the_page_has_both_models_numbers_of_kept_and_dropped_records_or_of_evenly_spaced_ones(
+    make_tiny: MakeTiny, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = make_tiny("llama", seed=4), make_tiny("llama", seed=3)
+    summary = run_recipe(recipe_for("select", rows, rows.with_name("kept.json"), words(*pair)))
+    small, large = (TransformersModel(name=str(folder)) for folder in pair)
+    shown = {
+        r.id: (round(s.parts["ifd_large"], 4), round(s.parts["ifd_small"], 4))
+        for r, s in zip(EIGHT, DualIFD(small=small, large=large)(EIGHT), strict=True)
+        if isinstance(s, Score) and s.value is not None
+    }
+    kept = [r["id"] for r in json.loads((rows.parent / "kept.json").read_text())]
+    found = collect(summary.folder, summary.counts).scatter
+    assert found is not None
+    assert found.total == len(found.kept) + len(found.dropped) == 5
+    near = pytest.approx
+    assert [near(p, abs=2e-4) for p in found.kept] == [shown[id] for id in shown if id in kept]
+    assert [near(p, abs=2e-4) for p in found.dropped] == [shown[id] for id in shown if id not in kept]
+    monkeypatch.setattr("tunesift.report.collect.POINTS", 3)
+    some = collect(summary.folder, summary.counts).scatter
+    assert some is not None
+    assert (some.total, len(some.kept) + len(some.dropped)) == (5, 3)
+    order = list(shown)
+    middle = {shown[order[n]] for n in (0, 2, 4)}
+    assert all(any(p == near(q, abs=2e-4) for q in middle) for p in (*some.kept, *some.dropped))
+
+
+def test_other_scores_have_no_such_picture(rows: Path) -> None:
+    named = ["scorer.student.kind=scripted", "keep=25%"]
+    summary = run_recipe(recipe_for("select", rows, rows.with_name("kept.json"), named))
+    assert collect(summary.folder, summary.counts).scatter is None
 
 
 def test_scores_of_two_models_stand_beside_every_record(make_tiny: MakeTiny, rows: Path) -> None:
