@@ -21,11 +21,12 @@ def override(
 ) -> dict[str, Json]:
     """The recipe with dotted settings put in; a new `kind` drops its neighbours, a `count` the fraction beside it.
 
-    Kinds come first, an outer one before those inside it; what they bring with them is written out by `filled`, so that
-    the others can reach into it.
+    A word for a group of settings is its kind: `scorer=dual-ifd` is `scorer.kind=dual-ifd`. Kinds come first, an outer
+    one before those inside it; what they bring with them is written out by `filled`, so that the others can reach into
+    it.
     """
     changed: dict[str, Json] = {k: v for k, v in recipe.items()}
-    pairs = [said(text) for text in overrides]
+    pairs = [_as_kind(recipe, *said(text)) for text in overrides]
     kinds = sorted((pair for pair in pairs if pair[0][-1] == "kind"), key=lambda pair: len(pair[0]))
     for path, value in kinds:
         changed = mapping(_put(changed, path, value), "the recipe")
@@ -39,6 +40,19 @@ def override(
         if of_selector and value is not None and tuple(fraction) not in given:
             changed = mapping(_put(changed, fraction, None), "the recipe")
     return changed
+
+
+def _as_kind(recipe: Mapping[str, Json], path: list[str], value: Json) -> tuple[list[str], Json]:
+    """The same, but a word that is given for a group of settings with a kind stands for that kind."""
+    place: Json = dict(recipe)
+    for name in path:
+        if isinstance(place, list):
+            place = place[int(name)] if name.isdigit() and int(name) < len(place) else None
+        else:
+            place = place.get(name) if isinstance(place, dict) else None
+    is_group = isinstance(place, dict) and "kind" in place
+    is_word = isinstance(value, str) and value.replace("-", "_").isidentifier() and path[-1] != "keep"
+    return ([*path, "kind"], value) if is_group and is_word else (path, value)
 
 
 def mapping(value: Json, name: str) -> dict[str, Json]:

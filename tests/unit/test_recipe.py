@@ -116,6 +116,14 @@ def test_settings_reach_into_what_a_new_kind_brings_with_it() -> None:
     ]
 
 
+def test_a_word_for_a_group_of_settings_is_its_kind() -> None:
+    assert method("scorer=reversed-ifd", "scorer.student.kind=scripted") == method(
+        "scorer.kind=reversed-ifd", "scorer.student.kind=scripted"
+    )
+    assert method("scorers.0=reversed-ifd", of="score") == ScoreRecords(scorers=(ReversedIFD(),))
+    assert method("scorer=dual-ifd", "scorer.large.name=x") == method("scorer.kind=dual-ifd", "scorer.large.name=x")
+
+
 def test_settings_reach_into_lists() -> None:
     assert method("scorers.0.student.kind=scripted", of="score") == ScoreRecords(
         scorers=(IFD(student=ScriptedModel()),)
