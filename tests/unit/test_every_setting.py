@@ -24,7 +24,7 @@ import pytest
 from faultserver.fixtures import Ledger, Make
 from harness.debater import debated
 from harness.generator import generated
-from harness.tiny import MakeTiny, classifier, encoder
+from harness.tiny import classifier, encoder
 from tunesift import (
     IFD,
     Above,
@@ -82,6 +82,8 @@ from tunesift.methods.selectit import PROMPTS
 from tunesift.records import Score
 from tunesift.scoring.selectors import Pool, Scored
 from tunesift.settings import incidental_fields
+
+MakeTiny = Callable[..., Path]
 
 # --- what there is to set --------------------------------------------------------------------------------------------
 
