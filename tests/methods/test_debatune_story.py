@@ -7,8 +7,10 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +90,7 @@ class Debater(ScriptedModel):
             ("silent", "name"): " ",
             ("foreign", "name"): f"1. {GERMAN}\n2. Er ist auch sehr lang und die Menschen lieben ihn seit jeher.",
             ("refusing", "name"): NO,
-            ("lazy", "name"): "1. The only reason there is.",
+            ("lazy", "name"): f"1. The only reason {'for' if 'affirmative' in user else 'against'} it.",
             ("shy", "open"): NO,
             ("shy", "reply"): NO,
             ("mute", "rebut"): NO,
@@ -224,10 +226,26 @@ def test_ids_that_made_ones_would_be_taken_for_are_refused_before_any_call(tmp_p
 
 # --- input and settings ----------------------------------------------------------------------------------------------
 
-TEACHER = {"kind": "scripted", "replies": {
-    "Name the strongest": "1. It is cheap.\n2. It is fast.\n3. It is safe.", "AI:": "So it is.",
-    "stand on its own": "A statement " + " ".join(f"w{n}" for n in range(60)),
-}}  # fmt: skip
+
+def own(number: int) -> str:
+    """A statement that shares no run of three words with one of another number."""
+    return "A statement " + " ".join(f"w{n}of{number}" for n in range(60))
+
+
+def teacher(texts: Sequence[str], statement: Callable[[int], str] = own) -> dict[str, Any]:  # Any: JSON
+    """Names three reasons for either side of every topic, and makes of each a statement by its number."""
+    replies: dict[str, str] = {}
+    for text, (side, how) in product(texts, (("affirmative", "for"), ("negative", "against"))):
+        reasons = [f"Reason {n} {how} it: {text}" for n in (1, 2, 3)]
+        replies[f'for the {side} side of the topic "{text}"'] = "\n".join(
+            f"{n}. {r}" for n, r in enumerate(reasons, start=1)
+        )
+        for reason in reasons:
+            replies[f"{reason}\n</given-argument>\n\nWhat was said:\n"] = statement(len(replies))
+    return {"kind": "scripted", "replies": {**replies, "AI:": "So it is."}}
+
+
+TEACHER = teacher(["Zoos are good", "Cars are bad", *(f"Thing {n} is good" for n in range(5))])
 
 
 def debate(place: Path, rows: object, **method: Any) -> Summary:
@@ -287,7 +305,7 @@ def test_rows_that_cannot_be_read_are_set_aside_and_a_topic_that_comes_twice_is_
         "template_id",
         "rounds",
     }
-    assert lines[0]["output"].startswith("A statement w0")
+    assert lines[0]["output"].startswith("A statement w0of")
     assert lines[0]["side"] in lines[0]["instruction"]
 
 
@@ -369,7 +387,188 @@ def test_the_debate_can_be_read_afterwards_turn_by_turn(tmp_path: Path) -> None:
     assert len(whole["stages"]) == 32  # every call about a topic
     page = collect(summary.folder, summary.counts)
     assert page.title == "topics.json: 6 records created"
-    assert {table.name for table in page.tables} == {"arguments", "lengths"}
+    assert {table.name for table in page.tables} == {"arguments", "lengths", "rounds"}
+
+
+# --- a model that repeats itself -------------------------------------------------------------------------------------
+
+
+def told(folder: Path, name: str) -> list[dict[str, Any]]:  # Any: cells
+    place = folder / "tables" / f"{name}.parquet"
+    return pq.read_table(place).to_pylist() if place.exists() else []
+
+
+MANY = [f"Dam {n} is good" for n in range(40)]
+
+
+def test_a_model_that_repeats_itself_stops_the_run_with_the_reason_and_nothing_is_counted_twice(tmp_path: Path) -> None:
+    summary = debate(tmp_path, MANY, teacher=teacher(MANY, lambda number: own(0)))
+    assert summary.counts == {"in": 40, "kept": 0, "dropped": 40, "quarantined": 0, "created": 1}
+    assert summary.short == (
+        "the model repeats itself: 23 of 24 statements were duplicates, more than max_duplicates=0.5; 36 topics not begun"
+    )
+    assert summary.reasons["dropped: not begun"] == 36
+    assert sum(stage["items"] for stage in json.loads((summary.folder / "result.json").read_text())["stages"]) == 4 * 32
+    (round_,) = told(summary.folder, "rounds")
+    assert round_ == {"round": 1, "topics": 4, "arguments": 24, "read": 24, "duplicates": 23, "made": 1}
+    assert told(summary.folder, "stopped-early") == [
+        {"topics_not_begun": 36, "why": summary.short.removesuffix("; 36 topics not begun")}
+    ]
+    (row,) = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    lost = told(summary.folder, "nothing-came-of")
+    assert len({line["id"] for line in lost} | {row["id"]}) == 24
+    assert {(line["reason"], line["detail"]) for line in lost} == {("duplicate", f"says what {row['id']} says")}
+    arguments = {(line["side"], line["became"]): line["arguments"] for line in told(summary.folder, "arguments")}
+    assert arguments == {("affirmative", "created"): 1, ("affirmative", "duplicate"): 11, ("negative", "duplicate"): 12}
+    decisions = pq.read_table(summary.folder / "decisions.parquet").to_pylist()
+    assert decisions[0]["reason"].startswith(
+        f"debated: 1 statements created; affirmative-2 duplicate (says what {row['id']} says); affirmative-3 duplicate"
+    )
+    assert decisions[39]["reason"] == "not begun: the run ended before its turn"
+    assert (
+        collect(summary.folder, summary.counts, summary.short).title
+        == f"topics.json: 1 record created; {summary.short}"
+    )
+
+
+def test_a_run_that_stopped_goes_on_when_its_limit_is_raised_and_asks_nothing_twice(tmp_path: Path) -> None:
+    repeating = teacher(MANY, lambda number: own(0))
+    first = debate(tmp_path, MANY, teacher=repeating)
+    again = debate(tmp_path, MANY, teacher=repeating)
+    assert (again.worked, again.short) == (0, first.short)
+    more = debate(tmp_path, MANY, teacher=repeating, max_duplicates=1.0)
+    assert (more.run_id, more.short) == (first.run_id, "")
+    assert (more.counts["created"], more.worked) == (1, 36 * 32)
+    assert [row["topics"] for row in told(more.folder, "rounds")] == [4, 16, 20]
+
+
+def test_a_model_that_begins_to_repeat_itself_later_is_stopped_then_and_keeps_what_was_new(tmp_path: Path) -> None:
+    serial = iter(range(10**6))
+
+    def later(number: int) -> str:
+        return own(min(next(serial), 8 * 6))
+
+    summary = debate(tmp_path, MANY, teacher=teacher(MANY, later))
+    assert [(row["topics"], row["duplicates"]) for row in told(summary.folder, "rounds")] == [(4, 0), (16, 71)]
+    assert summary.counts["created"] == 4 * 6 + 16 * 6 - 71
+    assert summary.short.endswith(
+        "71 of 96 statements were duplicates, more than max_duplicates=0.5; 20 topics not begun"
+    )
+
+
+@pytest.mark.parametrize(("limit", "stops"), [(0.49, True), (0.5, False)])
+def test_a_share_of_duplicates_at_the_limit_goes_on(tmp_path: Path, limit: float, stops: bool) -> None:
+    serial = iter(range(10**6))
+    halves = teacher(MANY[:8], lambda number: own(next(serial) // 2))
+    summary = debate(tmp_path, MANY[:8], teacher=halves, max_duplicates=limit)
+    assert bool(summary.short) == stops
+    assert summary.counts["created"] == (12 if stops else 24)
+
+
+def test_few_topics_whose_statements_are_all_one_are_told_as_a_short_run_when_all_is_done(tmp_path: Path) -> None:
+    summary = debate(tmp_path, MANY[:2], teacher=teacher(MANY[:2], lambda number: own(0)))
+    assert (summary.counts["created"], summary.short) == (
+        1, "the model repeats itself: 11 of 12 statements were duplicates, more than max_duplicates=0.5",
+    )  # fmt: skip
+
+
+def test_a_target_is_not_filled_with_duplicates_and_is_met_by_further_topics(tmp_path: Path) -> None:
+    serial = iter(range(10**6))
+    pairs = teacher(MANY, lambda number: own(next(serial) // 2))
+    summary = debate(tmp_path, MANY, teacher=pairs, target=9)
+    assert (summary.counts["created"], summary.short) == (9, "")
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert len({row["output"] for row in rows}) == 9
+    stopped = debate(tmp_path / "more" if (tmp_path / "more").mkdir() is None else tmp_path, MANY, target=30,
+                     teacher=teacher(MANY, lambda number: own(0)))  # fmt: skip
+    assert stopped.short == ("1 of 30 statements; the model repeats itself: 23 of 24 statements were duplicates, more "
+                             "than max_duplicates=0.5; 36 topics not begun")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeater(Debater):
+    """Of some topics it says what it said before, or nearly; and of one the same for both sides."""
+
+    def _said(self, system: str, user: str) -> Completion:
+        found = super()._said(system, user)
+        name, stage = system.split('topic "')[1].split()[0].lower(), _stage(user)
+        if stage == "name" and name == "torn":
+            return Completion("1. It is what people want.\n2. IT IS WHAT people want!\n3. It costs little.", "stop", 1)
+        if stage != "conclude":
+            return found
+        if name == "torn":
+            return Completion(f"{'Yes' if 'the affirmative' in system else 'No'}, {own(len(user) % 2 + 1)}.", "stop", 1)
+        texts = {"plain": own(7), "loud": own(7).upper() + "!", "near": f"{own(7)} And that is all."}
+        return Completion(texts.get(name, found.text), "stop", 1)
+
+
+def test_what_another_row_says_exactly_or_nearly_is_no_row_and_its_reason_names_the_row(tmp_path: Path) -> None:
+    texts = {name: f"{name.capitalize()} rivers need dams" for name in ("plain", "loud", "near", "good")}
+    method = Debatune(teacher=Repeater(), arguments=1, max_duplicates=1.0)
+    result = done(method, tmp_path, [topic(name, text) for name, text in texts.items()])
+    assert [r.id for r in result.data or ()] == ["plain~affirmative-1", "good~affirmative-1", "good~negative-1"]
+    said = reasons(result)
+    same = "duplicate (says what plain~affirmative-1 says)"
+    near = "near_duplicate (Jaccard 0.9375 with plain~affirmative-1)"  # 62 words are 60 runs, and four more four more
+    assert said == {
+        "plain": f"debated: 1 statements created; negative-1 {same}",  # on the other side of a topic
+        "loud": f"no statement: 0 statements created; affirmative-1 {same}; negative-1 {same}",  # on another topic
+        "near": f"no statement: 0 statements created; affirmative-1 {near}; negative-1 {near}",
+        "good": "debated: 2 statements created",
+    }
+    assert Counter(row["reason"] for row in told(tmp_path, "nothing-came-of")) == {"duplicate": 3, "near_duplicate": 2}
+    equal = done(Debatune(teacher=Repeater(), arguments=1, near=None, max_duplicates=1.0), tmp_path / "equal",
+                 [topic(name, text) for name, text in texts.items()])  # fmt: skip
+    assert (
+        reasons(equal)["near"]
+        == "debated: 1 statements created; negative-1 duplicate (says what near~affirmative-1 says)"
+    )
+
+
+def test_an_argument_that_both_sides_name_is_debated_once(tmp_path: Path) -> None:
+    result = done(Debatune(teacher=Repeater(), near=None), tmp_path, [topic("t", "Torn rivers need dams")])
+    assert reasons(result)["t"].endswith(
+        "negative-1 duplicate (its argument is that of t~affirmative-1); "
+        "negative-2 duplicate (its argument is that of t~affirmative-2)"
+    )
+    assert [r.id for r in result.data or ()] == ["t~affirmative-1", "t~affirmative-2"]
+    assert len(CALLS) == 4 + 2 * 5  # two lists, asked for twice, and two debates
+    assert result.short == ""  # half, and no more
+    prompts = done(Debatune(teacher=Repeater(), make="prompts"), tmp_path / "p", [topic("t", "Torn rivers need dams")])
+    assert len(prompts.data or ()) == 2
+
+
+@pytest.mark.parametrize(("setting", "sentence"), [
+    ({"max_duplicates": -0.1}, "max_duplicates: -0.1 is not a fraction; write 0.5 for one half."),
+    ({"max_duplicates": 1.1}, "max_duplicates: 1.1 is not a fraction; write 0.5 for one half."),
+    ({"near": 0.6}, "near: 0.6 is not from 0.7 to 1; write 0.8, or null to compare nothing."),
+    ({"near": 1.2}, "near: 1.2 is not from 0.7 to 1; write 0.8, or null to compare nothing."),
+])  # fmt: skip
+def test_a_limit_of_duplicates_that_is_none_is_refused(setting: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        Debatune(teacher=ScriptedModel(), **setting)
+    assert str(error.value) == sentence
+
+
+def test_a_model_that_repeats_itself_ends_the_command_with_3_and_inspect_says_what_a_statement_repeats(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "topics.json").write_text(json.dumps([{"id": f"t{n}", "topic": text} for n, text in enumerate(MANY)]))
+    model = json.dumps(teacher(MANY[:4], lambda number: own(0)))
+    command_ = [sys.executable, "-m", "tunesift.cli"]
+    words = ["debatune", str(tmp_path / "topics.json"), "-o", str(tmp_path / "rows.json"), f"teacher={model}"]
+    said = subprocess.run([*command_, *words], capture_output=True, text=True, timeout=120)
+    assert said.returncode == 3, said.stderr
+    assert said.stderr.splitlines()[-1] == (
+        f"{tmp_path}/rows.json: is written, with fewer records than asked for: the model repeats itself: 23 of 24 "
+        "statements were duplicates, more than max_duplicates=0.5; 36 topics not begun."
+    )
+    look = [*command_, "inspect", str(tmp_path / "rows.json.run"), "t1~negative-2"]
+    found = subprocess.run(look, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert found.startswith(
+        "t1~negative-2: nothing\n  no record was made of it; duplicate, says what t0~affirmative-1 says"
+    )
+    assert "conclude: " in found
 
 
 # --- over HTTP -------------------------------------------------------------------------------------------------------
@@ -504,5 +703,6 @@ def test_a_debate_over_http_that_is_killed_five_times_is_the_one_that_was_not(
     assert (broken / "rows.jsonl").read_bytes() == (whole / "rows.jsonl").read_bytes()
     assert (broken / "rows.jsonl").read_text().count("\n") == (target or 48)
     assert sealed(broken) == sealed(whole)
-    for name in ("decisions.parquet", "tables/arguments.parquet", "tables/lengths.parquet"):
+    for name in ("decisions.parquet", "tables/arguments.parquet", "tables/lengths.parquet",
+                 "tables/rounds.parquet"):  # fmt: skip
         assert pq.read_table(whole / "run" / name).equals(pq.read_table(broken / "run" / name)), name

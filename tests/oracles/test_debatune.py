@@ -162,8 +162,10 @@ def test_calls_for_a_topic_are_the_card_s(tmp_path: Path, arguments: int, rounds
     class Five(Agent):
         def _said(self, conversation: Sequence[Message]) -> Completion:
             found = super()._said(conversation)
-            more = "\n4. Reason four counts.\n5. Reason five counts." if found.text.startswith("Here they are") else ""
-            return said(found.text + more)
+            if not found.text.startswith("Here they are"):
+                return found
+            side = "for" if "affirmative" in conversation[1].text else "against"
+            return said(f"{found.text}\n4. Reason four {side} it counts.\n5. Reason five {side} it counts.")
 
     method = Debatune(teacher=Five(), arguments=arguments, rounds=rounds)
     result = done(method, tmp_path, topics(TOPIC))
@@ -270,7 +272,10 @@ def test_there_are_as_many_rows_as_arguments(tmp_path: Path) -> None:
         "negative": "1. One against.\n2. One against.\n3. Two against.",
     }
     replies = {f"for the {side} side of the topic": text for side, text in lists.items()}
-    replies |= {"it must stand": "A statement " + " ".join(f"w{n}" for n in range(60)), "AI:": "A turn."}
+    for number, argument in enumerate(("One for it", "Two for it", "One against", "Two against")):
+        statement = "A statement " + " ".join(f"w{n}of{number}" for n in range(60))
+        replies[f"{argument}.\n</given-argument>\n\nWhat was said:"] = statement
+    replies["AI:"] = "A turn."
     result = done(Debatune(teacher=ScriptedModel(replies=replies)), tmp_path, topics(TOPIC))
     assert [r.id for r in result.data or ()] == [
         "t1~affirmative-1", "t1~affirmative-2", "t1~negative-1", "t1~negative-2",

@@ -16,6 +16,8 @@ The paper is silent on
     A statement that was cut, refuses, repeats its argument, mentions the debate or changes the language is no row,
     and neither is one that holds our own words to the model, as a list of arguments may not.
     Topics that ask what or how have no affirmative side and are refused; a topic that comes twice is debated once.
+    Repeating. An argument that both sides name is debated once, and a statement that says, exactly or nearly, what one
+    before it says is no row. Topics are begun in rounds; when duplicates take over (`max_duplicates`), no more are.
 We differ from the authors' code
     The observer's system message names topic and side; theirs is sent with its places unfilled.
     A completion has its full length; theirs is what 4,040 tokens leave beside the prompt.
@@ -26,10 +28,10 @@ We differ from the authors' code
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError, shown
@@ -46,6 +48,7 @@ from tunesift.methods.debatune_prompts import (
 )
 from tunesift.methods.debatune_proposing import Bench, Proposed, benches, denied, left_out, proposed
 from tunesift.methods.debatune_reading import plain, read_statement, read_turn
+from tunesift.methods.debatune_sifting import LEAST_JUDGED, RUN, Made
 from tunesift.methods.debatune_steps import (
     OTHER,
     SIDES,
@@ -67,10 +70,13 @@ from tunesift.prompts import fenced, fill
 from tunesift.records import Decision, Failure, Message, Record
 from tunesift.running.result import Planned, Reads, Result
 from tunesift.running.run import OUTPUT, Run
-from tunesift.settings import Settings
+from tunesift.scoring.duplicates import NearTexts
+from tunesift.settings import INCIDENTAL, Settings
 
 AT_ONCE = 256
-"""Topics that are debated together: what is said of them is in memory."""
+"""Most topics of a round, which are debated together: what is said of them is in memory."""
+GROWTH = 4
+"""How many times as many topics the next round has; the first has what can tell whether a model repeats itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +102,11 @@ class Debatune(Settings):
     """Words or phrases that neither a topic nor a statement may hold, in whatever case."""
     held_out: tuple[str, ...] = ()
     """Topics kept for an evaluation, and not debated: compared without case and punctuation."""
+    max_duplicates: Annotated[float, INCIDENTAL] = 0.5
+    """Fraction of the statements of a round that may be duplicates; above it the run ends with what there is."""
+    near: float | None = 0.8
+    """Jaccard similarity of the runs of three words, from 0.7 to 1, from which on a statement is a duplicate too; None
+    for equal ones only. Our choice: of 480 published answers, no two share more than 0.19."""
     debating: Debating = Debating()
     """How the models are asked."""
 
@@ -110,6 +121,9 @@ class Debatune(Settings):
                 raise RecipeError(f"{name}: {count} makes nothing; write 1 or more.")
         if (empty := next((word for word in self.deny if not words(word)), None)) is not None:
             raise RecipeError(f'deny: "{shown(empty)}" holds no word; write the words that are not wanted.')
+        if not 0 <= self.max_duplicates <= 1:
+            raise RecipeError(f"max_duplicates: {self.max_duplicates:g} is not a fraction; write 0.5 for one half.")
+        self._like()
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Propose and debate, some topics at a time, until there are enough statements."""
@@ -117,23 +131,24 @@ class Debatune(Settings):
         refused = left_out(data, self.deny, self.held_out)
         topics = [record for record in data if record.id not in refused]
         most = self._most(len(topics)) if self.target is None else self.target
+        made = Made(self.make, self._like(), self.max_duplicates, most)
         sides: dict[str, Proposed] = {}
         waiting: list[Argument] = []
-        made: dict[str, str | Failure] = {}
-        while (topics or waiting) and (need := most - _count(made)) > 0:
-            begun = min(max(0, ceil((need - len(waiting)) / self._most(1))), AT_ONCE)
-            found = self._proposed(run, benches(topics[:begun], self._sides))
-            topics, sides = topics[begun:], sides | found
-            waiting += [argument for side in found.values() for argument in side.arguments]
-            made |= self._debated(run, waiting[:need])
+        while (topics or waiting) and (need := made.missing) > 0 and not made.repeats:
+            begun = topics[: self._begun(need - len(waiting), len(made.rounds))]
+            found = self._proposed(run, benches(begun, self._sides))
+            topics, sides = topics[len(begun) :], sides | found
+            waiting += made.begin([argument for side in found.values() for argument in side.arguments])
+            made.take(waiting[:need], self._debated(run, waiting[:need]))
             waiting = waiting[need:]
+            made.close(len(begun), last=not topics and not waiting)
         arguments = [argument for side in sides.values() for argument in side.arguments]
-        records = [self._record(run, a, said) for a in arguments if isinstance(said := made.get(a.id), str)]
-        told = Told(self.make, self.arguments, sides, made)
+        records = [self._record(run, a, said) for a in arguments if isinstance(said := made.of.get(a.id), str)]
+        told = Told(self.arguments, sides, made, len(topics))
         decisions = [Decision(id, "drop", refused.get(id) or told.of_topic(id)) for id in data.ids()]
         decisions += [Decision(r.id, "create", self._how(r), (r.id.rpartition("~")[0],)) for r in records]
         told.tables(run)
-        return Result(run.dataset(OUTPUT, records), decisions, format="alpaca", short=self._short(len(records)))
+        return Result(run.dataset(OUTPUT, records), decisions, format="alpaca", short=told.short(self.target))
 
     def plan(self, records: int) -> list[Planned]:
         """2·(1 + A·(2R + 1)) calls a topic where every reply can be used; further tries at most."""
@@ -163,6 +178,14 @@ class Debatune(Settings):
     def _most(self, topics: int) -> int:
         """Statements that so many topics can come to."""
         return len(self._sides) * self.arguments * topics
+
+    def _begun(self, statements: int, rounds: int) -> int:
+        """Topics of the next round: no more than so many statements need."""
+        together = int(ceil(LEAST_JUDGED / self._most(1)) * GROWTH**rounds)
+        return min(max(0, ceil(statements / self._most(1))), together, AT_ONCE)
+
+    def _like(self) -> NearTexts | None:
+        return None if self.near is None else NearTexts(RUN, self.near)
 
     def _proposed(self, run: Run, sides: Sequence[Bench]) -> dict[str, Proposed]:
         tries = [self._speak(self.teacher, self.debating.argument_tokens, seed) for seed in range(2)]
@@ -235,15 +258,6 @@ class Debatune(Settings):
     def _how(self, record: Record) -> str:
         wording = f"template {record.extra['template_id']}"
         return f"prompt: {wording}" if self.make == "prompts" else f"concluded: {self.rounds} rounds, {wording}"
-
-    def _short(self, count: int) -> str:
-        if self.target is None:
-            return "" if count else f"no {self.make} were made, and the report says why"
-        return f"{count:,} of {self.target:,} {self.make}" if count < self.target else ""
-
-
-def _count(made: Mapping[str, str | Failure]) -> int:
-    return sum(isinstance(said, str) for said in made.values())
 
 
 def _conclude(attempt: int) -> str:
