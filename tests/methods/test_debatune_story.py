@@ -350,6 +350,34 @@ def test_more_topics_than_are_debated_together_come_out_in_their_order(tmp_path:
     assert len(CALLS) == 4 * (AT_ONCE + 5) == sum(p.items for p in method.plan(AT_ONCE + 5) if not p.spare)
 
 
+NOT_ASKED_ABOUT = ["Who are you?", "zoos are good!", "Zoos are good", "Cursed things", "Held back"]
+
+
+@pytest.mark.parametrize("more", [
+    {}, {"sides": "negative"}, {"target": 4}, {"target": 7}, {"make": "prompts"}, {"arguments": 2, "rounds": 1},
+])  # fmt: skip
+def test_a_plan_counts_no_topic_that_is_left_out_and_no_list_that_a_row_brings_along(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    brings = {"topic": "Cars are bad", "affirmative": [f"Reason {n} for it: Cars are bad" for n in (1, 2)]}
+    method = {"kind": "debatune", "teacher": TEACHER, "deny": ["cursed"], "held_out": ["HELD back"], **more}
+    (tmp_path / "topics.json").write_text(json.dumps(["Zoos are good", *NOT_ASKED_ABOUT, brings, "Thing 1 is good"]))
+    asked = check({"input": str(tmp_path / "topics.json"), "output": str(tmp_path / "rows.jsonl"), "method": method})
+    expected = {stage.stage: stage.items for stage in plan(asked).stages if not stage.spare}
+    summary = run_recipe(asked)
+    done_ = json.loads((summary.folder / "result.json").read_text())["stages"]
+    assert expected == {stage["stage"]: stage["items"] for stage in done_}
+    assert sum(expected.values()) == summary.worked
+    assert sum(stage.items for stage in asked.method.plan(3) if not stage.spare) >= summary.worked
+
+
+def test_a_plan_of_topics_of_which_none_is_debated_is_of_no_calls(tmp_path: Path) -> None:
+    (tmp_path / "topics.json").write_text('["Who are you?", "What is it?"]')
+    method = {"kind": "debatune", "teacher": TEACHER}
+    asked = check({"input": str(tmp_path / "topics.json"), "output": str(tmp_path / "rows.jsonl"), "method": method})
+    assert plan(asked).stages == ()
+
+
 def test_a_target_that_is_not_met_is_told_and_ends_with_3(tmp_path: Path) -> None:
     (tmp_path / "topics.json").write_text('["Zoos are good"]')
     words = [sys.executable, "-m", "tunesift.cli", "debatune", str(tmp_path / "topics.json"), "-o",

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import ceil
 from typing import Annotated, ClassVar, Literal
 
@@ -47,7 +48,7 @@ from tunesift.methods.debatune_prompts import (
     REPLY,
 )
 from tunesift.methods.debatune_proposing import Bench, Proposed, benches, denied, left_out, proposed
-from tunesift.methods.debatune_reading import plain, read_statement, read_turn
+from tunesift.methods.debatune_reading import distinct, plain, read_statement, read_turn
 from tunesift.methods.debatune_sifting import LEAST_JUDGED, RUN, Made
 from tunesift.methods.debatune_steps import (
     OTHER,
@@ -152,10 +153,21 @@ class Debatune(Settings):
 
     def plan(self, records: int) -> list[Planned]:
         """2·(1 + A·(2R + 1)) calls a topic where every reply can be used; further tries at most."""
-        most = self._most(records)
+        return self._planned([0] * len(self._sides) * records)
+
+    def plan_for(self, data: Dataset[Record]) -> list[Planned]:
+        """None for topics that are left out, and no list for a side whose row brings its arguments along."""
+        refused = left_out(data, self.deny, self.held_out)
+        sides = benches((record for record in data if record.id not in refused), self._sides)
+        return self._planned([min(self.arguments, len(distinct(side.given))) for side in sides])
+
+    def _planned(self, given: Sequence[int]) -> list[Planned]:
+        """The calls for sides of topics, of which each brings so many arguments along."""
+        before = [0, *accumulate(count or self.arguments for count in given)]
+        most, each = before.pop(), len(self._sides)
         usual = min(most, self.target or most)
-        sides = len(self._sides) * records
-        lists = min(sides, ceil(usual / self._most(1)) * len(self._sides))
+        sides = given.count(0)
+        lists = sum(not count and before[n - n % each] < usual for n, count in enumerate(given))
         told = self.debating
         around = len((DEBATER + REPLY).encode()) + told.argument_tokens
         name = self._speak(self.teacher, told.argument_tokens)
