@@ -32,10 +32,12 @@ from tunesift import (
     Message,
     RecipeError,
     Record,
+    ResumeError,
     Run,
     Sampling,
     ScriptedModel,
     Summary,
+    read_dataset,
     run_recipe,
 )
 from tunesift.methods.debatune import AT_ONCE
@@ -135,7 +137,7 @@ REASONS = {
     "Endless rivers need dams":
         f"no statement: 0 statements created; {EVERY(f'{a} too-long, conclude: truncated' for a in SIX)}",
     "What do rivers need?": "wh-question: has no affirmative side; write it as a claim that one can be for or against",
-    "good rivers need dams!": 'topic twice: as "Good rivers need dams"',
+    "good rivers need dams!": "duplicate topic: says what Good rivers need dams says but for case and punctuation",
     "Cursed rivers need dams": 'denied: the topic holds "CURSED"',
     "Held rivers need dams": "held out: kept for an evaluation",
 }  # fmt: skip
@@ -153,11 +155,25 @@ def test_whatever_debaters_do_wrong_every_topic_has_one_decision_and_its_reason(
     assert {row["became"] for row in totals} >= {"created", "refused, open-1: refusal", "too-long, conclude: truncated"}
 
 
+def test_a_topic_that_is_there_already_says_which_one_it_repeats_and_how_nearly() -> None:
+    texts = {
+        "a": "Zoos are good",
+        "b": "Zoos are good",
+        "c": "ZOOS, are good!",
+        "d": "动物园是好的",
+        "e": "动物园是好的。",
+    }
+    assert left_out(Dataset.of([topic(id, text) for id, text in texts.items()]), [], []) == {
+        "b": "duplicate topic: says what a says", "c": "duplicate topic: says what a says but for case and punctuation",
+        "e": "duplicate topic: says what d says but for case and punctuation",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("name", "count"), [
     ("Good", 32), ("Prose", 4), ("Silent", 4), ("Lazy", 14), ("Shy", 8), ("Late", 20), ("Coy", 38), ("Mute", 32),
     ("Endless", 38), ("What", 0), ("Foreign", 4), ("Refusing", 4),
 ])  # fmt: skip
-def test_calls_are_bounded_whatever_debaters_do(tmp_path: Path, name: str, count: int) -> None:
+def test_oracle_7_calls_are_bounded_whatever_debaters_do(tmp_path: Path, name: str, count: int) -> None:
     done(Debatune(teacher=Debater()), tmp_path, [topic("t", next(text for text in REASONS if text.startswith(name)))])
     assert len(CALLS) == count
 
@@ -259,10 +275,76 @@ def debate(place: Path, rows: object, **method: Any) -> Summary:
     ("[]", "the file has no records"), ("", "the file is empty"), ('[""]', "none of its rows is a record"),
     ('[{"question": ""}]', "none of its rows is a record"),
 ])  # fmt: skip
-def test_a_file_without_topics_is_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+def test_oracle_7_a_file_without_topics_is_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(DataError, match=sentence):
         debate(tmp_path, text)
     assert [p.name for p in tmp_path.iterdir()] == ["topics.json"]
+
+
+def test_topics_are_read_from_a_text_file_one_on_each_line(tmp_path: Path) -> None:
+    text = '\ufeffZoos are good\r\n\n   \n  Cars are bad  \r\nWho are you?\n{"no": "json"}\nZoos are good'
+    (tmp_path / "topics.txt").write_text(text, newline="")
+    words = {"output": str(tmp_path / "rows.jsonl"), "seed": 7, "method": {"kind": "debatune", "teacher": TEACHER}}
+    asked = check({"input": str(tmp_path / "topics.txt"), **words})
+    assert sum(stage.items for stage in plan(asked).stages if not stage.spare) == 3 * 32
+    summary = run_recipe(asked)
+    assert (summary.counts["in"], summary.counts["created"]) == (5, 12)
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [row["topic"] for row in rows] == ["Zoos are good"] * 6 + ["Cars are bad"] * 6
+    (tmp_path / "json").mkdir()
+    debate(tmp_path / "json", ["Zoos are good", "Cars are bad", "Who are you?", '{"no": "json"}', "Zoos are good"])
+    assert (tmp_path / "json" / "rows.jsonl").read_bytes() == (tmp_path / "rows.jsonl").read_bytes()
+    (tmp_path / "topics.txt").write_text("Zoos are good\n")
+    with pytest.raises(ResumeError, match=r"topics\.txt has changed since the run began"):
+        run_recipe(asked)
+
+
+@pytest.mark.parametrize(("content", "sentence"), [
+    (b"", "E101 topics.txt: the file is empty; give a file with at least one record."),
+    (b"\n  \n", "E101 topics.txt: the file has no records; give a file with at least one."),
+    ("Zoos are good\n".encode("utf-16"), "E106 topics.txt: the file is UTF-16; save it as UTF-8."),
+    (b"Zoos\rCars", "E105 topics.txt: lines end in a bare carriage return; save it with line feeds."),
+    (b"\xff\xe9t\xe9 is hot\n", "E105 topics.txt: none of its rows is a record; the first, topics.txt:1 (byte 0): byte 0 is not "
+     "valid UTF-8; save the file as UTF-8."),
+    (b"PAR1....", "E116 topics.txt: begins like a .parquet file; give it the ending of what it is."),
+])  # fmt: skip
+def test_a_text_file_without_topics_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "topics.txt").write_bytes(content)
+    with pytest.raises(DataError) as error:
+        run_recipe(
+            check({"input": "topics.txt", "output": "rows.jsonl", "method": {"kind": "debatune", "teacher": TEACHER}})
+        )
+    assert str(error.value) == sentence
+    assert [path.name for path in tmp_path.iterdir()] == ["topics.txt"]
+
+
+def test_a_line_that_is_no_text_is_set_aside_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "topics.txt").write_bytes(b"Zoos are good\nCars \xe9\n")
+    recipe = {"input": str(tmp_path / "topics.txt"), "output": str(tmp_path / "rows.jsonl"),
+              "method": {"kind": "debatune", "teacher": TEACHER}}  # fmt: skip
+    summary = run_recipe(check(recipe))
+    assert (summary.counts["quarantined"], summary.counts["created"]) == (1, 6)
+    assert (
+        "quarantined: E301, first at topics.txt:2 (byte 14): byte 19 is not valid UTF-8; save the file as UTF-8"
+        in summary.reasons
+    )
+
+
+def test_a_text_file_is_neither_records_nor_an_output_nor_part_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "README.txt").write_text("About these topics.\n")
+    with pytest.raises(DataError, match="the ending is not one we know"):
+        read_dataset(tmp_path / "in" / "README.txt")
+    (tmp_path / "in" / "topics.json").write_text('["Zoos are good"]')
+    assert len(read_dataset(tmp_path / "in", prompts=True)) == 1
+    assert len(read_dataset(tmp_path / "in" / "*.txt", prompts=True)) == 1
+    recipe = {"input": str(tmp_path / "in" / "topics.json"), "output": str(tmp_path / "rows.txt"),
+              "method": {"kind": "debatune", "teacher": TEACHER}}  # fmt: skip
+    with pytest.raises(DataError, match=r"E116 .*rows\.txt: the ending is not one we know"):
+        run_recipe(check(recipe))
 
 
 @pytest.mark.parametrize(("wrong", "sentence"), [
@@ -280,7 +362,9 @@ def test_settings_that_make_nothing_are_refused_before_anything_is_asked(wrong: 
             Debating(**bad)  # type: ignore[arg-type]
 
 
-def test_rows_that_cannot_be_read_are_set_aside_and_a_topic_that_comes_twice_is_debated_once(tmp_path: Path) -> None:
+def test_oracle_7_rows_that_cannot_be_read_are_set_aside_and_a_topic_that_comes_twice_is_debated_once(
+    tmp_path: Path,
+) -> None:
     rows = [
         "Zoos are good",
         "",
@@ -291,7 +375,7 @@ def test_rows_that_cannot_be_read_are_set_aside_and_a_topic_that_comes_twice_is_
     ]
     summary = debate(tmp_path, rows)
     assert summary.counts == {"in": 6, "kept": 0, "dropped": 4, "quarantined": 2, "created": 12}
-    assert summary.reasons["dropped: topic twice"] == summary.reasons["dropped: wh-question"] == 1
+    assert summary.reasons["dropped: duplicate topic"] == summary.reasons["dropped: wh-question"] == 1
     lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert len({line["id"] for line in lines}) == 12
     assert set(lines[0]) == {
@@ -309,7 +393,7 @@ def test_rows_that_cannot_be_read_are_set_aside_and_a_topic_that_comes_twice_is_
     assert lines[0]["side"] in lines[0]["instruction"]
 
 
-def test_nothing_made_is_a_valid_file_and_says_so(tmp_path: Path) -> None:
+def test_oracle_7_nothing_made_is_a_valid_file_and_says_so(tmp_path: Path) -> None:
     summary = debate(tmp_path, ["Who are you?", "What is it?"])
     assert (summary.counts["dropped"], summary.short) == (2, "no statements were made, and the report says why")
     assert (tmp_path / "rows.jsonl").read_text() == ""
@@ -648,7 +732,9 @@ def test_a_spent_budget_stops_a_run_that_goes_on_with_a_larger_one(server: Fault
     assert (tmp_path / "rows.jsonl").read_bytes() == (tmp_path / "whole" / "rows.jsonl").read_bytes()
 
 
-def test_topics_that_an_endpoint_refuses_or_never_answers_cost_only_these(server: FaultServer, tmp_path: Path) -> None:
+def test_oracle_7_topics_that_an_endpoint_refuses_or_never_answers_cost_only_these(
+    server: FaultServer, tmp_path: Path
+) -> None:
     topics_file(tmp_path / "topics.json", 8)
     server.script(
         {"match": {"row": 2}, "do": [{"status": 400, "body": "text:no"}]},
@@ -666,7 +752,7 @@ def test_topics_that_an_endpoint_refuses_or_never_answers_cost_only_these(server
 
 
 @pytest.mark.slow
-def test_a_topic_that_an_endpoint_never_answers_in_time_ends_with_its_reason(
+def test_oracle_7_a_topic_that_an_endpoint_never_answers_in_time_ends_with_its_reason(
     server: FaultServer, tmp_path: Path
 ) -> None:
     topics_file(tmp_path / "topics.json", 4)

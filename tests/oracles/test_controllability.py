@@ -54,16 +54,16 @@ MISSING = [
 
 
 @pytest.mark.parametrize("text", READ)
-def test_judgements_are_read_as_the_card_has_it(text: str) -> None:
+def test_oracle_2_judgements_are_read_as_the_card_has_it(text: str) -> None:
     assert read_shares(text) == READ[text]
 
 
 @pytest.mark.parametrize("text", MISSING)
-def test_what_is_no_judgement_is_missing_and_no_number(text: str) -> None:
+def test_oracle_2_what_is_no_judgement_is_missing_and_no_number(text: str) -> None:
     assert isinstance(read_shares(text), Failure)
 
 
-def test_the_published_parser_fails_where_the_card_says_so() -> None:
+def test_oracle_2_the_published_parser_fails_where_the_card_says_so() -> None:
     """Its rule in a line: the first line, cut at a comma or else at spaces, must be two numbers."""
 
     def published(text: str) -> tuple[float, float]:
@@ -92,7 +92,7 @@ def cell(rows: Sequence[dict[str, object]], figure: str, column: str, **where: o
     return row[column]
 
 
-def test_controllability_is_the_card_s_worked_figure() -> None:
+def test_oracle_3_controllability_is_the_card_s_worked_figure() -> None:
     rows = controlled(JUDGED)
     assert cell(rows, "CC_P", "strict", threshold=100) == pytest.approx(2 / 3)
     assert cell(rows, "CC_N", "strict", threshold=100) == pytest.approx(1 / 3)
@@ -102,7 +102,7 @@ def test_controllability_is_the_card_s_worked_figure() -> None:
     assert cell(rows, "CC_all", "strict", threshold=75) == pytest.approx(5 / 6)
 
 
-def test_what_is_missing_is_left_out_of_the_means_and_counted() -> None:
+def test_oracle_3_what_is_missing_is_left_out_of_the_means_and_counted() -> None:
     rows = mean_shares(JUDGED)
     assert cell(rows, "NN", "mean") == 97.5
     assert pytest.approx(64.67, abs=0.01) == (100 + 95 - 1) / 3  # what the published code prints

@@ -1,4 +1,9 @@
-"""DEBATunE held against its card: the table of lists, the structure of a debate, the number of calls."""
+"""DEBATunE held against its card: the table of lists, the structure of a debate, the number of calls.
+
+Its acceptance oracles are numbered here in the order of their lines in debatune.md: 1 the argument parser, 5 the calls,
+6 the structure; 2 the judge parser and 3 the arithmetic of controllability stand in test_controllability.py, 7 bad input
+in test_debatune_story.py. 4, the arithmetic of response quality, is of a comparison of two models that we do not have.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +32,7 @@ from tunesift import (
     ScriptedModel,
     read_dataset,
 )
+from tunesift.methods.controllability_figures import words
 from tunesift.methods.debatune_prompts import mention, prompt_leak
 from tunesift.methods.debatune_reading import (
     distinct,
@@ -38,6 +44,7 @@ from tunesift.methods.debatune_reading import (
 )
 from tunesift.methods.debatune_templates import TEMPLATES, TEST_TEMPLATE
 from tunesift.running.result import Result
+from tunesift.scoring.duplicates import NearTexts
 
 SPOKEN: list[tuple[str, str]] = []
 """System and user message of every call."""
@@ -126,7 +133,7 @@ OURS = {
 
 
 @pytest.mark.parametrize("name", [*LISTS, *OURS])
-def test_lists_of_arguments_are_read_as_the_card_has_it(name: str) -> None:
+def test_oracle_1_lists_of_arguments_are_read_as_the_card_has_it(name: str) -> None:
     text, expected = (LISTS | OURS)[name]
     found = read_arguments(said(text))
     assert not isinstance(found, Failure)
@@ -157,7 +164,7 @@ def test_an_item_that_was_cut_is_none() -> None:
 
 
 @pytest.mark.parametrize(("arguments", "rounds", "calls"), [(3, 2, 32), (1, 2, 12), (5, 2, 52), (3, 1, 20), (3, 3, 44)])
-def test_calls_for_a_topic_are_the_card_s(tmp_path: Path, arguments: int, rounds: int, calls: int) -> None:
+def test_oracle_5_calls_for_a_topic_are_the_card_s(tmp_path: Path, arguments: int, rounds: int, calls: int) -> None:
     @dataclass(frozen=True, kw_only=True)
     class Five(Agent):
         def _said(self, conversation: Sequence[Message]) -> Completion:
@@ -201,7 +208,7 @@ def of_stage(begin: str) -> list[tuple[str, str]]:
     return [(system, user) for system, user in SPOKEN if begin in user]
 
 
-def test_the_owner_opens_replies_and_concludes_and_the_opponent_rebuts(debate: Result) -> None:
+def test_oracle_6_the_owner_opens_replies_and_concludes_and_the_opponent_rebuts(debate: Result) -> None:
     stands = re.compile(r"You stand on the (\w+) side; your opponent stands on the (\w+) side|you hold the (\w+) side")
     roles = Counter()
     for system, user in SPOKEN:
@@ -222,7 +229,7 @@ def test_the_owner_opens_replies_and_concludes_and_the_opponent_rebuts(debate: R
     }  # fmt: skip
 
 
-def test_nobody_receives_the_system_message_of_another(tmp_path: Path) -> None:
+def test_oracle_6_nobody_receives_the_system_message_of_another(tmp_path: Path) -> None:
     @dataclass(frozen=True, kw_only=True)
     class Discreet(Agent):
         def _said(self, conversation: Sequence[Message]) -> Completion:
@@ -235,7 +242,7 @@ def test_nobody_receives_the_system_message_of_another(tmp_path: Path) -> None:
     assert not [user for _, user in SPOKEN for system in systems if system in user or "opponent stands" in user]
 
 
-def test_the_conclusion_reads_all_turns_in_order_under_the_names_of_the_sides(debate: Result) -> None:
+def test_oracle_6_the_conclusion_reads_all_turns_in_order_under_the_names_of_the_sides(debate: Result) -> None:
     for _, user in of_stage("it must stand on its own"):
         side, other = (
             ("Affirmative", "Negative") if " for " in user.split("given-argument")[1] else ("Negative", "Affirmative")
@@ -252,11 +259,11 @@ def test_the_conclusion_reads_all_turns_in_order_under_the_names_of_the_sides(de
     assert len(of_stage("it must stand on its own")) == 6
 
 
-def test_no_request_has_a_place_that_is_not_filled(debate: Result) -> None:
+def test_oracle_6_no_request_has_a_place_that_is_not_filled(debate: Result) -> None:
     assert not [text for pair in SPOKEN for text in pair if re.search(r"[{}]", text)]
 
 
-def test_the_output_is_the_conclusion_and_never_a_turn(debate: Result, tmp_path: Path) -> None:
+def test_oracle_6_the_output_is_the_conclusion_and_never_a_turn(debate: Result, tmp_path: Path) -> None:
     assert debate.data is not None
     turns = {found for _, user in SPOKEN for found in re.findall(r"Turn [0-9a-f]{8}", user)}
     for record in debate.data:
@@ -266,7 +273,7 @@ def test_the_output_is_the_conclusion_and_never_a_turn(debate: Result, tmp_path:
         assert (record.extra["topic"], record.extra["rounds"]) == (TOPIC, 2)
 
 
-def test_there_are_as_many_rows_as_arguments(tmp_path: Path) -> None:
+def test_oracle_6_there_are_as_many_rows_as_arguments(tmp_path: Path) -> None:
     lists = {
         "affirmative": "1. One for it.\n2. Two for it.",
         "negative": "1. One against.\n2. One against.\n3. Two against.",
@@ -287,7 +294,7 @@ def test_there_are_as_many_rows_as_arguments(tmp_path: Path) -> None:
     assert [d.parents for d in result.decisions[1:]] == [("t1",)] * 4
 
 
-def test_the_same_seed_draws_the_same_wordings_and_another_one_others(tmp_path: Path) -> None:
+def test_oracle_6_the_same_seed_draws_the_same_wordings_and_another_one_others(tmp_path: Path) -> None:
     drawn = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         result = done(Debatune(teacher=Agent()), tmp_path / name, topics(TOPIC, "The Olympics are worth it"), seed)
@@ -321,7 +328,7 @@ def test_of_the_published_topics_the_34_that_ask_what_or_how_are_refused(shared:
     assert not {plain(r.prompt[0].text) for r in train} & {plain(r.prompt[0].text) for r in test}
 
 
-def test_topics_that_are_held_out_are_not_debated_so_that_train_and_test_are_disjoint(
+def test_oracle_6_topics_that_are_held_out_are_not_debated_so_that_train_and_test_are_disjoint(
     shared: Path, tmp_path: Path
 ) -> None:
     train = read_dataset(shared / "debatune" / "debate_train_topics.json", prompts=True, limit=8)
@@ -463,6 +470,17 @@ def test_what_is_debated_in_the_world_may_be_said(text: str, about: str) -> None
 def test_no_published_answer_without_a_disclaimer_leaks_a_prompt_or_tells_of_the_debate(shared: Path) -> None:
     answers = read_dataset(shared / "debatune" / "outputs_vicuna_7b_v1.5.json")
     assert not [r.id for r in answers if prompt_leak(r.response) or mention(r.response, str(r.extra["topic"]))]
+
+
+def test_no_two_published_answers_are_near_each_other(shared: Path) -> None:
+    said = [words(r.response) for r in read_dataset(shared / "debatune" / "outputs_vicuna_7b_v1.5.json")]
+    runs = [set(zip(w, w[1:], w[2:], strict=False)) for w in said]
+    common = ((len(a & b), len(a | b)) for n, a in enumerate(runs) for b in runs[:n] if not a.isdisjoint(b))
+    assert max(both / whole for both, whole in common) == pytest.approx(0.1865, abs=1e-4)
+    near = NearTexts(3, 0.7)
+    for answer in said:
+        assert near.like(answer) is None
+        near.add(answer)
 
 
 def test_our_own_request_is_no_argument() -> None:

@@ -38,14 +38,15 @@ class Proposed:
 def left_out(data: Dataset[Record], deny: Sequence[str], held_out: Sequence[str]) -> dict[str, str]:
     """Why topics are not debated, by id; those that are do not appear."""
     apart = set(map(plain, held_out))
-    seen: dict[str, str] = {}
+    seen: dict[str, Record] = {}
     reasons = {}
     for record in data:
         topic = topic_of(record)
         if reason := _unfit(record, deny) or ("held out: kept for an evaluation" if plain(topic) in apart else ""):
             reasons[record.id] = reason
-        elif (earlier := seen.setdefault(plain(topic) or topic, record.id)) != record.id:
-            reasons[record.id] = f'topic twice: as "{shown(earlier)}"'
+        elif (earlier := seen.setdefault(plain(topic) or topic, record)).id != record.id:
+            but = "" if topic_of(earlier) == topic else " but for case and punctuation"
+            reasons[record.id] = f"duplicate topic: says what {shown(earlier.id)} says{but}"
     return reasons
 
 

@@ -69,7 +69,7 @@ def reads(method: Method) -> Reads:
 
 
 def planned(method: Method, data: Dataset[Record]) -> list[Planned]:
-    """The stages to expect for these records; a page that asks nobody about some of them has a `plan_for` of its own."""
+    """The stages to expect for these records; a page that asks nobody about some of them has its own `plan_for`."""
     of_data = getattr(method, "plan_for", None)
     return method.plan(len(data)) if of_data is None else cast(list[Planned], of_data(data))
 
