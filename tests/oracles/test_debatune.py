@@ -18,16 +18,15 @@ from typing import Literal
 import pytest
 
 from harness.debater import debated
+from harness.walking import walked
 from tunesift import (
     Completion,
     Dataset,
     Debating,
     Debatune,
     Failure,
-    Local,
     Message,
     Record,
-    Run,
     Sampling,
     ScriptedModel,
     read_dataset,
@@ -76,13 +75,6 @@ class Agent(ScriptedModel):
 
 def topics(*texts: str) -> Dataset[Record]:
     return Dataset.of([Record(f"t{n}", (Message("user", text),)) for n, text in enumerate(texts, start=1)])
-
-
-def done(method: Debatune, folder: Path, data: Dataset[Record], seed: int = 0) -> Result:
-    with Run(folder, Local(), seed, max_failures=1.0) as run:
-        result = method(data, run)
-        run.finish(data, result.decisions)
-    return result
 
 
 TOPIC = "We should ban the use of child actors"
@@ -175,7 +167,7 @@ def test_oracle_5_calls_for_a_topic_are_the_card_s(tmp_path: Path, arguments: in
             return said(f"{found.text}\n4. Reason four {side} it counts.\n5. Reason five {side} it counts.")
 
     method = Debatune(teacher=Five(), arguments=arguments, rounds=rounds)
-    result = done(method, tmp_path, topics(TOPIC))
+    result = walked(method, tmp_path, topics(TOPIC))
     assert len(SPOKEN) == calls == 2 * (1 + arguments * (2 * rounds + 1))
     assert len(result.data or ()) == 2 * arguments
     planned = method.plan(1)
@@ -185,13 +177,13 @@ def test_oracle_5_calls_for_a_topic_are_the_card_s(tmp_path: Path, arguments: in
 
 def test_one_side_alone_costs_half(tmp_path: Path) -> None:
     method = Debatune(teacher=Agent(), sides="negative")
-    result = done(method, tmp_path, topics(TOPIC))
+    result = walked(method, tmp_path, topics(TOPIC))
     assert len(SPOKEN) == 16 == sum(p.items for p in method.plan(1) if not p.spare)
     assert {r.extra["side"] for r in result.data or ()} == {"negative"}
 
 
 def test_what_a_debater_reads_grows_by_a_turn_a_turn(tmp_path: Path) -> None:
-    done(Debatune(teacher=Agent()), tmp_path, topics(TOPIC))
+    walked(Debatune(teacher=Agent()), tmp_path, topics(TOPIC))
     shown = Counter(len(re.findall(r"\bTurn [0-9a-f]{8}", user)) for _, user in SPOKEN if "given-argument" in user)
     assert shown == {turns: 6 for turns in range(5)}  # card, Cost: 0+1+2+3+4 turns an argument
 
@@ -201,7 +193,7 @@ def test_what_a_debater_reads_grows_by_a_turn_a_turn(tmp_path: Path) -> None:
 
 @pytest.fixture
 def debate(tmp_path: Path) -> Result:
-    return done(Debatune(teacher=Agent()), tmp_path, topics(TOPIC))
+    return walked(Debatune(teacher=Agent()), tmp_path, topics(TOPIC))
 
 
 def of_stage(begin: str) -> list[tuple[str, str]]:
@@ -236,7 +228,7 @@ def test_oracle_6_nobody_receives_the_system_message_of_another(tmp_path: Path) 
             SPOKEN.append((conversation[0].text, conversation[1].text))
             return said(debated(conversation[1].text))
 
-    done(Debatune(teacher=Discreet()), tmp_path, topics(TOPIC))
+    walked(Debatune(teacher=Discreet()), tmp_path, topics(TOPIC))
     systems = {system for system, _ in SPOKEN}
     assert len(systems) == 4  # two debaters and two observers
     assert not [user for _, user in SPOKEN for system in systems if system in user or "opponent stands" in user]
@@ -283,7 +275,7 @@ def test_oracle_6_there_are_as_many_rows_as_arguments(tmp_path: Path) -> None:
         statement = "A statement " + " ".join(f"w{n}of{number}" for n in range(60))
         replies[f"{argument}.\n</given-argument>\n\nWhat was said:"] = statement
     replies["AI:"] = "A turn."
-    result = done(Debatune(teacher=ScriptedModel(replies=replies)), tmp_path, topics(TOPIC))
+    result = walked(Debatune(teacher=ScriptedModel(replies=replies)), tmp_path, topics(TOPIC))
     assert [r.id for r in result.data or ()] == [
         "t1~affirmative-1", "t1~affirmative-2", "t1~negative-1", "t1~negative-2",
     ]  # fmt: skip
@@ -297,7 +289,7 @@ def test_oracle_6_there_are_as_many_rows_as_arguments(tmp_path: Path) -> None:
 def test_oracle_6_the_same_seed_draws_the_same_wordings_and_another_one_others(tmp_path: Path) -> None:
     drawn = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        result = done(Debatune(teacher=Agent()), tmp_path / name, topics(TOPIC, "The Olympics are worth it"), seed)
+        result = walked(Debatune(teacher=Agent()), tmp_path / name, topics(TOPIC, "The Olympics are worth it"), seed)
         drawn[name] = [r.extra["template_id"] for r in result.data or ()]
     assert drawn["a"] == drawn["b"] != drawn["c"]
     assert set(drawn["a"]) <= set(range(1, 12))
@@ -333,7 +325,7 @@ def test_oracle_6_topics_that_are_held_out_are_not_debated_so_that_train_and_tes
 ) -> None:
     train = read_dataset(shared / "debatune" / "debate_train_topics.json", prompts=True, limit=8)
     held_out = tuple(r.prompt[0].text.upper() + "!" for r in train)[2:6]
-    result = done(Debatune(teacher=Agent(), held_out=held_out, arguments=1, rounds=1), tmp_path, train)
+    result = walked(Debatune(teacher=Agent(), held_out=held_out, arguments=1, rounds=1), tmp_path, train)
     assert not {plain(str(r.extra["topic"])) for r in result.data or ()} & set(map(plain, held_out))
     assert sum(d.reason.startswith("held out") for d in result.decisions) == 4 - sum(map(is_wh_question, held_out))
 
@@ -354,7 +346,7 @@ def test_a_question_that_begins_with_what_or_how_has_no_affirmative_side(topic: 
 
 def test_the_published_arguments_are_debated_without_asking_for_any(shared: Path, tmp_path: Path) -> None:
     test = read_dataset(shared / "debatune" / "debate_test_arguments.jsonl", prompts=True, limit=4)
-    result = done(Debatune(teacher=Agent()), tmp_path, test)
+    result = walked(Debatune(teacher=Agent()), tmp_path, test)
     rows = [json.loads(line) for line in (shared / "debatune" / "debate_test_arguments.jsonl").read_text().splitlines()]
     given = [text for row in rows[:4] for side in ("Affirmative", "Negative") for text in row[side]["arguments"]]
     assert [r.extra["argument"] for r in result.data or ()] == given
@@ -363,7 +355,7 @@ def test_the_published_arguments_are_debated_without_asking_for_any(shared: Path
 
 def test_prompts_for_an_evaluation_cost_two_calls_a_topic_and_have_the_wording_of_tests(tmp_path: Path) -> None:
     method = Debatune(teacher=Agent(), make="prompts")
-    result = done(method, tmp_path, topics(TOPIC))
+    result = walked(method, tmp_path, topics(TOPIC))
     assert len(SPOKEN) == 2 == sum(p.items for p in method.plan(1) if not p.spare)
     first = next(iter(result.data or ()))
     assert first.prompt == (Message("user", TEST_TEMPLATE.replace("{topic}", TOPIC).replace("{side}", "affirmative")
@@ -380,7 +372,7 @@ def test_settings_are_sent_as_the_card_has_them(tmp_path: Path) -> None:
             sent[sampling.temperature, sampling.max_tokens] += len(conversations)
             return super().chat(conversations, sampling)
 
-    done(Debatune(teacher=Noting()), tmp_path, topics(TOPIC))
+    walked(Debatune(teacher=Noting()), tmp_path, topics(TOPIC))
     assert sent == {(0.7, 512): 2, (0.7, 800): 24, (0.7, 2048): 6}
     assert Debating() == Debatune(teacher=Agent()).debating
 

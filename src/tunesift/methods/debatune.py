@@ -47,7 +47,7 @@ from tunesift.methods.debatune_prompts import (
     REBUT,
     REPLY,
 )
-from tunesift.methods.debatune_proposing import Bench, Proposed, benches, denied, left_out, proposed
+from tunesift.methods.debatune_proposing import Position, Proposed, denied, left_out, positions, proposed
 from tunesift.methods.debatune_reading import distinct, plain, read_statement, read_turn
 from tunesift.methods.debatune_sifting import LEAST_JUDGED, RUN, Made
 from tunesift.methods.debatune_steps import (
@@ -137,7 +137,7 @@ class Debatune(Settings):
         waiting: list[Argument] = []
         while (topics or waiting) and (need := made.missing) > 0 and not made.repeats:
             begun = topics[: self._begun(need - len(waiting), len(made.rounds))]
-            found = self._proposed(run, benches(begun, self._sides))
+            found = self._proposed(run, positions(begun, self._sides))
             topics, sides = topics[len(begun) :], sides | found
             waiting += made.begin([argument for side in found.values() for argument in side.arguments])
             made.take(waiting[:need], self._debated(run, waiting[:need]))
@@ -158,7 +158,7 @@ class Debatune(Settings):
     def plan_for(self, data: Dataset[Record]) -> list[Planned]:
         """None for topics that are left out, and no list for a side whose row brings its arguments along."""
         refused = left_out(data, self.deny, self.held_out)
-        sides = benches((record for record in data if record.id not in refused), self._sides)
+        sides = positions((record for record in data if record.id not in refused), self._sides)
         return self._planned([min(self.arguments, len(distinct(side.given))) for side in sides])
 
     def _planned(self, given: Sequence[int]) -> list[Planned]:
@@ -199,11 +199,11 @@ class Debatune(Settings):
     def _like(self) -> NearTexts | None:
         return None if self.near is None else NearTexts(RUN, self.near)
 
-    def _proposed(self, run: Run, sides: Sequence[Bench]) -> dict[str, Proposed]:
+    def _proposed(self, run: Run, sides: Sequence[Position]) -> dict[str, Proposed]:
         tries = [self._speak(self.teacher, self.debating.argument_tokens, seed) for seed in range(2)]
         return proposed(run, tries, sides, self._ask, self.arguments)
 
-    def _ask(self, side: Bench, named: Sequence[str]) -> Asked:
+    def _ask(self, side: Position, named: Sequence[str]) -> Asked:
         """For arguments, or for those that are missing."""
         request = fill(NAME, side=side.side, topic=side.topic)
         if named:
