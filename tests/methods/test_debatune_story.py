@@ -312,6 +312,22 @@ def test_a_text_file_without_topics_is_a_sentence(
     assert [path.name for path in tmp_path.iterdir()] == ["topics.txt"]
 
 
+@pytest.mark.parametrize(("name", "text"), [("apart.txt", "\n zoos are GOOD.\n"), ("apart.json", '["Zoos are good"]')])
+def test_topics_that_are_held_out_come_from_a_file_too_and_a_run_knows_what_it_says(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    rows = ["Zoos are good", "Cars are bad"]
+    summary = debate(tmp_path, rows, held_out=str(tmp_path / name))
+    assert (summary.counts["created"], summary.reasons["dropped: held out"]) == (6, 1)
+    (tmp_path / name).write_text(text.replace("oos", "ebras"))
+    with pytest.raises(ResumeError, match=r"method\.identity was"):
+        debate(tmp_path, rows, held_out=str(tmp_path / name))
+    (tmp_path / name).unlink()
+    with pytest.raises(DataError, match="there is no such file"):
+        debate(tmp_path, rows, held_out=str(tmp_path / name))
+
+
 def test_a_line_that_is_no_text_is_set_aside_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "topics.txt").write_bytes(b"Zoos are good\nCars \xe9\n")
     recipe = {"input": str(tmp_path / "topics.txt"), "output": str(tmp_path / "rows.jsonl"),

@@ -32,6 +32,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import ceil
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from tunesift.datasets import Dataset
@@ -43,15 +44,12 @@ from tunesift.methods.debatune_prompts import (
     NAME,
     NAME_MORE,
     OBSERVER,
-    OPEN,
-    REBUT,
     REPLY,
 )
 from tunesift.methods.debatune_proposing import Position, Proposed, denied, left_out, positions, proposed
 from tunesift.methods.debatune_reading import distinct, plain, read_statement, read_turn
 from tunesift.methods.debatune_sifting import LEAST_JUDGED, RUN, Made
 from tunesift.methods.debatune_steps import (
-    OTHER,
     SIDES,
     Argument,
     Asked,
@@ -59,7 +57,10 @@ from tunesift.methods.debatune_steps import (
     Floor,
     Side,
     Speak,
+    conclusion,
     planned_calls,
+    role,
+    speech,
     stage_of,
 )
 from tunesift.methods.debatune_telling import Told
@@ -68,11 +69,12 @@ from tunesift.methods.refining import check_refinable
 from tunesift.models import ChatModel
 from tunesift.models.base import Sampling
 from tunesift.prompts import fenced, fill
+from tunesift.reading import read_texts
 from tunesift.records import Decision, Failure, Message, Record
 from tunesift.running.result import Planned, Reads, Result
 from tunesift.running.run import OUTPUT, Run
 from tunesift.scoring.duplicates import NearTexts
-from tunesift.settings import INCIDENTAL, Settings
+from tunesift.settings import INCIDENTAL, Settings, digest
 
 AT_ONCE = 256
 """Most topics of a round, which are debated together: what is said of them is in memory."""
@@ -101,8 +103,9 @@ class Debatune(Settings):
     """prompts: no debate and no statement, but prompts for an evaluation, in the wording that is none of training."""
     deny: tuple[str, ...] = ()
     """Words or phrases that neither a topic nor a statement may hold, in whatever case."""
-    held_out: tuple[str, ...] = ()
-    """Topics kept for an evaluation, and not debated: compared without case and punctuation."""
+    held_out: tuple[str, ...] | Path = ()
+    """Topics kept for an evaluation, and not debated, or a file of them (.txt, a line each; .json, .jsonl, .csv):
+    compared without case and punctuation."""
     max_duplicates: Annotated[float, INCIDENTAL] = 0.5
     """Fraction of the statements of a round that may be duplicates; above it the run ends with what there is."""
     near: float | None = 0.8
@@ -126,10 +129,18 @@ class Debatune(Settings):
             raise RecipeError(f"max_duplicates: {self.max_duplicates:g} is not a fraction; write 0.5 for one half.")
         self._like()
 
+    def identity(self) -> str:
+        """Digest of the topics that are held out: those of a file are known by what they say."""
+        return digest(list(self._held_out))
+
+    @property
+    def _held_out(self) -> Sequence[str]:
+        return read_texts(self.held_out) if isinstance(self.held_out, Path) else self.held_out
+
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Propose and debate, some topics at a time, until there are enough statements."""
         check_refinable(data, instructions=False)
-        refused = left_out(data, self.deny, self.held_out)
+        refused = left_out(data, self.deny, self._held_out)
         topics = [record for record in data if record.id not in refused]
         most = self._most(len(topics)) if self.target is None else self.target
         made = Made(self.make, self._like(), self.max_duplicates, most)
@@ -157,7 +168,7 @@ class Debatune(Settings):
 
     def plan_for(self, data: Dataset[Record]) -> list[Planned]:
         """None for topics that are left out, and no list for a side whose row brings its arguments along."""
-        refused = left_out(data, self.deny, self.held_out)
+        refused = left_out(data, self.deny, self._held_out)
         sides = positions((record for record in data if record.id not in refused), self._sides)
         return self._planned([min(self.arguments, len(distinct(side.given))) for side in sides])
 
@@ -210,7 +221,7 @@ class Debatune(Settings):
             listed = fenced("arguments", "\n".join(f"{n}. {text}" for n, text in enumerate(named, start=1)))
             missing, first = str(self.arguments - len(named)), str(len(named) + 1)
             request = fill(NAME_MORE, request=request, named=listed, missing=missing, first=first)
-        return Asked(side.id, _role(DEBATER, side.topic, side.side), request)
+        return Asked(side.id, role(DEBATER, side.topic, side.side), request)
 
     def _debated(self, run: Run, arguments: Sequence[Argument]) -> dict[str, str | Failure]:
         """Of every argument its statement, or why there is none."""
@@ -221,7 +232,7 @@ class Debatune(Settings):
             open_ = [argument for argument in arguments if argument.id not in lost]
             if not open_:
                 return lost
-            told = run.map(stage_of(turn), self._turn(turn), [_speech(argument, turn, floor) for argument in open_])
+            told = run.map(stage_of(turn), self._turn(turn), [speech(argument, turn, floor) for argument in open_])
             floor.said.append(told)
             for argument in open_ if turn % 2 == 0 else ():
                 said = read_turn(told[argument.id])
@@ -235,7 +246,7 @@ class Debatune(Settings):
             if not arguments:
                 break
             step = self._speak(self.teacher, self.debating.statement_tokens, attempt)
-            told = run.map(_conclude(attempt), step, [_conclusion(argument, floor) for argument in arguments])
+            told = run.map(_conclude(attempt), step, [conclusion(argument, floor) for argument in arguments])
             made |= {a.id: self._statement(read_statement(told[a.id], a.about), a) for a in arguments}
             good = told.good()
             arguments = [a for a in arguments if isinstance(made[a.id], Failure) and a.id in good]
@@ -274,26 +285,3 @@ class Debatune(Settings):
 
 def _conclude(attempt: int) -> str:
     return f"conclude-again-{attempt}" if attempt else "conclude"
-
-
-def _role(template: str, topic: str, side: Side) -> str:
-    other = {"other": OTHER[side]} if template == DEBATER else {}
-    return fill(template, topic=topic, side=side, **other)
-
-
-def _speech(argument: Argument, turn: int, floor: Floor) -> Asked:
-    """What the agent whose turn it is gets to read: its role and, from its own side, the debate so far."""
-    side = OTHER[argument.side] if turn % 2 else argument.side
-    given = {"argument": fenced("argument", argument.text)}
-    if turn:
-        given["debate"] = floor.told(argument, side)
-    if turn > 1:
-        given["owner"] = "your opponent's" if turn % 2 else "your own"
-    template = (OPEN, REBUT, REPLY)[min(turn, 2)]
-    return Asked(argument.id, _role(DEBATER, argument.topic, side), fill(template, **given))
-
-
-def _conclusion(argument: Argument, floor: Floor) -> Asked:
-    given = {"argument": fenced("argument", argument.text), "debate": floor.told(argument)}
-    asked = fill(CONCLUDE, topic=argument.topic, side=argument.side, **given)
-    return Asked(argument.id, _role(OBSERVER, argument.topic, argument.side), asked)
