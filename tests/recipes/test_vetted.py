@@ -109,6 +109,8 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
     if method["kind"] == "genqa":
         fields["input"] = None
         method |= {"model": {"kind": "scripted", "replies": GENERATES}, "count": 1}
+    if method["kind"] == "debatune":
+        method["max_duplicates"] = 1.0  # what is scripted is one statement for all
     for rater in method.get("raters", ()):
         rater["model"] = {"kind": "scripted"}
     if method["kind"] == "cherry":
