@@ -113,6 +113,8 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
         fields_of = {"agents": [{"name": n, "model": {"kind": "scripted", "otherwise": n}} for n in ("a", "b")]}
         method |= {**fields_of, "small": {"kind": "scripted"}, "large": {"kind": "scripted", "concurrency": 2}}
         method |= {"judge": {"kind": "scripted", "otherwise": "[[C]]"}, "faithful": True}
+    if method["kind"] == "debatune":
+        method["max_duplicates"] = 1.0  # what is scripted is one statement for all
     for rater in method.get("raters", ()):
         rater["model"] = {"kind": "scripted"}
     if method["kind"] == "cherry":
