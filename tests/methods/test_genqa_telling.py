@@ -11,9 +11,10 @@ import pytest
 
 from tunesift import Completion, DataError, Dataset, GenQA, Labels, Local, Message, Run, ScriptedModel
 from tunesift.methods.genqa_checks import Rejected, Wanted, Written, listed, name_leak, options_fault
+from tunesift.methods.genqa_likeness import dedup_key
 from tunesift.methods.genqa_prompts import ABOUT, SplitName
 from tunesift.methods.genqa_reading import distinct_items, read_row
-from tunesift.methods.genqa_sifting import Sieve, dedup_key, grams, grams_of
+from tunesift.methods.genqa_sifting import Sieve, grams, grams_of
 
 
 def row(*texts: str) -> Written:
@@ -236,7 +237,7 @@ def test_chinese_questions_and_exclamations_end_sentences_too() -> None:
     assert dedup_key("Is 3!5 one? Is it? A") != dedup_key("Is 3!5 two? Is it? A")
 
 
-def test_two_thirds_of_the_same_hundred_questions_are_found_inside_a_row_in_every_language(shared: Path) -> None:
+def test_the_same_questions_are_found_inside_a_row_in_languages_with_spaces_and_without(shared: Path) -> None:
     for language, least in (("en", 60), ("zh", 50), ("ja", 80), ("ko", 40)):
         path = shared / "multilingual" / f"questions_{language}100.jsonl"
         known = grams_of((path,))
@@ -286,6 +287,16 @@ FORMS: dict[str, Callable[[], str]] = {
 @pytest.mark.parametrize("known", FORMS)
 def test_a_short_question_is_found_with_its_options_without_them_and_in_any_order(known: str, made: str) -> None:
     assert not grams(FORMS[known]()).isdisjoint(grams(FORMS[made]()))
+
+
+@pytest.mark.parametrize(
+    ("label", "before"), [("问题：", "选项："), ("質問：", "選択肢："), ("1. ", ""), ("題目 3：", "")]
+)
+def test_labels_of_chinese_and_japanese_questions_are_no_part_of_them(label: str, before: str) -> None:
+    stem, options = "太阳系中最大的行星是哪一个？", ("火星", "木星", "金星", "土星")
+    known = grams(f"{label}{choice(f'{stem} {before}'.strip(), options, '{}、{}')}")
+    assert not known.isdisjoint(grams(stem))
+    assert known.isdisjoint(grams("太阳系中最小的行星是哪一个？"))
 
 
 def test_another_short_question_is_not_found_whatever_its_options_are() -> None:

@@ -30,9 +30,12 @@ _MARK = re.compile(
     r"[*_]{0,3}[ \t]{0,4}",
     re.M,
 )
-_BEFORE_OPTIONS = re.compile(r"\s(?:(?:answer )?(?:options|choices|alternatives)|answers)\s?:\s{0,9}\Z", re.I)
+_BEFORE_OPTIONS = re.compile(
+    r"\s(?:(?:answer )?(?:options|choices|alternatives)|answers|选项|選項|選択肢)\s?:\s{0,9}\Z", re.I
+)
 _LEAD = re.compile(
-    r"\s{0,8}[*_#]{0,4}\s?(?:(?:question|q)\s?\d{0,4}[*_]{0,3}\s?[:.)]|\d{1,4}[.)](?!\d))[*_]{0,3}\s{0,4}", re.I
+    r"\s{0,8}[*_#]{0,4}\s?(?:(?:question|q|问题|問題|题目|題目|質問|질문)\s?\d{0,4}[*_]{0,3}\s?[:.)]|\d{1,4}[.)](?!\d))[*_]{0,3}\s{0,4}",
+    re.I,
 )
 _OF_ANY = frozenset(
     re.findall(
