@@ -45,6 +45,7 @@ REPORT = (
     "Sales rose in March by four percent, fell in April by two, and stood still in May, when the new shop in the harbour "
     "opened its doors; costs rose all the while, mostly rent and wages, and the board has asked for a plan."
 )
+MATERIAL = f"{REPORT} {LONG_ANSWER} {QUESTION} {OTHER_ANSWER}"
 LOOP = "```python\nfor n in range(10):\n    print(n)\n```"
 MEADOW = (
     "A farmer has a meadow of 120 metres by 80 metres and wants a fence around it with a gate of 4 metres. How long is the "
@@ -120,11 +121,11 @@ APART: dict[str, tuple[SplitName, Written, Written]] = {
             "of it are drunk?", "36", "And if half of them drink 2?", "54")),
     "dialog: the same greeting": ("dialog", row(HOTEL, "Of course."), row(DOG, "Of course.")),
     "task: the same material, and another task": (
-        "task", row(f"Summarise the report in two sentences.\n\n{REPORT}", "Up and down."),
-        row(f"Translate what the board wants into plain Italian.\n\n{REPORT}", "Un piano.")),
+        "task", row(f"Summarise the report in two sentences.\n\n{MATERIAL}", "Up and down."),
+        row(f"Translate what the board wants into plain Italian.\n\n{MATERIAL}", "Un piano.")),
     "task: the same material before another task": (
-        "task", row(f"{REPORT}\n\nSummarise the report above in two sentences.", "Up and down."),
-        row(f"{REPORT}\n\nTranslate what the board wants into Italian.", "Un piano.")),
+        "task", row(f"{MATERIAL}\n\nSummarise the report above in two sentences.", "Up and down."),
+        row(f"{MATERIAL}\n\nTranslate what the board wants into Italian.", "Un piano.")),
     "task: the same task, and other material": (
         "task", row(f"Summarise the report in two sentences.\n\n{REPORT}", "Up and down."),
         row(f"Summarise the report in two sentences.\n\n{QUESTION}", "Late.")),
