@@ -471,8 +471,8 @@ def test_no_two_published_answers_are_near_each_other(shared: Path) -> None:
     assert max(both / whole for both, whole in common) == pytest.approx(0.1865, abs=1e-4)
     near = NearTexts(3, 0.7)
     for answer in said:
-        assert near.like(answer) is None
-        near.add(answer)
+        assert next(near.likes([answer]), None) is None
+        near.add([answer])
 
 
 def test_our_own_request_is_no_argument() -> None:

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tunesift.methods.controllability_figures import words
 from tunesift.methods.debatune_reading import plain
 from tunesift.methods.debatune_steps import Argument
 from tunesift.records import Failure
 from tunesift.scoring.duplicates import NearTexts
+from tunesift.words import spelled, units
 
 LEAST_JUDGED = 20
 """Statements, of one round or of several together, below which their share of duplicates says nothing."""
@@ -109,8 +109,8 @@ class Made:
         if (row := self._first.get(key)) is not None:
             return Duplicate("duplicate", f"says what {row} says")
         if self.near is not None:
-            said = words(statement)
-            if (like := self.near.like(said)) is not None:
+            said = [units(spelled(statement))]
+            if (like := next(self.near.likes(said), None)) is not None:
                 return Duplicate("near_duplicate", f"Jaccard {like[1]:.4f} with {self._rows[like[0]]}")
             self.near.add(said)
         self._rows.append(id)
