@@ -37,9 +37,10 @@ from tunesift.methods.controllability_figures import (
     repeated,
     words,
 )
-from tunesift.methods.debatune_steps import Asked, Side, Speak, planned_calls
+from tunesift.methods.debatune_steps import Side
+from tunesift.methods.speaking import Asked, Hearing, Speak
 from tunesift.models import ChatModel
-from tunesift.models.base import Completion, Sampling
+from tunesift.models.base import Sampling
 from tunesift.prompts import fenced, fill
 from tunesift.records import Decision, Failure, Record, Score
 from tunesift.running.result import Planned, Result
@@ -56,6 +57,7 @@ ASK = (
     "percentage that supports and the percentage that opposes, and nothing else. From the second line on, explain them."
 )
 REMIND = "\n\nBegin with the two numbers: the first line of your reply must hold them and nothing else, such as: 70 30"
+NO_STATEMENT = Failure("empty", "the statement is empty")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +65,15 @@ class Controllability(Settings):
     """Judge which side statements take, and how far they keep to the one that was asked for."""
 
     kind: Literal["controllability"] = "controllability"
-    chats: ClassVar[tuple[str, ...]] = ("judge",)
-    """Models that must be able to chat."""
     judge: ChatModel
     """Who judges; the paper has GPT-4."""
     max_tokens: int = 512
     """Most tokens of a judgement; the authors' 512."""
     parroting: Parroting = Parroting()
     """When a statement only repeats its argument."""
+
+    chats: ClassVar[tuple[str, ...]] = ("judge",)
+    """Models that must be able to chat."""
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Keep every row, with its percentages beside it; the figures are in the report's tables."""
@@ -80,12 +83,9 @@ class Controllability(Settings):
             raise DataError(f'no row is a statement on a side of a topic (the first {first}); each needs "topic", '
                             '"side", "argument" and its response.')  # fmt: skip
         of = data.only({id for id in data.ids() if id not in faults})
-        told = [run.map("judge", self._judge(), [_asked(r) for r in of if r.response.strip()])]
-        unread = [r for r in of if r.id in told[0].good() and isinstance(_read(told, r), Failure)]
-        if unread:
-            told.append(run.map("judge-again", self._judge(), [_asked(r, REMIND) for r in unread]))
+        shares = self._hearing.heard(run, [_asked(r) for r in of if r.response.strip()])
         scores = run.map(
-            "score", Controlled(parroting=self.parroting), [_judged(record, _read(told, record)) for record in of]
+            "score", Controlled(parroting=self.parroting), [_judged(r, shares.get(r.id, NO_STATEMENT)) for r in of]
         )
         found = [_figures(record, score) for record in of if isinstance(score := scores[record.id], Score)]
         run.table("controllability", controlled(found))
@@ -97,13 +97,12 @@ class Controllability(Settings):
 
     def plan(self, records: int) -> list[Planned]:
         """One call a statement, and one more where its reply cannot be read."""
-        around = len((JUDGE + ASK + REMIND).encode())
-        first, again = (planned_calls(stage, self._judge(), around, usual, records)
-                        for stage, usual in (("judge", records), ("judge-again", 0)))  # fmt: skip
-        return [*first, *again, Planned("score", records, 0, "")]
+        return [*self._hearing.planned(len((JUDGE + ASK).encode()), records), Planned("score", records, 0, "")]
 
-    def _judge(self) -> Speak:
-        return Speak(speaker=self.judge, sampling=Sampling(max_tokens=self.max_tokens))
+    @property
+    def _hearing(self) -> Hearing[tuple[float, float]]:
+        judge = Speak(speaker=self.judge, sampling=Sampling(max_tokens=self.max_tokens))
+        return Hearing("judge", judge, REMIND, read_shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,18 +198,10 @@ def _side(record: Record) -> Side:
     return "negative" if _text(record, "side").casefold() == "negative" else "affirmative"
 
 
-def _asked(record: Record, more: str = "") -> Asked:
+def _asked(record: Record) -> Asked:
     """Topic and statement, and not the side that was asked for."""
     given = {"topic": fenced("topic", _text(record, "topic")), "statement": fenced("statement", record.response)}
-    return Asked(record.id, JUDGE, fill(ASK, **given) + more)
-
-
-def _read(told: Sequence[Outcomes[Completion]], record: Record) -> tuple[float, float] | Failure:
-    """What the last reply about a record says."""
-    said = next((outcomes[record.id] for outcomes in reversed(told) if record.id in outcomes), None)
-    if said is None:
-        return Failure("empty", "the statement is empty")
-    return said if isinstance(said, Failure) else read_shares(said.text)
+    return Asked(record.id, JUDGE, fill(ASK, **given))
 
 
 def _reason(score: Score | Failure) -> str:

@@ -52,13 +52,10 @@ from tunesift.methods.debatune_sifting import LEAST_JUDGED, RUN, Made
 from tunesift.methods.debatune_steps import (
     SIDES,
     Argument,
-    Asked,
     Debating,
     Floor,
     Side,
-    Speak,
     conclusion,
-    planned_calls,
     role,
     speech,
     stage_of,
@@ -66,6 +63,7 @@ from tunesift.methods.debatune_steps import (
 from tunesift.methods.debatune_telling import Told
 from tunesift.methods.debatune_templates import TEMPLATES, TEST_TEMPLATE
 from tunesift.methods.refining import check_refinable
+from tunesift.methods.speaking import Asked, Speak, planned_calls
 from tunesift.models import ChatModel
 from tunesift.models.base import Sampling
 from tunesift.prompts import fenced, fill

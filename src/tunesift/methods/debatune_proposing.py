@@ -10,7 +10,8 @@ from tunesift.errors import shown
 from tunesift.language import switch
 from tunesift.methods.controllability_figures import words
 from tunesift.methods.debatune_reading import distinct, is_wh_question, plain, read_arguments
-from tunesift.methods.debatune_steps import Argument, Asked, Side, Speak
+from tunesift.methods.debatune_steps import Argument, Side
+from tunesift.methods.speaking import Asked, Speak
 from tunesift.models.base import Completion
 from tunesift.records import Failure, Record
 from tunesift.running.run import Run

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from tunesift.errors import RecipeError
 from tunesift.methods.debatune_prompts import CONCLUDE, DEBATER, OBSERVER, OPEN, REBUT, REPLY
 from tunesift.methods.debatune_reading import read_turn
-from tunesift.models import ChatModel
-from tunesift.models.base import Completion, Sampling
+from tunesift.methods.speaking import Asked
+from tunesift.models.base import Completion
 from tunesift.prompts import fenced, fill
-from tunesift.records import Failure, Message
-from tunesift.running.result import Planned
 from tunesift.running.step import Outcomes
 from tunesift.settings import Settings
 
@@ -46,30 +43,6 @@ class Debating(Settings):
             raise RecipeError("debating: argument_tokens, turn_tokens and statement_tokens are 1 or more.")
         if self.temperature < 0 or self.retries < 0:
             raise RecipeError("debating: temperature and retries are 0 or more.")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One call: a system message and a user message, and nothing of any call before."""
-
-    id: str
-    system: str
-    user: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Speak(Settings):
-    """Have a debater say something."""
-
-    speaker: ChatModel
-    sampling: Sampling
-
-    returns: ClassVar[type[Completion]] = Completion
-
-    def __call__(self, chunk: Sequence[Asked], /) -> Sequence[Completion | Failure]:
-        """What the model said, one completion per call."""
-        asked = [(Message("system", item.system), Message("user", item.user)) for item in chunk]
-        return self.speaker.chat(asked, self.sampling)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,17 +123,6 @@ def stage_of(turn: int) -> str:
     """The name of a turn: open-1, rebut-1, reply-2, counter-2 and so on."""
     first, later = ("rebut", "counter") if turn % 2 else ("open", "reply")
     return f"{later if turn > 1 else first}-{turn // 2 + 1}"
-
-
-def planned_calls(stage: str, speak: Speak, around: int, usual: int, most: int) -> list[Planned]:
-    """So many calls where every reply can be used, and the further ones at most."""
-    name = getattr(speak.speaker, "name", speak.speaker.kind)
-    counts = ((usual, False), (most - usual, True))
-    return [
-        Planned(stage, count, 1, name, around=around, answer=speak.sampling.max_tokens, spare=spare)
-        for count, spare in counts
-        if count > 0
-    ]
 
 
 def _label(side: Side, reader: Side | None) -> str:

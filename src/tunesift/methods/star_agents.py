@@ -39,11 +39,11 @@ import numpy as np
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError, shown
-from tunesift.methods.debatune_steps import Speak
 from tunesift.methods.refining import check_refinable, tell_refined
+from tunesift.methods.speaking import Hearing, Speak
 from tunesift.methods.star_agents_crowning import Standing, next_to_judge, rewards, scaled, winner
 from tunesift.methods.star_agents_drafts import Candidate, Wanted, written
-from tunesift.methods.star_agents_judging import ASK, JUDGE, REMIND, TWINS, Match, Settled, judged
+from tunesift.methods.star_agents_judging import ASK, JUDGE, REMIND, TWINS, Match, Settled, judged, read_verdict
 from tunesift.methods.star_agents_pool import MemoryBank, Pair, PairPool
 from tunesift.methods.star_agents_telling import Crowned, Provenance, Told, WriteDown
 from tunesift.methods.star_agents_writing import (
@@ -59,6 +59,7 @@ from tunesift.models import ChatModel, EmbedModel, LikelihoodModel, name_of
 from tunesift.models.alike import evened
 from tunesift.models.base import Sampling
 from tunesift.models.ngrams import HashedNgrams
+from tunesift.parsing import Verdict
 from tunesift.prompts import Template
 from tunesift.records import Decision, Failure, Record
 from tunesift.running.result import Planned, Result
@@ -188,20 +189,22 @@ class StarAgents(Settings):
                 if calls:
                     name = stage if agent.is_endpoint else f"{stage}-{agent.name}"
                     planned.append(Planned(name, calls, 1, name_of(agent.model), around=around, answer=tokens))
-        around = len((JUDGE + ASK + REMIND).encode()) + 2 * self.writing.response_tokens
-        judge = name_of(self.judge)
         return [
             *planned,
             Planned("ifd-small", base + drawn, 2, name_of(self.small)),
             Planned("ifd-large", base + drawn, 2, name_of(self.large)),
-            Planned("judge", 2 * drawn, 1, judge, around=around, answer=self.judge_tokens),
-            Planned("judge-again", 2 * drawn, 1, judge, around=around, answer=self.judge_tokens, spare=True),
+            *self._judge.planned(len((JUDGE + ASK).encode()) + 2 * self.writing.response_tokens, 2 * drawn),
             Planned("score", records, 0, ""),
         ]
 
     @property
     def _round(self) -> int:
         return self.round_size or (1 if self.faithful else ROUND)
+
+    @property
+    def _judge(self) -> Hearing[Verdict]:
+        judge = Speak(speaker=self.judge, sampling=Sampling(max_tokens=self.judge_tokens))
+        return Hearing("judge", judge, REMIND, read_verdict)
 
     @property
     def _bases(self) -> tuple[str, ...]:
@@ -251,7 +254,6 @@ class StarAgents(Settings):
 
     def _judged(self, run: Run, standings: Mapping[str, list[Standing]]) -> dict[str, list[Standing]]:
         """Every candidate against its seed's first base, hardest first, until the winner is known; or all of them."""
-        judge = Speak(speaker=self.judge, sampling=Sampling(max_tokens=self.judge_tokens))
         bases = {seed: next((s for s in own if s.candidate.base), None) for seed, own in standings.items()}
         settled = {id: TWINS for seed, own in standings.items() for id in _twins(bases[seed], own)}
         while True:
@@ -265,7 +267,7 @@ class StarAgents(Settings):
             ]
             if not matches:
                 return dict(standings)
-            settled |= judged(run, judge, matches)
+            settled |= judged(run, self._judge, matches)
 
     def _result(
         self, data: Dataset[Record], left: Mapping[str, str], crowned: Sequence[Crowned], run: Run, told: Told

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tunesift.errors import ModelRefused, shown
-from tunesift.methods.debatune_steps import Asked, Speak
-from tunesift.models.base import Completion
+from tunesift.methods.speaking import Asked, Hearing
 from tunesift.parsing import Verdict, verdict
 from tunesift.prompts import fenced, fill
 from tunesift.records import Failure, Record
 from tunesift.running.run import Run
-from tunesift.running.step import Outcomes
 
 MARKS: Mapping[str, Verdict] = {"[[A]]": "first", "[[B]]": "second", "[[C]]": "tie"}
 JUDGE = "You compare answers that two assistants gave, and you take no side."
@@ -45,11 +43,11 @@ class Match:
         """Ids of its two calls: the candidate shown first, and second."""
         return f"{self.id}~as-a", f"{self.id}~as-b"
 
-    def asked(self, more: str = "") -> tuple[Asked, Asked]:
+    def asked(self) -> tuple[Asked, Asked]:
         """What the judge reads, in both orders."""
         sides = (self.candidate, self.base), (self.base, self.candidate)
         texts = (fill(ASK, first=_side("a", one), second=_side("b", two)) for one, two in sides)
-        first, second = (Asked(id, JUDGE, text + more) for id, text in zip(self.orders, texts, strict=True))
+        first, second = (Asked(id, JUDGE, text) for id, text in zip(self.orders, texts, strict=True))
         return first, second
 
 
@@ -88,28 +86,21 @@ def settled(first: Verdict | None, second: Verdict | None) -> Settled:
     return Settled(0.5, first, second)
 
 
-def judged(run: Run, judge: Speak, matches: Sequence[Match]) -> dict[str, Settled]:
+def judged(run: Run, judge: Hearing[Verdict], matches: Sequence[Match]) -> dict[str, Settled]:
     """What came of every match, by the candidate's id; asked once more where a reply has no verdict.
 
-    Raises `ModelRefused` where the judge gives no verdict at all: every win would rest on nothing.
+    Only the judge's words are read, not what it judges. Raises `ModelRefused` where the judge gives no verdict at all:
+    every win would rest on nothing.
     """
-    if not matches:
-        return {}
-    told = run.map("judge", judge, [call for match in matches for call in match.asked()])
-    found = {id: _read(told, id) for match in matches for id in match.orders}
-    unread = [call for match in matches for call in match.asked(REMIND) if isinstance(found[call.id], Failure)]
-    if unread:
-        again = run.map("judge-again", judge, unread)
-        found |= {call.id: _read(again, call.id) for call in unread}
+    found = judge.heard(run, [call for match in matches for call in match.asked()])
     _check_verdicts(found)
     said = {id: None if isinstance(what, Failure) else what for id, what in found.items()}
     return {match.id: settled(*(said[id] for id in match.orders)) for match in matches}
 
 
-def _read(told: Outcomes[Completion], id: str) -> Verdict | Failure:
-    """The last verdict of a reply; only the judge's words are read, not what it judges."""
-    said = told[id]
-    return said if isinstance(said, Failure) else verdict(said.text, MARKS)
+def read_verdict(said: str) -> Verdict | Failure:
+    """The last verdict of a reply."""
+    return verdict(said, MARKS)
 
 
 def _check_verdicts(found: Mapping[str, Verdict | Failure]) -> None:
