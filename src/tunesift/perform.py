@@ -149,7 +149,7 @@ def prepared(recipe: Recipe, retry_failed: Collection[FailureKind] = ()) -> Reci
     if not (paths := unnamed(recipe.method)):
         return recipe
     old = begun_with(recipe)
-    before = {path: str(old[f"method.{path}"]) for path in paths if f"method.{path}" in old}
+    before = {path: was for path in paths if isinstance(was := old.get(f"method.{path}"), str)}
     over = before.keys() == paths.keys() and _is_over(recipe.run_folder) and not retry_failed
     names = before if over else names_from_endpoints(recipe.method, before)
     return with_values(recipe, {f"method.{path}": name for path, name in names.items()})

@@ -78,6 +78,17 @@ def test_a_run_that_is_complete_asks_nobody_which_model_it_was(server: FaultServ
     serving(server, "other")
     again = run_recipe(genqa(tmp_path, server))
     assert (again.run_id, again.worked, server.lines()) == (first.run_id, 0, [])
+    with pytest.raises(ResumeError, match='was "tiny" and is now "other"'):
+        run_recipe(genqa(tmp_path, server), retry_failed=("refused",))
+
+
+def test_a_folder_of_another_method_lends_no_name(server: FaultServer, tmp_path: Path) -> None:
+    (tmp_path / "in.json").write_text(json.dumps([{"instruction": "Why?", "output": "So."}]))
+    words = ["keep.kind=longest", "keep.fraction=1.0", f"folder={tmp_path / 'out.jsonl.run'}"]
+    run_recipe(recipe_for("select", tmp_path / "in.json", tmp_path / "out.jsonl", words))
+    serving(server, "a", "b")
+    with pytest.raises(RecipeError, match="lists 2: a, b"):
+        run_recipe(genqa(tmp_path, server))
 
 
 def test_a_run_that_ended_short_asks_again_before_it_goes_on(server: FaultServer, tmp_path: Path) -> None:

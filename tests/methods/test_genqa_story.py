@@ -154,6 +154,17 @@ def test_a_list_is_asked_for_once_and_again_after_so_many_uses(tmp_path: Path) -
     assert 20 < len({r.extra["subtopic"] for r in result.data}) <= 30
 
 
+@pytest.mark.parametrize("count", [200, 400])
+def test_with_several_variants_a_list_is_used_as_often_as_with_one(tmp_path: Path, count: int) -> None:
+    lists = Lists(subtopics=10, topics=2, nested=10, reuse=50)
+    method = GenQA(model=Author(), count=count, topics=("Tides",), lists=lists)
+    made(method, tmp_path)
+    planned = sum(stage.items for stage in method.plan(0) if stage.stage == "list" and not stage.spare)
+    asked = sum(LIST_ONLY in c for c in CALLS)
+    conditional, nested = count // 2 // 50, count // 2 // 100
+    assert asked == planned == conditional + nested * (1 + 2)  # of the nested ones two are chosen from one of topics
+
+
 def test_rows_go_to_a_file_and_are_read_back_as_they_were_made(tmp_path: Path) -> None:
     summary = ran(tmp_path, count=1)
     (row,) = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]

@@ -247,9 +247,8 @@ class GenQA(Settings):
 
     def _asking(self) -> Asking:
         topics = {split: self._topics(split) for split in self.splits}
-        return Asking(
-            self._wording(), self.lists, self.mode, topics, self.tries, self._step(self._list_tokens), self._step()
-        )
+        steps = self._step(self._list_tokens), self._step()
+        return Asking(self._wording(), self.lists, self.mode, topics, len(self.variants), self.tries, *steps)
 
     def _wording(self) -> Wording:
         return Wording(self.labels, LANGUAGES[self.language], self.prompt)
