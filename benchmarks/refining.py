@@ -13,22 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+from measuring import HERE, bytes_a_row, child, here, ran, told
+
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from faultserver.client import FaultServer, serving  # noqa: E402
-
-RESULTS = HERE / "results" / "refining.json"
+from faultserver.client import FaultServer, serving
 
 
 def make_rows(path: Path, count: int) -> None:
@@ -40,37 +35,14 @@ def make_rows(path: Path, count: int) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def own_mb() -> float:
-    """Memory of this process that is not a file's, in megabytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
-
-
-class Peak(threading.Thread):
-    """Looks at the memory of this process until it is told to stop."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.most, self.over = 0.0, threading.Event()
-
-    def run(self) -> None:
-        while not self.over.wait(0.05):
-            self.most = max(self.most, own_mb())
-
-
 def child_ours(rows: Path, url: str) -> dict[str, float]:
     """The recipe, in this process."""
-    from tunesift import recipe_for, run_recipe
+    from tunesift import recipe_for
 
     settings = [f"teacher.url={url}", "teacher.model=tiny"]
-    before, peak = own_mb(), Peak()
-    peak.start()
-    began = time.perf_counter()
-    summary = run_recipe(recipe_for("reflection", rows, rows.with_name(f"out-{rows.stem}.jsonl"), settings))
-    seconds = time.perf_counter() - began
-    peak.over.set()
+    summary, found = ran(recipe_for("reflection", rows, rows.with_name(f"out-{rows.stem}.jsonl"), settings))
     assert summary.counts["replaced"] == summary.counts["in"]
-    return {"seconds": seconds, "memory_mb": round(peak.most - before, 1), "replaced": summary.counts["replaced"]}
+    return found | {"replaced": summary.counts["replaced"]}
 
 
 def child_loop(rows: Path, url: str) -> dict[str, float]:
@@ -103,9 +75,7 @@ def child_loop(rows: Path, url: str) -> dict[str, float]:
 def measured(kind: str, rows: Path, server: FaultServer) -> dict[str, float]:
     """What a child process says of itself, and what the server saw of it."""
     before = server.bill()["calls"]
-    words = [sys.executable, __file__, "--child", kind, "--input", str(rows), "--url", server.url]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout)
+    found = child(__file__, "--child", kind, "--input", str(rows), "--url", server.url)
     count = sum(1 for _ in rows.open())
     calls = server.bill()["calls"] - before
     return found | {"rows": count, "rows_a_second": round(count / found["seconds"], 1), "calls_a_row": calls / count}
@@ -137,16 +107,11 @@ def main() -> None:
             "all": measured("ours", files[count], server),
         }
     ratio = found["all"]["rows_a_second"] / found["loop"]["rows_a_second"]
-    result = {
-        "command": " ".join(["python benchmarks/refining.py", *sys.argv[1:]]), "delay_s": said.delay,
-        "machine": f"{platform.machine()}, {os.cpu_count()} processors", "python": platform.python_version(),
-        "times_the_loop": round(ratio, 1), **found,
-        "memory_bytes_a_row": round((found["all"]["memory_mb"] - found["half"]["memory_mb"]) * 2**20
-                                    / (count - count // 2)),
+    result = here() | {
+        "delay_s": said.delay, "times_the_loop": round(ratio, 1), **found,
+        "memory_bytes_a_row": bytes_a_row(found["half"], found["all"]),
     }  # fmt: skip
-    print(json.dumps(result, indent=1))
-    if not said.smoke:
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    told(result, "refining", said.smoke)
 
 
 if __name__ == "__main__":

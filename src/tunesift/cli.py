@@ -159,8 +159,8 @@ METHODS = {
 MAKERS = {
     "genqa": Words(
         "GenQA: make questions and answers, tasks and conversations from nothing but a model.",
-        'model.url=URL and model.model=NAME; count=1000; splits=["academic"].',
-        "-o made.jsonl count=1000 model.url=http://localhost:8000/v1 model.model=NAME",
+        'model.url=URL, and model.model=NAME where several are served there; count=1000; splits=["academic"].',
+        "-o made.jsonl count=1000 model.url=http://localhost:8000/v1",
     ),
 }
 """The commands of the methods that read no data."""

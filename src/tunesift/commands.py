@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from tunesift import console, telling
 from tunesift.budget import told_money
 from tunesift.errors import CannotCreate, FewMade, ManyQuarantined, RecipeError, StorageError, printable, shown
-from tunesift.perform import Summary, asked, run_recipe
+from tunesift.perform import Summary, asked, prepared, run_recipe
 from tunesift.planning import plan
 from tunesift.reading import FEW_BROKEN
 from tunesift.recipe import Recipe, load_recipe, recipe_for, recipe_named
@@ -137,11 +137,13 @@ def doctor(as_json: bool) -> None:
 
 
 def _run(recipe: Recipe, manner: Manner) -> None:
+    kinds = manner.kinds()
     if not manner.yes:
+        recipe = prepared(recipe, kinds)
         _ask(recipe)
     stop = Stop()
     stop.listen()
-    progress, kinds = console.progress_for(manner.told != "words"), manner.kinds()
+    progress = console.progress_for(manner.told != "words")
     try:
         summary = run_recipe(recipe, progress=progress, stop=stop, retry_failed=kinds, yes=manner.yes)
     finally:

@@ -53,6 +53,13 @@ def open_folder(recipe: Recipe, sha256: str | None, journal: str) -> dict[str, A
     return old
 
 
+def begun_with(recipe: Recipe) -> dict[str, Json]:
+    """By dotted path, what the run in the recipe's folder was begun with where the recipe says otherwise."""
+    path = recipe.run_folder / "run.json"
+    old = read_json(path)["recipe"] if path.exists() else as_json(recipe)
+    return {path: was for path, was, _ in differences(old, as_json(recipe))}
+
+
 def _telling(changed: Sequence[tuple[str, Json, Json]]) -> list[tuple[str, Json, Json]]:
     """The differences without the identities of models whose names differ."""
     named = {path.removesuffix(".name") for path, _, _ in changed if path.endswith(".name")}

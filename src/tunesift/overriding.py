@@ -29,16 +29,16 @@ def override(
     pairs = [_as_kind(recipe, *said(text)) for text in overrides]
     kinds = sorted((pair for pair in pairs if pair[0][-1] == "kind"), key=lambda pair: len(pair[0]))
     for path, value in kinds:
-        changed = mapping(_put(changed, path, value), "the recipe")
+        changed = mapping(put(changed, path, value), "the recipe")
     changed = filled(changed) if kinds else changed
     for path, value in (pair for pair in pairs if pair[0][-1] != "kind"):
-        changed = mapping(_put(changed, path, value), "the recipe")
+        changed = mapping(put(changed, path, value), "the recipe")
     given = {tuple(path) for path, _ in pairs}
     for path, value in pairs:
         fraction = [*path[:-1], "fraction"]
         of_selector = path[-1] == "count" and path != ["method", "count"]
         if of_selector and value is not None and tuple(fraction) not in given:
-            changed = mapping(_put(changed, fraction, None), "the recipe")
+            changed = mapping(put(changed, fraction, None), "the recipe")
     return changed
 
 
@@ -81,7 +81,7 @@ def _no_setting(text: str) -> str:
     return f'"{shown(text)}" is not a setting; write name=value, such as keep=10%.'
 
 
-def _put(place: Json, path: Sequence[str], value: Json) -> Json:
+def put(place: Json, path: Sequence[str], value: Json) -> Json:
     """A mapping or a list with a value put in at a path; what is neither becomes a mapping."""
     head, rest = path[0], path[1:]
     if head == "kind" and isinstance(place, dict) and place.get("kind", value) != value:
@@ -89,11 +89,11 @@ def _put(place: Json, path: Sequence[str], value: Json) -> Json:
     if isinstance(place, list) and head.isdigit() and int(head) <= len(place):
         number = int(head)
         old = next(iter(place[number:]), {})  # the number behind the last one is a further entry
-        return [*place[:number], _put(old, rest, value) if rest else value, *place[number + 1 :]]
+        return [*place[:number], put(old, rest, value) if rest else value, *place[number + 1 :]]
     found = place if isinstance(place, dict) else {}
     old = found.get(head)
     if rest:
-        inner = _put(old, rest, value)
+        inner = put(old, rest, value)
     elif head == "keep" and isinstance(value, int | float) and not isinstance(value, bool):
         others = old if isinstance(old, dict) else {"kind": "largest"}
         inner = {**{k: v for k, v in others.items() if k != "count"}, "fraction": float(value)}

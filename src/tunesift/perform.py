@@ -31,14 +31,14 @@ from tunesift.errors import (
 from tunesift.files import container_of
 from tunesift.inputs import check_apart, input_digest, path_as_text, room_needed
 from tunesift.intake import read_input
-from tunesift.manifest import has_work, is_ours, open_folder
+from tunesift.manifest import begun_with, has_work, is_ours, open_folder
 from tunesift.methods.controllability import Controllability
 from tunesift.methods.score import ScoreRecords
 from tunesift.methods.star_agents import StarAgents
 from tunesift.models.http import HttpModel
 from tunesift.models.turnstile import INTERRUPTIONS
-from tunesift.readiness import check_given, check_here, doubts, tokens_read
-from tunesift.recipe import Recipe, as_json, check, check_input
+from tunesift.readiness import check_given, check_here, doubts, names_from_endpoints, tokens_read, unnamed
+from tunesift.recipe import Recipe, as_json, check, check_input, with_values
 from tunesift.records import IN_OUTPUT, Failure, FailureKind, Record, Score, rule_of
 from tunesift.report.collect import collect
 from tunesift.report.html import render
@@ -123,9 +123,7 @@ def run_recipe(
     Raises `RecipeError`, `DataError`, `ModelError` or `RunError`; each says what would be right. A run that ends so
     before it has done anything leaves no folder behind, so that it can be started again with what was wrong put right.
     """
-    recipe = check(as_json(recipe))
-    _check_paths(recipe)
-    check_given(recipe.method)
+    recipe = prepared(recipe, retry_failed)
     recipe.budget.price_table(endpoints(recipe))  # what has no price is refused before anything is read
     new = not recipe.run_folder.exists()
     try:
@@ -138,6 +136,30 @@ def run_recipe(
         if new and not has_work(recipe.run_folder):
             rmtree(recipe.run_folder, ignore_errors=True)
         raise
+
+
+def prepared(recipe: Recipe, retry_failed: Collection[FailureKind] = ()) -> Recipe:
+    """The recipe as it is run: checked, with the names of models that it leaves to their endpoints.
+
+    Those are asked, each once, unless the run is complete; a name that the run was begun with stands where several are
+    served. Nothing is paid, and nothing written.
+    """
+    recipe = check(as_json(recipe))
+    _check_paths(recipe)
+    check_given(recipe.method)
+    if not (paths := unnamed(recipe.method)):
+        return recipe
+    old = begun_with(recipe)
+    before = {path: was for path in paths if isinstance(was := old.get(f"method.{path}"), str)}
+    over = before.keys() == paths.keys() and _is_over(recipe.run_folder) and not retry_failed
+    names = before if over else names_from_endpoints(recipe.method, before)
+    return with_values(recipe, {f"method.{path}": name for path, name in names.items()})
+
+
+def _is_over(folder: Path) -> bool:
+    """Whether a run made all that it was asked for, and asks nobody any more."""
+    path = folder / "result.json"
+    return path.exists() and not read_json(path).get("short")
 
 
 def _run(recipe: Recipe, manner: _Manner) -> Summary:

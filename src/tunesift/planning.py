@@ -19,7 +19,7 @@ from tunesift.models.endpoint import PROBE_TOKENS
 from tunesift.models.folders import local_folder
 from tunesift.perform import asked as asked_models
 from tunesift.perform import endpoints
-from tunesift.readiness import check_given, missing
+from tunesift.readiness import check_given, missing, unnamed
 from tunesift.reading import read
 from tunesift.recipe import Recipe, check_input
 from tunesift.records import Record
@@ -58,6 +58,8 @@ class Plan:
     """What those where all goes well cost, if an answer is as long as its record; None where a model has no price."""
     missing: tuple[str, ...]
     """Local models that are not here: where the recipe names them, and by what name."""
+    unnamed: tuple[str, ...]
+    """Models whose names the run asks of their endpoints first: where the recipe leaves them out, and whom it asks."""
     waits: int
     """Answers of endpoints that are waited for one after the other, at the concurrency that is set: the seconds to
     expect for each second that an answer takes."""
@@ -78,7 +80,7 @@ def plan(recipe: Recipe) -> Plan:
     stages = tuple(planned(recipe.method, data))
     at_once = {model.name: model.concurrency for model in asked_models(recipe)}
     models = endpoints(recipe)
-    prices = recipe.budget.price_table(models)
+    prices = recipe.budget.price_table({model.name for model in asked_models(recipe) if model.is_named})
     asked = [s for s in stages if s.model in models]
     each = math.ceil(size / max(1, len(data)))
     priced = models <= set(prices)
@@ -90,6 +92,8 @@ def plan(recipe: Recipe) -> Plan:
         money=sum(_micros(s, each, prices) for s in asked) / 1e6 if priced else None,
         expected_money=sum(_usual(s, each, prices) for s in asked if not s.spare) / 1e6 if priced else None,
         missing=tuple(f"{path}: {shown(name)}" for path, name in missing(recipe.method)),
+        unnamed=tuple(f"{path}: is not given; the run first asks {shown(model.list_url)}, and takes "
+                      "the one that it lists" for path, model in unnamed(recipe.method).items()),
         waits=sum(math.ceil(s.items * s.forwards / at_once[s.model]) + 1 for s in asked),
     )  # fmt: skip
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 
 from tunesift.catalogue import AnyMethod
 from tunesift.datasets import Dataset
-from tunesift.errors import MissingExtra, ModelUnavailable, RecipeError, shown
+from tunesift.errors import MissingExtra, ModelError, ModelUnavailable, RecipeError, shown
 from tunesift.language import languages, scripts
 from tunesift.methods.select import Select
 from tunesift.methods.selectit import SelectIT
@@ -15,10 +15,11 @@ from tunesift.methods.selective_reflection import SelectiveReflection
 from tunesift.methods.star_agents import StarAgents
 from tunesift.models.alike import check_tokenizers, check_two
 from tunesift.models.folders import EMBEDDED, is_here, local_folder
-from tunesift.models.http import NOT_GIVEN, NOT_GIVEN_URL, HttpModel
+from tunesift.models.http import NOT_GIVEN, HttpModel
 from tunesift.models.nli import NliModel
 from tunesift.models.sentences import SentenceModel
 from tunesift.models.transformers import TransformersModel
+from tunesift.models.transport import Way
 from tunesift.records import Record
 from tunesift.scoring.dual_ifd import DualIFD
 from tunesift.scoring.ifd import READINGS
@@ -30,6 +31,8 @@ MANY = 0.1
 """Share of these from which on it is told that they are not in English."""
 PAIRS = (DualIFD, StarAgents)
 """Settings that weigh a model `small` against a model `large` by a `ratio`."""
+MOST_NAMED = 6
+"""Models of an endpoint that a sentence names."""
 _LOOKED_AT = 500
 """Characters of a response whose language is looked at."""
 _READERS = ("student", "model", "small", "large")
@@ -42,12 +45,15 @@ _NOT_MADE_FOR: Mapping[type, str] = {
 
 
 def check_given(method: AnyMethod) -> None:
-    """Raise `RecipeError` where a model is still to be named, or is asked to chat and cannot."""
+    """Raise `RecipeError` where a model is still to be given, or is asked to chat and cannot.
+
+    The name of one whose address is given may be missing: the run asks that address for it.
+    """
     wrong = []
     chats: tuple[str, ...] = getattr(method, "chats", ())
     for path, model in settings_by_path(method):
-        if isinstance(model, HttpModel) and not model.is_given:
-            wrong.append(_to_name(path, model))
+        if isinstance(model, HttpModel) and not model.is_placed:
+            wrong.append(_to_place(path, model))
         elif isinstance(model, TransformersModel) and model.name == NOT_GIVEN:
             wrong.append(f"{path}: is not given; write {path}.name=FOLDER.")
         elif _is_embedded(model) and path.rstrip(".0123456789") in chats:
@@ -68,14 +74,55 @@ def check_pairs(method: AnyMethod) -> None:
                 check_tokenizers(pair.small, pair.large, place)
 
 
-def _to_name(path: str, model: HttpModel) -> str:
+def _to_place(path: str, model: HttpModel) -> str:
     """What of an endpoint is still to be given."""
-    if model.url == NOT_GIVEN_URL and model.model == NOT_GIVEN:
+    if not model.is_named:
         return f"{path}: is not given; write {path}.url=http://localhost:8000/v1 {path}.model=NAME."
-    if model.model == NOT_GIVEN:
-        said = shown(f"{model.url.rstrip('/')}/models")
-        return f"{path}.model: is not given; write {path}.model=NAME, as GET {said} lists it."
     return f"{path}.url: is not given; write {path}.url=http://localhost:8000/v1."
+
+
+def unnamed(method: AnyMethod) -> dict[str, HttpModel]:
+    """Models whose name is left to their endpoint, by the path of that setting."""
+    found = ((path, model) for path, model in _asked(method) if isinstance(model, HttpModel))
+    return {f"{path}.model": model for path, model in found if not model.is_named}
+
+
+def names_from_endpoints(method: AnyMethod, before: Mapping[str, str]) -> dict[str, str]:
+    """What those models are called, by the same paths, as their endpoints list them; nothing is paid for that.
+
+    `before` has the names that an earlier life of the run took: where several models are served now, they stand. Raises
+    `RecipeError` where an endpoint lists none, or several, and `ModelError` where it cannot be asked.
+    """
+    open_, wrong, names = unnamed(method), [], dict[str, str]()
+    lists: dict[tuple[Way, str | None], tuple[str, ...]] = {}
+    for path, model in open_.items():
+        there = (model.way, model.key_env)
+        if there not in lists:
+            lists[there] = _served(path, model)
+        listed = lists[there]
+        if len(listed) != 1 and before.get(path) not in listed:
+            wrong.append(_none_or_several(path, model, listed))
+        names[path] = listed[0] if len(listed) == 1 else before.get(path, "")
+    if wrong:
+        raise RecipeError(*wrong)
+    return names
+
+
+def _served(path: str, model: HttpModel) -> tuple[str, ...]:
+    try:
+        return model.served()
+    except ModelError as error:
+        said = f"{path}: is not given, and could not be asked for: {str(error).rstrip('.')}"
+        raise type(error)(f"{said}; or write {path}=NAME.") from None
+
+
+def _none_or_several(path: str, model: HttpModel, listed: Sequence[str]) -> str:
+    said = f"{path}: is not given, and {shown(model.list_url)} lists"
+    if not listed:
+        return f"{said} no model; write {path}=NAME."
+    more = f" and {len(listed) - MOST_NAMED} more" if len(listed) > MOST_NAMED else ""
+    names = f"{', '.join(map(shown, listed[:MOST_NAMED]))}{more}"
+    return f"{said} {len(listed)}: {names}; write {path}={shown(listed[0])}, or another of them."
 
 
 def missing(method: AnyMethod) -> Iterator[tuple[str, str]]:

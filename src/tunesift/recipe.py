@@ -18,7 +18,7 @@ from tunesift.errors import RecipeError, shown
 from tunesift.explaining import Form
 from tunesift.formats import Format
 from tunesift.inputs import path_as_text, path_of_text
-from tunesift.overriding import mapping, override
+from tunesift.overriding import mapping, override, put
 from tunesift.reading import DuplicateIds, Lenience, Reading
 from tunesift.running.local import Local
 from tunesift.running.result import reads
@@ -164,6 +164,14 @@ def _filled(recipe: dict[str, Json]) -> dict[str, Json]:
     except RecipeError:
         return recipe
     return {name: value for name, value in whole.items() if name != "output" or name in recipe}
+
+
+def with_values(recipe: Recipe, values: Mapping[str, Json]) -> Recipe:
+    """The same recipe with other values at some dotted paths."""
+    changed: Json = as_json(recipe)
+    for path, value in values.items():
+        changed = put(changed, path.split("."), value)
+    return check(mapping(changed, "the recipe"))
 
 
 def check(recipe: Mapping[str, Json], overrides: Sequence[str] = ()) -> Recipe:

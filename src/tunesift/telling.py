@@ -69,6 +69,7 @@ def told_plan(recipe: Recipe, as_json: bool) -> str:
         for s in found.stages
     ]
     lines += [f"  {model} is in no folder here" for model in found.missing]
+    lines += [f"  {model}" for model in found.unnamed]
     if found.calls:
         lines += _told_calls(found)
     else:
@@ -80,7 +81,7 @@ def _told_calls(found: Plan) -> list[str]:
     """What is asked of endpoints, what it costs, how long it takes."""
     usual = f"{told_count(found.expected, 'call')} where every reply can be used, " if found.spares else ""
     most = f"{told_count(found.calls, 'call')} ({found.probes} of them small, one before each stage)"
-    cost = "not known: give --prices"
+    cost = "not known before the model is" if found.unnamed else "not known: give --prices"
     if found.money is not None and found.expected_money is not None:
         cost = (f"about {told_money(found.expected_money)} where an answer is as long as its record, "
                 f"at most {told_money(found.money)}")  # fmt: skip

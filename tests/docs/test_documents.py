@@ -174,8 +174,12 @@ def test_the_benchmark_of_refining_runs() -> None:
 @pytest.mark.slow
 def test_the_benchmark_of_generating_runs() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "generating.py"), "--smoke"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)["all"]
-    assert found["rows"] == 40
-    assert found["calls"] == found["calls_by_the_card"] + 1  # and one small call before the first
+    found = json.loads(done.stdout)
+    for run in (found["20"], found["40"], found["faults"]):
+        assert run["prompts"] == run["draws"] + run["lists"] + 1  # one small call before the first
+        assert run["calls"] == run["answered_well"] + sum(run["spoiled"].values())
+    assert found["faults"]["rows_as_without_faults"] == found["faults"]["rows"] == 40
+    assert found["exact"]["calls"] == 200 + 200 // 200 + 1  # n + n / 200
+    assert (found["repeating"]["rows"], found["repeating"]["draws"]) == (1, 40)

@@ -124,12 +124,13 @@ class Server:
         if match.get("method", line["method"]) != line["method"]:
             return False
         rows = match.get("row", line["row"])
+        which = line["sha256"] if line["row"] is None else line["row"]
         return (
             line["route"].endswith(match.get("route", ""))
             and (line["row"] in rows if isinstance(rows, list) else rows == line["row"])
             and low <= line["attempt"] <= high
             and match.get("after_s", 0) <= since < match.get("until_s", 10**9)
-            and number(match.get("seed"), line["row"], line["attempt"]) < match.get("rate", 1.0)
+            and number(match.get("seed"), which, line["attempt"]) < match.get("rate", 1.0)
         )
 
 

@@ -12,6 +12,8 @@ _SUBTOPIC = re.compile(r"The subtopic is: (.+)")
 _NUMBER = re.compile(r"`(Topic|Subtopic) ?(\d*):`")
 CLUMSY = "Forget the labels now and then."
 """Whoever ends a prompt so gets a tenth of its rows without them."""
+STUCK = "Say it again."
+"""Whoever ends a prompt so gets the same row each time."""
 SOUNDS = ("ka", "lo", "mi", "ne", "pu", "ri", "sa", "to", "ve", "zu", "bo", "di", "fe", "gu", "hy", "ja")
 
 
@@ -43,7 +45,7 @@ def generated(text: str, seed: object) -> str:
             names = [f"{word(field, seed, label, n)} studies".capitalize() for n in range(int(size))]
             chosen = int(number or 1)
             before += [numbered(names), f"{label} {number}: {names[chosen - 1]}".replace(" :", ":")]
-    written = row(text, (field, subtopic, seed))
+    written = row(text, ("again",) if STUCK in text else (field, subtopic, seed))
     if CLUMSY in text and int.from_bytes(hashlib.sha256(written.encode()).digest()[:2], "big") % 10 == 0:
         written = written.replace("Question: ", "")
     return "\n".join([*before, written])

@@ -154,6 +154,17 @@ def test_a_list_is_asked_for_once_and_again_after_so_many_uses(tmp_path: Path) -
     assert 20 < len({r.extra["subtopic"] for r in result.data}) <= 30
 
 
+@pytest.mark.parametrize("count", [200, 400])
+def test_with_several_variants_a_list_is_used_as_often_as_with_one(tmp_path: Path, count: int) -> None:
+    lists = Lists(subtopics=10, topics=2, nested=10, reuse=50)
+    method = GenQA(model=Author(), count=count, topics=("Tides",), lists=lists)
+    made(method, tmp_path)
+    planned = sum(stage.items for stage in method.plan(0) if stage.stage == "list" and not stage.spare)
+    asked = sum(LIST_ONLY in c for c in CALLS)
+    conditional, nested = count // 2 // 50, count // 2 // 100
+    assert asked == planned == conditional + nested * (1 + 2)  # of the nested ones two are chosen from one of topics
+
+
 def test_rows_go_to_a_file_and_are_read_back_as_they_were_made(tmp_path: Path) -> None:
     summary = ran(tmp_path, count=1)
     (row,) = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
@@ -197,18 +208,18 @@ def test_a_model_that_repeats_itself_stops_the_run_with_the_reason_and_nothing_i
     summary = ran(tmp_path, count=100)
     assert summary.counts["created"] == 1
     assert summary.short == (
-        "1 of 100; the model repeats itself: 99 of 100 rows were duplicates, more than max_duplicates=0.5"
+        "1 of 100; the model repeats itself: 63 of 64 rows were duplicates, more than max_duplicates=0.5"
     )
     (row,) = table(summary.folder, "splits")
-    assert (row["made"], row["draws"]) == (1, 100)
+    assert (row["made"], row["draws"]) == (1, 64)
     assert [row["missing"] for row in table(summary.folder, "stopped-early")] == [99]
-    assert lost(summary.folder) == {"duplicate": 99}
+    assert lost(summary.folder) == {"duplicate": 63}
     page = collect(summary.folder, summary.counts, summary.short)
     assert page.title == f"out.jsonl: 1 record created; {summary.short}"
     assert page.title in summary.report.read_text()
     assert [page.tables[0].name, page.tables[-1].name] == ["stopped-early", "nothing-came-of"]
     rows = table(summary.folder, "nothing-came-of")
-    assert len({r["id"] for r in rows} | {"genqa-0-academic-0"}) == 100
+    assert len({r["id"] for r in rows} | {"genqa-0-academic-0"}) == 64
     assert {r["detail"] for r in rows} == {"asks the same as row 1 of the output"}
 
 
@@ -257,6 +268,13 @@ def test_nearly_equal_rows_are_duplicates_where_that_is_asked_for(tmp_path: Path
     assert lost(tmp_path / "near") == {"near_duplicate": 39}
 
 
+def test_a_run_that_was_begun_with_other_rounds_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran(tmp_path, count=1)
+    monkeypatch.setattr("tunesift.methods.genqa.GROWTH", 2)
+    with pytest.raises(ResumeError, match=r"method\.identity was"):
+        ran(tmp_path, count=1)
+
+
 def test_the_general_split_drops_answers_that_come_again_before_their_question_is_asked_for(tmp_path: Path) -> None:
     @dataclass(frozen=True, kw_only=True)
     class Few(Author):
@@ -275,10 +293,42 @@ def test_the_general_split_drops_answers_that_come_again_before_their_question_i
 def test_of_a_million_rows_no_more_than_a_round_is_thought_of_at_a_time() -> None:
     rounds = Rounds({"academic": 600_000, "math": 400_000}, Limits(3_000_000, 2, 100, 0.5))
     first = rounds.next()
-    assert Counter(split for split, _, _ in first) == {"academic": 60, "math": 40}
+    assert Counter(split for split, _, _ in first) == {"academic": 39, "math": 25}
     assert first[:3] == [("academic", 0, 0), ("math", 0, 0), ("academic", 1, 0)]
     rounds.close()
-    assert rounds.next()[0] == ("academic", 60, 0)
+    second = rounds.next()
+    assert len(second) == 100
+    assert second[0] == ("academic", 39, 0)
+
+
+@pytest.mark.parametrize(
+    ("most", "sizes"), [(4096, [64, 256, 1024, 4096, 4096]), (300, [64, 256, 300, 300]), (40, [40, 40])]
+)
+def test_rounds_grow_from_small_ones_to_the_setting_and_no_further(most: int, sizes: list[int]) -> None:
+    rounds = Rounds({"academic": 1_000_000}, Limits(3_000_000, 2, most, 0.5))
+    found = []
+    for _ in sizes:
+        found.append(len(rounds.next()))
+        rounds.close()
+    assert found == sizes
+
+
+def test_a_model_that_repeats_itself_is_found_in_the_first_small_round_of_a_large_run(tmp_path: Path) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Repeats(Author):
+        def says(self, text: str, seed: int) -> str:
+            return generated(text, seed) if LIST_ONLY in text else PAIR.format("tide")
+
+    method = GenQA(model=Repeats(), count=20_000)
+    result = made(method, tmp_path)
+    assert result.data is not None
+    assert len(result.data) == 1
+    assert result.short == (
+        "1 of 20,000; the model repeats itself: 63 of 64 rows were duplicates, more than max_duplicates=0.5"
+    )
+    lists = sum(LIST_ONLY in c for c in CALLS)
+    assert len(CALLS) - lists == 64
+    assert lists <= 1 + 64  # one of topics, and at most one of subtopics for each draw
 
 
 # --- a model that misbehaves -----------------------------------------------------------------------------------------
@@ -499,19 +549,21 @@ def test_calls_are_what_the_server_billed_what_the_card_says_and_never_more_than
     assert spent.exact_prompt + spent.exact_completion <= bound.billed
 
 
+@pytest.mark.parametrize("calls", [25, 130], ids=["in the first round", "in the second, which is larger"])
 def test_a_budget_that_is_spent_stops_the_run_and_a_larger_one_lets_it_go_on(
-    server: FaultServer, tmp_path: Path
+    server: FaultServer, tmp_path: Path, calls: int
 ) -> None:
     whole, capped = tmp_path / "whole", tmp_path / "capped"
     for place in (whole, capped):
         place.mkdir()
-    more = ("count=40", "topics=[Tides]")
+    more = ("count=120", "topics=[Tides]")
     subprocess.run(command(whole, server, *more), check=True, capture_output=True, timeout=120)
     stopped = subprocess.run(
-        command(capped, server, *more, "budget.max_calls=25"), capture_output=True, text=True, timeout=120
+        command(capped, server, *more, f"budget.max_calls={calls}"), capture_output=True, text=True, timeout=120
     )
     assert stopped.returncode == 4
-    assert "25 of 25 calls are made; raise max_calls and start again to go on" in stopped.stderr
+    assert f"{calls} of {calls} calls are made; raise max_calls and start again to go on" in stopped.stderr
+    assert pq.read_table(whole / "run" / "tables" / "rounds.parquet")["draws"].to_pylist() == [64, 56]
     assert not (capped / "output.jsonl").exists()
     subprocess.run(command(capped, server, *more, "budget.max_calls=500"), check=True, capture_output=True, timeout=120)
     assert (capped / "output.jsonl").read_bytes() == (whole / "output.jsonl").read_bytes()
@@ -523,7 +575,7 @@ def test_a_run_that_is_killed_again_and_again_leaves_the_files_of_one_that_was_n
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     server.script({"do": [{"delay": 0.01}]})
-    more = ("count=150", "splits=[academic,math,general]", "lists.reuse=5", "round=40")
+    more = ("count=150", "splits=[academic,math,general]", "lists.reuse=5")
     for place in (whole, broken):
         place.mkdir()
     subprocess.run(command(whole, server, *more), check=True, capture_output=True, timeout=300)

@@ -139,8 +139,6 @@ def test_what_the_hubs_store_on_this_machine_has_is_here(no_store: Path) -> None
 @pytest.mark.parametrize(("words", "said"), [
     ([], "teacher: is not given; write teacher.url=http://localhost:8000/v1 teacher.model=NAME."),
     (["teacher.model=x"], "teacher.url: is not given; write teacher.url=http://localhost:8000/v1."),
-    (["teacher.url=http://localhost:9/v1"],
-     "teacher.model: is not given; write teacher.model=NAME, as GET http://localhost:9/v1/models lists it."),
 ])  # fmt: skip
 @pytest.mark.parametrize("method", ["reflection", "selective-reflection"])
 def test_a_teacher_that_nobody_has_named_is_not_made_up_and_what_is_missing_is_said(

@@ -49,7 +49,7 @@ from tunesift.methods.genqa_prompts import (
     Wording,
     check_generator,
 )
-from tunesift.methods.genqa_rounds import Limits, Made, Rounds, most_draws
+from tunesift.methods.genqa_rounds import FIRST_ROUND, GROWTH, Limits, Made, Rounds, most_draws
 from tunesift.methods.genqa_sifting import SPLITTER, EmbedQuestion, Sieve, grams_of, nearest, topics_from
 from tunesift.methods.genqa_topics import topics_of
 from tunesift.models import ChatModel, EmbedModel, name_of
@@ -63,7 +63,7 @@ from tunesift.scoring.duplicates import NearTexts
 from tunesift.settings import INCIDENTAL, Json, Settings, digest
 
 MOST_ROUNDS = 100
-"""Rounds in which all rows are asked for once: each is a file that is open until the end."""
+"""Rounds of full size in which all rows are asked for once: each is a file that is open until the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,8 @@ class GenQA(Settings):
     against: Annotated[tuple[Path, ...], INCIDENTAL] = ()
     """Files of evaluation sets; a row that shares thirteen words in a row with one of their texts is left out."""
     round: int = 4096
-    """Draws between two looks at what came of them; more where a hundred rounds would not do."""
+    """Most draws between two looks at what came of them, after rounds of 64, 256 and 1,024; more where a hundred rounds
+    would not do."""
     embedder: EmbedModel = HashedNgrams()
     """For the measure of diversity; the paper's is a MiniLM sentence encoder."""
     measured: int = 3000
@@ -162,10 +163,10 @@ class GenQA(Settings):
                               "cold=true.")  # fmt: skip
 
     def identity(self) -> str:
-        """Digest of what the files it names say, of our topics, and of how sentences are split."""
+        """Digest of what the files it names say, of our topics, of how sentences are split, and how rounds grow."""
         against: list[Json] = [input_digest(path) for path in self.against]
         topics: list[Json] = [topic for split in self.splits for topic in self._topics(split)]
-        return digest([SPLITTER, against, topics])
+        return digest([SPLITTER, [FIRST_ROUND, GROWTH], against, topics])
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Round by round: draw what is missing, ask, read, and take what is new, until all is made or it must stop."""
@@ -247,9 +248,8 @@ class GenQA(Settings):
 
     def _asking(self) -> Asking:
         topics = {split: self._topics(split) for split in self.splits}
-        return Asking(
-            self._wording(), self.lists, self.mode, topics, self.tries, self._step(self._list_tokens), self._step()
-        )
+        steps = self._step(self._list_tokens), self._step()
+        return Asking(self._wording(), self.lists, self.mode, topics, len(self.variants), self.tries, *steps)
 
     def _wording(self) -> Wording:
         return Wording(self.labels, LANGUAGES[self.language], self.prompt)

@@ -66,6 +66,8 @@ class Asking:
     lists: Lists
     mode: Mode
     topics: Mapping[SplitName, tuple[str, ...]]
+    variants: int
+    """Kinds of generators: one draw in so many is of any one, and uses its lists."""
     tries: int
     """Further tries of a list, one a round."""
     list_step: Ask
@@ -87,13 +89,14 @@ class Asking:
         return self.mode == "externalised" and draw.variant in LISTED
 
     def _first(self, draw: Draw) -> _List:
-        """The list that a draw first chooses from; another one after so many rows."""
+        """The list that a draw first chooses from; another one after so many draws that use it."""
+        uses = self.lists.reuse * self.variants
         if draw.variant == "generator-nested":
-            number = draw.idx // (self.lists.reuse * self.lists.topics)
+            number = draw.idx // (uses * self.lists.topics)
             size = self.lists.topics
             return _List(f"{draw.split}-all-{number}", self.wording.topics(draw.split, size), size)
         topics = self.topics[draw.split]
-        number, size = draw.idx // (self.lists.reuse * len(topics)), self.lists.subtopics
+        number, size = draw.idx // (uses * len(topics)), self.lists.subtopics
         id = f"{draw.split}-topic-{topics.index(draw.topic) + 1}-{number}"
         return _List(id, self.wording.subtopics(draw.topic, size), size)
 

@@ -19,6 +19,9 @@ from tunesift.models.base import Completion
 from tunesift.records import Decision, Failure, Record
 from tunesift.running.step import Outcomes
 
+FIRST_ROUND, GROWTH = 64, 4
+"""Draws of the first round, and how many times larger each round is than the one before, up to `Limits.round`: a model
+that repeats itself is found by few calls, and a good one waits at the end of few rounds. Our choice."""
 LEAST_JUDGED = 20
 """Rows that could be read, of one round or of several together, below which their share of duplicates says nothing."""
 REPEATS = ("duplicate", "near_duplicate")
@@ -35,7 +38,7 @@ class Limits:
     tries: int
     """Further tries of one row."""
     round: int
-    """Draws of one round."""
+    """Most draws of one round."""
     duplicates: float
     """Fraction of what could be read."""
 
@@ -63,7 +66,7 @@ class Rounds:
         """Split, number and try of the rows of the next round, never more than are missing; none at the end."""
         if self.short or not self.missing:
             return []
-        most = min(self.limits.round, self.limits.draws - self.drawn.total())
+        most = min(round_size(len(self.rows), self.limits.round), self.limits.draws - self.drawn.total())
         wanted: list[tuple[float, int, SplitName, int, int]] = []
         for rank, (split, quota) in enumerate(self.quotas.items()):
             missing = quota - self.made[split]
@@ -145,6 +148,11 @@ class Rounds:
         rejected = [{"split": s, "reason": r, "draws": n} for (s, r), n in self.lost.most_common()]
         stopped = [{"missing": self.missing, "why": self.short}] if self.short else []
         return {"splits": splits, "rounds": self.rows, "came-to-nothing": rejected, "stopped-early": stopped}
+
+
+def round_size(number: int, most: int) -> int:
+    """Most draws of a round by its number, from 0: 64, 256, 1,024 and so on, and never more than `most`."""
+    return min(most, FIRST_ROUND * int(GROWTH**number))
 
 
 def most_draws(count: int, per_row: float) -> int:

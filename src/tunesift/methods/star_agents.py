@@ -20,8 +20,7 @@ The paper is silent on
     first agent), the larger scorer (any with the same tokenizer), prompts and temperatures (ours), several updates of a
     seed (added, then divided once), a seed where nothing is worth anything (the base wins; without one, it stays).
     Which order the judge sees: both; a side is better only where both orders say so.
-    The vector in the memory bank is the seed's instruction's; a winner is remembered where it was drawn and is worth
-    something.
+    The memory bank has the seed's instruction's vector, and of winners those that were drawn and are worth something.
 We differ from the authors, who released no code
     Seeds have their turn sixteen at a time, with the probabilities they found; `faithful` takes one.
     A candidate that cannot win is not judged, and its pair is worth 0 for that seed; `faithful` judges all.

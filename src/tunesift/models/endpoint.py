@@ -14,7 +14,7 @@ from tunesift.errors import ModelUnavailable, ParameterRefused, TunesiftError
 from tunesift.models.exchange import Exchanges, Place, key_of, name_of
 from tunesift.models.faults import Fault
 from tunesift.models.pace import Signal, Ticket
-from tunesift.models.replies import Reply
+from tunesift.models.replies import Reply, parsed, served
 from tunesift.models.turnstile import LONGEST_PAUSE_S, Clock, Turnstile
 from tunesift.records import Failure
 from tunesift.settings import Json
@@ -104,8 +104,19 @@ class Endpoint:
             self.turnstile.check(epoch)
             if kind not in self._proved:
                 self.exchanges.check(call.path, call.body, call.completion_bound)
-                self._preflight(call, epoch)
+                self._insist(lambda: self._small(call), "even a short request with these settings is refused", epoch)
                 self._proved.append(kind)
+
+    def listed(self) -> tuple[str, ...]:
+        """Names of the models that are served here, for whose list nobody sends a bill; raises `ModelError`."""
+
+        def look() -> tuple[str, ...] | Fault:
+            try:
+                return served(parsed(self.exchanges.carry("/models")))
+            except Fault as fault:
+                return fault
+
+        return self._insist(look, "its list of models is refused", self.turnstile.epoch)
 
     def final(self, error: TunesiftError) -> TunesiftError:
         """The same error, after everybody who waits for the endpoint was told."""
@@ -115,17 +126,17 @@ class Endpoint:
         self.turnstile.stop(error)
         return error
 
-    def _preflight(self, call: Call[Made], epoch: int) -> None:
+    def _insist(self, exchange: Callable[[], Made | Fault], refused: str, epoch: int) -> Made:
+        """What an exchange comes to, tried again where it may work in a moment; raises where it would never."""
         faults = 0
         while True:
-            ticket = self.turnstile.enter(epoch)
-            fault = self._attempt_probe(call, ticket)
-            if fault is None:
-                return
+            fault = self._with(self.turnstile.enter(epoch), exchange)
+            if not isinstance(fault, Fault):
+                return fault
             if fault.blame == "final":
                 raise self.final(self.error(fault))
             if fault.blame == "row":
-                said = f"even a short request with these settings is refused: {fault.code} {fault.message}"
+                said = f"{refused}: {fault.code} {fault.message}"
                 raise self.final(ParameterRefused(f"{self.name}: {said}; change them."))
             if fault.blame == "limited":
                 self.limited(fault)
@@ -137,10 +148,10 @@ class Endpoint:
             self.turnstile.rest(faults, epoch)
 
     def _probe(self, call: Call[Made], ticket: Ticket) -> None:
-        fault = self._attempt_probe(call, ticket)
-        if fault is not None and fault.blame == "final":
+        fault = self._with(ticket, lambda: self._small(call))
+        if isinstance(fault, Fault) and fault.blame == "final":
             raise self.final(self.error(fault))
-        if fault is not None and fault.blame == "limited":
+        if isinstance(fault, Fault) and fault.blame == "limited":
             self.limited(fault)
 
     def _after(self, call: Call[Made], fault: Fault, tries: _Tries, epoch: int) -> Failure | None:
@@ -229,11 +240,8 @@ class Endpoint:
     def _attempt(self, call: Call[Made], ticket: Ticket) -> Made | Fault:
         return self._with(ticket, lambda: self.exchanges.once(call.path, call.body, call.completion_bound, call.read))
 
-    def _attempt_probe(self, call: Call[Made], ticket: Ticket) -> Fault | None:
-        made = self._with(
-            ticket, lambda: self.exchanges.once(call.path, call.probe, PROBE_TOKENS, lambda r, _: call.check(r))
-        )
-        return made if isinstance(made, Fault) else None
+    def _small(self, call: Call[Made]) -> object | Fault:
+        return self.exchanges.once(call.path, call.probe, PROBE_TOKENS, lambda r, _: call.check(r))
 
     def _with(self, ticket: Ticket, exchange: Callable[[], Made | Fault]) -> Made | Fault:
         """Do an exchange, and give the ticket back with what it says about the endpoint."""

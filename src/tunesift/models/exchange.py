@@ -14,7 +14,7 @@ from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
 from tunesift.books import SHELF, Asking, Attempt, Usage, usage
-from tunesift.errors import ModelRefused
+from tunesift.errors import ModelRefused, shown
 from tunesift.models.faults import Fault, broken, exhausted, refusal
 from tunesift.models.replies import Reply, parsed, streamed
 from tunesift.models.transport import Answer, TransportFault, Way, Wire
@@ -165,7 +165,9 @@ def _bytes_of(choices: Sequence[object]) -> int:
 
 
 def name_of(place: Place) -> str:
-    """A model and where it is, as messages name it."""
+    """A model and where it is, as messages name it; without a model the list of those that are there."""
+    if not place.model:
+        return f"{shown(place.way.url.rstrip('/'))}/models"
     return f'"{place.model}" at {urlsplit(place.way.url).netloc}'
 
 

@@ -40,7 +40,7 @@ from tunesift.records import Failure, Message
 from tunesift.settings import INCIDENTAL, Json, Settings
 
 NOT_GIVEN, NOT_GIVEN_URL = "NOT-GIVEN", "http://not-given.invalid/v1"
-"""What stands in a recipe where a model, and its address, are still to be named."""
+"""What stands in a recipe where a model, and its address, are still to be given."""
 MOST_TOGETHER = 32
 """Texts of one request for losses or embeddings."""
 MOST_IMAGE = 20 * 2**20
@@ -65,8 +65,8 @@ class HttpModel(Settings):
     kind: Literal["http"] = "http"
     url: Annotated[str, INCIDENTAL]
     """Address of the endpoint, commonly ending in /v1; without a key or a password."""
-    model: str
-    """The model's name at the endpoint."""
+    model: str = NOT_GIVEN
+    """The model's name at the endpoint; where it is not given, a run takes the one that GET url/models lists."""
     key_env: Annotated[str | None, INCIDENTAL] = None
     """Name of the environment variable that holds the key; the key itself is never written down."""
     concurrency: Annotated[int, INCIDENTAL] = 64
@@ -111,9 +111,14 @@ class HttpModel(Settings):
             raise RecipeError(f"parameters: {taken[0]} is set by the request itself; leave it out.")
 
     @property
-    def is_given(self) -> bool:
-        """Whether the model and its address are named, and no placeholders."""
-        return self.model != NOT_GIVEN and self.url != NOT_GIVEN_URL
+    def is_placed(self) -> bool:
+        """Whether its address is given, and no placeholder."""
+        return self.url != NOT_GIVEN_URL
+
+    @property
+    def is_named(self) -> bool:
+        """Whether its name is given, and no placeholder."""
+        return self.model != NOT_GIVEN
 
     @property
     def is_here(self) -> bool:
@@ -125,9 +130,19 @@ class HttpModel(Settings):
             return host == "localhost"
 
     @property
+    def way(self) -> Way:
+        """How its address is reached."""
+        return Way(self.url, self.timeout_s, self.insecure, self.trust_env)
+
+    @property
+    def list_url(self) -> str:
+        """Where the models are listed that the endpoint serves."""
+        return f"{self.url.rstrip('/')}/models"
+
+    @property
     def name(self) -> str:
         """What plans and reports call the model."""
-        return self.model
+        return self.model if self.is_named else f"the model at {urlsplit(self.url).netloc}"
 
     def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion | Failure]:
         """One completion per conversation, in order; a Failure for what the endpoint refuses or never answers."""
@@ -165,6 +180,10 @@ class HttpModel(Settings):
     def embed(self, texts: Sequence[str]) -> list[tuple[float, ...] | Failure]:
         """The endpoint's vector of each text, in order."""
         return _together(texts, self._embed)
+
+    def served(self) -> tuple[str, ...]:
+        """Names of the models that the endpoint lists, whichever of them is meant; raises `ModelError`."""
+        return endpoint(Place(self.way, "", self.key_env, 1, pinned=False)).listed()
 
     def preflight(self) -> None:
         """Ask the endpoint something short, as is done before any work; raises `ModelError`."""
@@ -286,8 +305,9 @@ class HttpModel(Settings):
         return SpanEncoder(tokenizer(self.tokenizer), self.max_length or 2**31)
 
     def _endpoint(self) -> Endpoint:
-        way = Way(self.url, self.timeout_s, self.insecure, self.trust_env)
-        return endpoint(Place(way, self.model, self.key_env, self.concurrency, self.pin_served_model))
+        if not self.is_named:
+            raise RecipeError(f"model: is not given; write model=NAME, as GET {shown(self.list_url)} lists it.")
+        return endpoint(Place(self.way, self.model, self.key_env, self.concurrency, self.pin_served_model))
 
 
 def _together(

@@ -135,6 +135,16 @@ def completions(reply: Reply, count: int, tokens: int) -> tuple[Completion, ...]
     return tuple(_completion(choice, tokens // count) for choice in choices(reply, count))
 
 
+def served(reply: Reply) -> tuple[str, ...]:
+    """Names of the models that a list of them holds, each once; raises `Fault`."""
+    found = reply.get("data", "")
+    listed = found if isinstance(found, list) else [] if found is None else [found]  # null is a list of none
+    names = [model.get("id") if isinstance(model, dict) else None for model in listed]
+    if not all(isinstance(name, str) and name for name in names):
+        raise protocol("E624", "the answer is no list of models")
+    return tuple(dict.fromkeys(map(str, names)))
+
+
 def _completion(choice: Reply, tokens: int) -> Completion:
     message, ended = choice.get("message"), choice.get("finish_reason")
     if not isinstance(message, dict):
