@@ -15,8 +15,10 @@ from tunesift.errors import told_count
 from tunesift.files import Place
 from tunesift.notes import told_note
 from tunesift.records import Record, rule_of
-from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row, Table
+from tunesift.report.data import Bar, Broken, Figure, Group, Histogram, ReportData, Row, Table
 from tunesift.report.folder import RunFolder, run_folder
+from tunesift.report.spending import priced, spent_on
+from tunesift.running.charts import Described
 
 SHOWN = 4000
 """Records on the page; of more, those at both ends and around the cut, and evenly spaced others."""
@@ -27,6 +29,8 @@ MAX_TEXT = 4000
 BINS = 40
 _FIRST, _LAST = "stopped-early", "nothing-came-of"
 """Tables that say why a run ended short, and, row by row, what of it came to nothing."""
+_DOUBTS = "doubts"
+"""The table of one column whose rows are sentences that speak against trusting the outcome."""
 
 
 def collect(folder: Path, counts: Mapping[str, int], short: str = "") -> ReportData:
@@ -35,6 +39,8 @@ def collect(folder: Path, counts: Mapping[str, int], short: str = "") -> ReportD
     found = run_folder(folder)
     run, note = found.run, found.note
     scorer, values = found.main
+    tables = {name: rows for name, rows in found.tables() if rows}
+    doubts = tuple(str(said) for row in tables.pop(_DOUBTS, []) for said in row.values())
     return ReportData(
         title=f"{Path(note['path'] or run['recipe']['output']).name}: {_title(counts)}{f'; {short}' if short else ''}",
         method=str(run["recipe"]["method"]["kind"]),
@@ -49,7 +55,9 @@ def collect(folder: Path, counts: Mapping[str, int], short: str = "") -> ReportD
         rows=_rows(found, values),
         total=max(counts["in"], len(found.actions)),
         broken=_broken(folder),
-        tables=tuple(_table(name, rows) for name, rows in sorted(found.tables(), key=_rank) if rows),
+        tables=tuple(_table(*each) for each in sorted(_with_money(tables, folder, run).items(), key=_rank)),
+        figures=tuple(_figure(*each) for each in found.charts()),
+        doubts=doubts,
     )
 
 
@@ -66,6 +74,30 @@ def _rank(table: tuple[str, object]) -> int:
 
 def _table(name: str, rows: Sequence[Mapping[str, object]]) -> Table:
     return Table(name, tuple(rows[0]), tuple(tuple(map(_cell, row.values())) for row in rows))
+
+
+def _with_money(
+    tables: Mapping[str, list[dict[str, object]]],
+    folder: Path,
+    run: Mapping[str, Any],  # Any: JSON
+) -> Mapping[str, list[dict[str, object]]]:
+    """The tables with what their models cost, and one of what each endpoint's model was asked and paid."""
+    paid = spent_on(folder, run["recipe"]["method"])
+    found = {name: priced(rows, paid) for name, rows in tables.items()}
+    return {**found, "endpoints": [one.row(any(p.cost for p in paid)) for one in paid]} if paid else found
+
+
+def _figure(name: str, described: Described, rows: Sequence[Mapping[str, Any]]) -> Figure:  # Any: what a row holds
+    chart, groups = described.chart, dict[str, list[tuple[float, float]]]()
+    for row in rows:
+        groups.setdefault(str(row[chart.of]), []).append((_short(row[chart.x]), _short(row[chart.y])))
+    drawn = tuple(Group(of, *map(tuple, zip(*points, strict=True))) for of, points in groups.items())
+    return Figure(name, chart, described.shown, described.left_out, drawn)
+
+
+def _short(number: float) -> float:
+    """No more digits than a picture and its table show."""
+    return number if isinstance(number, int) else float(f"{number:.6g}")
 
 
 def _cell(value: object) -> str | float | None:

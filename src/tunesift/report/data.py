@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tunesift.running.charts import Chart
+
 
 @dataclass(frozen=True, slots=True)
 class Bar:
@@ -69,6 +71,31 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Points of a chart that have one name: a line, or a kind of point."""
+
+    name: str
+    x: tuple[float, ...]
+    """Numbers to the right; of a line, as they follow on one another."""
+    y: tuple[float, ...]
+    """Numbers upwards; as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A chart that the method declared, with what is drawn."""
+
+    name: str
+    chart: Chart
+    shown: str
+    """Which part of all rows is drawn; empty where all are."""
+    left_out: int
+    """Rows without two numbers; they are not drawn."""
+    groups: tuple[Group, ...]
+    """In the order in which they first came."""
+
+
+@dataclass(frozen=True, slots=True)
 class Broken:
     """An input line that could not be read."""
 
@@ -112,6 +139,10 @@ class ReportData:
     """Input lines that could not be read."""
     tables: tuple[Table, ...] = ()
     """What the method counted along the way."""
+    figures: tuple[Figure, ...] = ()
+    """What the method wants drawn."""
+    doubts: tuple[str, ...] = ()
+    """What speaks against trusting the outcome, one sentence each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,8 @@
   const OUTPUT = new Set(["keep", "replace", "create"]);
   const FATE = new Map([["keep", "kept"], ["replace", "replaced"], ["create", "created"], ["drop", "dropped"],
     ["quarantine", "quarantined"]]);
-  const SVG = byId("plot").namespaceURI;
 
   // Building blocks
-
-  const shape = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
   function button(words, press, attributes = {}) {
     const made = el("button", { type: "button", ...attributes }, words);
@@ -20,8 +17,6 @@
   const pill = (action) => el("span", { class: `pill ${FATE.get(action) ?? "other"}` }, FATE.get(action) ?? action);
 
   // Numbers
-
-  const count = (n, one, many = `${one}s`) => `${integer.format(n)} ${n === 1 ? one : many}`;
 
   function share(part, whole) {
     if (!whole) return "";
@@ -42,16 +37,6 @@
     if (size >= 1000) return value.toFixed(1);
     const places = [4, 6, 8, 12].find((n) => Number.isInteger(value) || !Number.isInteger(Number(value.toFixed(n))));
     return value.toFixed(places ?? 12); // 0.99996 must not look as if it were 1
-  }
-
-  function ticks(low, high, about) {
-    const rough = (high - low) / about;
-    const power = 10 ** Math.floor(Math.log10(rough));
-    const step = ([1, 2, 5].find((n) => n * power >= rough) ?? 10) * power;
-    const decimals = Math.min(12, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
-    const first = Math.ceil(low / step - 1e-9);
-    const values = Array.from({ length: 2 * about }, (_, i) => (first + i) * step);
-    return { values: values.filter((value) => value <= high + step * 1e-9), decimals };
   }
 
   // Long lists grow by a button
@@ -304,18 +289,32 @@
     ];
   }
 
-  // Small tables of the method
+  // What the method says of its own run: doubts, charts, small tables
 
-  function drawTables() {
-    if (!report.tables.length) return;
-    byId("along").hidden = false;
-    byId("tables").append(...report.tables.map((table) => el("div", { class: "scroll", tabindex: "0", role: "region",
-      "aria-label": table.name }, el("table", { class: "small" },
-      el("caption", {}, text("bdi", table.name)),
-      el("thead", {}, el("tr", {}, ...table.columns.map((name) => el("th", { scope: "col" }, text("bdi", name.replaceAll("_", " ")))))),
-      el("tbody", {}, ...table.rows.map((row) => el("tr", {}, ...row.map((cell) => typeof cell === "number"
-        ? el("td", { class: "number" }, digits(cell, Number.isInteger(cell)))
-        : text("td", cell ?? "–")))))))));
+  const isShare = (name) => name === "share" || name.startsWith("share_");
+
+  function cell(value, name) {
+    if (typeof value !== "number") return text("td", value ?? "–");
+    return el("td", { class: "number" }, isShare(name) ? share(value, 1) : digits(value, Number.isInteger(value)));
+  }
+
+  function smallTable(table) {
+    const numeric = table.columns.map((_, n) => table.rows.some((row) => typeof row[n] === "number"));
+    const heads = table.columns.map((name, n) =>
+      el("th", { scope: "col", class: numeric[n] ? "number" : "" }, text("bdi", name.replaceAll("_", " "))));
+    return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": table.name },
+      el("table", { class: "small" },
+        el("caption", {}, text("bdi", table.name)),
+        el("thead", {}, el("tr", {}, ...heads)),
+        el("tbody", {}, ...table.rows.map((row) => el("tr", {}, ...row.map((value, n) => cell(value, table.columns[n])))))));
+  }
+
+  function drawAlong() {
+    byId("along").hidden = !report.tables.length && !report.figures.length && !report.doubts.length;
+    byId("doubts").hidden = !report.doubts.length;
+    byId("doubts-list").append(...report.doubts.map((doubt) => text("li", doubt)));
+    drawFigures(report.figures, byId("figures"));
+    byId("tables").append(...report.tables.map(smallTable));
   }
 
   // Kept against dropped, or what was made, before and after
@@ -494,5 +493,5 @@
     byId("broken").append(...growing(report.broken, build, "ol", "broken", PAGE_SIZE, "line"));
   }
 
-  for (const draw of [drawTheme, drawHead, drawFunnel, drawScores, drawTables, drawPair, drawTable, drawBroken]) draw();
+  for (const draw of [drawTheme, drawHead, drawFunnel, drawScores, drawAlong, drawPair, drawTable, drawBroken]) draw();
 })();
