@@ -39,12 +39,14 @@ OF = {
 }  # fmt: skip
 """What each count is a share of; what was not measured is one of the candidates."""
 TRAJECTORY = Chart(
-    "lines", "round", "probability", "pair", x_name="rounds done", y_name="probability of being drawn", noun="rounds",
+    "lines", "round", "probability", "pair", x_name="rounds done", y_name="probability of being drawn",
+    noun="rounds, the start among them",
     caption="How likely each pair is to be drawn (eq. 8), from the start, where all are alike, to the end.",
 )  # fmt: skip
+WON, STAYED, LOST = "won against the base", "base that stayed", "did not win"
 DIFFICULTY = Chart(
     "points", "ifd_large", "ifd_small", "what", x_name="IFD by the large scorer", y_name="IFD by the small scorer",
-    noun="candidates",
+    noun="candidates", names=(LOST, WON, STAYED),
 )  # fmt: skip
 WINDOW = (5, 95)
 """Percentiles of the winners' gaps between which the chosen window lies."""
@@ -191,7 +193,7 @@ class Told:
         self.gaps += [gap.value] if gap.value > 0 else []
         chosen = won and not standing.candidate.base
         self._chosen += [gap.value] if chosen else []
-        what = "won against the base" if chosen else "base that stayed" if won else "did not win"
+        what = WON if chosen else STAYED if won else LOST
         point = {"ifd_small": gap.parts["ifd_small"], "ifd_large": gap.parts["ifd_large"], "what": what}
         self.run.chart("difficulty", [point], DIFFICULTY)
 

@@ -28,7 +28,7 @@ const drawFigures = (() => {
   const places = (value, decimals) => (decimals ? value.toFixed(decimals) : integer.format(value)).replace("-", "−");
   const short = (value) => String(Number(value.toPrecision(5))).replace("-", "−");
 
-  // Axes end at round numbers; of points, a few that lie far from all others are left outside.
+  // Axes end at round numbers, but where lines end; of points, a few that lie far from all others are left outside.
 
   function extent(values, far) {
     const order = Float64Array.from(values).sort();
@@ -37,15 +37,17 @@ const drawFigures = (() => {
     return far && high - low > 3 * (last - first) && last > first ? [first, last] : [low, high];
   }
 
-  function axis([low, high], about, whole) {
+  function axis([low, high], about, whole, exact = false) {
     if (low > 0 && low < high - low) low = 0;
     if (low === high) [low, high] = [low - (Math.abs(low) / 10 || 0.5), high + (Math.abs(high) / 10 || 0.5)];
     const { step: fine } = ticks(low, high, about);
     const step = whole ? Math.max(1, Math.round(fine)) : fine;
+    const ends = [low, high];
     [low, high] = [Math.floor(low / step + 1e-9) * step, Math.ceil(high / step - 1e-9) * step];
     const decimals = Math.min(12, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
     const values = Array.from({ length: Math.round((high - low) / step) + 1 }, (_, n) => low + n * step);
-    return { low, high, values, decimals };
+    const [from, to] = exact ? ends : [low, high];
+    return { low: from, high: to, values: values.filter((value) => value >= from && value <= to), decimals };
   }
 
   function axes(figure, wide) {
@@ -55,7 +57,7 @@ const drawFigures = (() => {
     const square = figure.chart.bands.some((band) => band.slope === 1);
     if (square) x = y = [Math.min(x[0], y[0]), Math.max(x[1], y[1])];
     const whole = all("x").every(Number.isInteger);
-    return { x: axis(x, wide ? 8 : 4, whole), y: axis(y, 5, false) };
+    return { x: axis(x, wide ? 8 : 4, whole, !points), y: axis(y, 5, false) };
   }
 
   // One picture
@@ -114,24 +116,23 @@ const drawFigures = (() => {
   };
 
   function lines(figure, plan) {
-    const drawn = figure.groups.map((group, n) => shape("polyline", { class: `line ${look(n)}`, ...dashes(n),
+    const drawn = figure.groups.map((group, n) => shape("polyline", { class: `trace ${look(n)}`, ...dashes(n),
       points: group.x.map((x, i) => `${plan.at.x(x).toFixed(1)} ${plan.at.y(group.y[i]).toFixed(1)}`).join(", ") },
     shape("title", {}, group.name)));
     return [...drawn.reverse(), ...(plan.labelled ? labels(figure, plan) : [])];
   }
 
-  // At the end of each line its name, moved where two would touch.
+  // At the end of each line its name, where there is room beside it; the highest first.
   function labels(figure, plan) {
     const ends = figure.groups.slice(0, TOLD_APART).map((group, n) => ({ n, name: group.name, y: plan.at.y(group.y.at(-1)) }));
-    ends.sort((a, b) => a.y - b.y);
-    ends.forEach((end, i) => { if (i) end.y = Math.max(end.y, ends[i - 1].y + 15); });
-    let floor = plan.bottom;
-    for (const end of ends.toReversed()) {
-      end.y = Math.min(end.y, floor);
-      floor = end.y - 15;
+    const placed = [];
+    for (const { n, name, y } of ends.sort((a, b) => a.y - b.y)) {
+      const near = [0, -5, 5, -10, 10, -14, 14].map((off) => Math.min(y + off, plan.bottom));
+      const free = near.find((at) => placed.every((other) => Math.abs(other.at - at) >= 14));
+      if (free !== undefined) placed.push({ n, name, at: free });
     }
-    return ends.map(({ n, name, y }) =>
-      shape("text", { class: `label ${look(n)}`, x: plan.right + 8, y: y + 4 }, cut(name)));
+    return placed.map(({ n, name, at }) =>
+      shape("text", { class: `label ${look(n)}`, x: plan.right + 8, y: at + 4 }, cut(name)));
   }
 
   function sign(kind, x, y, size = 3) {
@@ -161,12 +162,13 @@ const drawFigures = (() => {
 
   function legend(figure) {
     const { chart, groups } = figure;
+    const counted = chart.kind === "points" && !figure.shown;
     const seen = groups.slice(0, TOLD_APART).map((group, n) => el("li", {},
-      chart.kind === "lines" ? key(shape("line", { class: `line ${look(n)}`, ...dashes(n), x1: 1, x2: 29, y1: 7, y2: 7 }))
+      chart.kind === "lines" ? key(shape("line", { class: `trace ${look(n)}`, ...dashes(n), x1: 1, x2: 29, y1: 7, y2: 7 }))
         : key(marked(n, sign(signs(n), 20, 7, 4))),
-      text("bdi", group.name), ...(chart.kind === "points" ? [" ", el("b", {}, integer.format(group.x.length))] : [])));
+      text("bdi", group.name), ...(counted ? [" ", el("b", {}, integer.format(group.x.length))] : [])));
     const more = groups.length - TOLD_APART;
-    if (more > 0) seen.push(el("li", {}, key(shape("line", { class: "line tone-other", x1: 1, x2: 29, y1: 7, y2: 7 })),
+    if (more > 0) seen.push(el("li", {}, key(shape("line", { class: "trace tone-other", x1: 1, x2: 29, y1: 7, y2: 7 })),
       count(more, "further one")));
     const behind = chart.bands.map((band) => el("li", {}, key(band.high === null
       ? shape("line", { class: "rule", x1: 1, x2: 29, y1: 7, y2: 7 }) : shape("rect", { class: "band", width: 30, height: 14 })),
@@ -218,7 +220,14 @@ const drawFigures = (() => {
     svg.replaceChildren(...frame(figure.chart, plan), ...bands(figure.chart, plan), ...inside);
   }
 
-  function build(figure, n) {
+  // More lines than can be told apart: those that end highest are.
+  function highest(figure) {
+    if (figure.chart.kind !== "lines" || figure.groups.length <= TOLD_APART) return figure;
+    return { ...figure, groups: figure.groups.toSorted((a, b) => b.y.at(-1) - a.y.at(-1)) };
+  }
+
+  function build(given, n) {
+    const figure = highest(given);
     const name = figure.name.replaceAll("-", " ");
     const title = `${name.slice(0, 1).toUpperCase()}${name.slice(1)}`;
     const heading = fill(text("h3", title), { id: `figure-${n}` }, []);

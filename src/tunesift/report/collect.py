@@ -88,10 +88,10 @@ def _with_money(
 
 
 def _figure(name: str, described: Described, rows: Sequence[Mapping[str, Any]]) -> Figure:  # Any: what a row holds
-    chart, groups = described.chart, dict[str, list[tuple[float, float]]]()
+    chart, groups = described.chart, {of: list[tuple[float, float]]() for of in described.chart.names}
     for row in rows:
         groups.setdefault(str(row[chart.of]), []).append((_short(row[chart.x]), _short(row[chart.y])))
-    drawn = tuple(Group(of, *map(tuple, zip(*points, strict=True))) for of, points in groups.items())
+    drawn = tuple(Group(of, *map(tuple, zip(*points, strict=True))) for of, points in groups.items() if points)
     return Figure(name, chart, described.shown, described.left_out, drawn)
 
 

@@ -95,7 +95,7 @@ class RunFolder:
         """Name and rows of every small table."""
         for name, chart, table in self._tables():
             if chart is None:
-                yield name, table.slice(0, MOST_ROWS).to_pylist()
+                yield name, table.slice(0, min(MOST_ROWS, table.num_rows)).to_pylist()  # of no columns, too
 
     def charts(self) -> Iterator[tuple[str, Described, list[dict[str, object]]]]:
         """Name, description and rows of what a method wants drawn."""

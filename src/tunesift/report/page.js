@@ -293,9 +293,10 @@
 
   const isShare = (name) => name === "share" || name.startsWith("share_");
 
-  function cell(value, name) {
-    if (typeof value !== "number") return text("td", value ?? "–");
-    return el("td", { class: "number" }, isShare(name) ? share(value, 1) : digits(value, Number.isInteger(value)));
+  function cell(value, name, numeric) {
+    const kind = numeric ? "number" : "";
+    if (typeof value !== "number") return text("td", value ?? "–", kind);
+    return el("td", { class: kind }, isShare(name) ? share(value, 1) : digits(value, Number.isInteger(value)));
   }
 
   function smallTable(table) {
@@ -306,7 +307,7 @@
       el("table", { class: "small" },
         el("caption", {}, text("bdi", table.name)),
         el("thead", {}, el("tr", {}, ...heads)),
-        el("tbody", {}, ...table.rows.map((row) => el("tr", {}, ...row.map((value, n) => cell(value, table.columns[n])))))));
+        el("tbody", {}, ...table.rows.map((row) => el("tr", {}, ...row.map((value, n) => cell(value, table.columns[n], numeric[n])))))));
   }
 
   function drawAlong() {

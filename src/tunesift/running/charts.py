@@ -60,6 +60,8 @@ class Chart:
     """What places on the x axis, or points, are: `rounds`, `candidates`; empty for x with an s, or `points`."""
     bands: tuple[Band, ...] = ()
     """What stands behind."""
+    names: tuple[str, ...] = ()
+    """Names in the order of the legend, so that each keeps its colour from run to run; others follow as they come."""
 
 
 @dataclass(frozen=True, slots=True)
