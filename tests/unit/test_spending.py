@@ -60,7 +60,11 @@ def test_a_run_that_asked_no_endpoint_paid_nothing(tmp_path: Path) -> None:
 
 def test_a_tables_rows_get_the_cost_of_their_model_and_what_is_shared_is_said_to_be(folder: Path) -> None:
     paid = spent_on(folder, METHOD)
-    rows = [{"agent": "gpt", "model": "gpt-4"}, {"agent": "local", "model": "phi"}, {"agent": "m", "model": "mistral-7b"}]
+    rows = [
+        {"agent": "gpt", "model": "gpt-4"},
+        {"agent": "local", "model": "phi"},
+        {"agent": "m", "model": "mistral-7b"},
+    ]
     assert [row["cost"] for row in priced(rows, paid)] == ["0.0050 for agents.gpt, judge", None, 0.0004]
     for other in ([{"agent": "gpt"}], [{"model": "phi"}], [{"model": "free"}]):
         assert priced(other, paid) == other

@@ -127,7 +127,7 @@ const drawFigures = (() => {
     const ends = figure.groups.slice(0, TOLD_APART).map((group, n) => ({ n, name: group.name, y: plan.at.y(group.y.at(-1)) }));
     const placed = [];
     for (const { n, name, y } of ends.sort((a, b) => a.y - b.y)) {
-      const near = [0, -5, 5, -10, 10, -14, 14].map((off) => Math.min(y + off, plan.bottom));
+      const near = [0, -5, 5, -10, 10, -15, 15, -24].map((off) => Math.min(y + off, plan.bottom));
       const free = near.find((at) => placed.every((other) => Math.abs(other.at - at) >= 14));
       if (free !== undefined) placed.push({ n, name, at: free });
     }
@@ -226,19 +226,19 @@ const drawFigures = (() => {
     return { ...figure, groups: figure.groups.toSorted((a, b) => b.y.at(-1) - a.y.at(-1)) };
   }
 
-  function build(given, n) {
+  function build(given, n, place) {
     const figure = highest(given);
     const name = figure.name.replaceAll("-", " ");
     const title = `${name.slice(0, 1).toUpperCase()}${name.slice(1)}`;
     const heading = fill(text("h3", title), { id: `figure-${n}` }, []);
     const caption = fill(text("p", figure.chart.caption, "lead"), { id: `figure-${n}-caption` }, []);
-    if (!figure.groups.length) return el("figure", {}, heading, empty("There is nothing to draw."));
+    if (!figure.groups.length) return place.append(el("figure", {}, heading, empty("There is nothing to draw.")));
     const svg = shape("svg", { role: "img", "aria-labelledby": `figure-${n} figure-${n}-caption` });
     const plot = el("div", { class: "plot" }, svg);
+    new ResizeObserver(() => requestAnimationFrame(() => draw(figure, svg))).observe(plot);
+    place.append(el("figure", {}, heading, caption, legend(figure), plot, ...notes(figure), inNumbers(figure, title)));
     draw(figure, svg);
-    new ResizeObserver(() => draw(figure, svg)).observe(plot);
-    return el("figure", {}, heading, caption, legend(figure), plot, ...notes(figure), inNumbers(figure, title));
   }
 
-  return (figures, place) => place.append(...figures.map(build));
+  return (figures, place) => figures.forEach((figure, n) => build(figure, n, place));
 })();
