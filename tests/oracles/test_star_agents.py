@@ -463,7 +463,7 @@ def test_a_response_that_the_instruction_does_not_help_has_the_widest_gap_and_is
     trial = tried(method(Writer(name="x", gap=0.7, quality=1.0)), tmp_path, [seed(1)])  # IFD 1.2
     assert trial.result.data is not None
     assert [record.id for record in trial.result.data] == ["s1~base~base"]
-    assert {"what": "not measured: above one", "count": 1, "of": "candidates", "share": 0.3333} in trial.tables["judging"]
+    assert {"what": "not measured: above one", "count": 1, "of": "candidates", "share": 0.5} in trial.tables["judging"]
 
 
 # --- oracle 9: what it costs ----------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart that the method declared, with what is drawn."""
+    """A chart, with what is drawn."""
 
     name: str
     chart: Chart
@@ -140,7 +140,7 @@ class ReportData:
     tables: tuple[Table, ...] = ()
     """What the method counted along the way."""
     figures: tuple[Figure, ...] = ()
-    """What the method wants drawn."""
+    """What the method wants drawn, and two models' numbers where the score is made of such."""
     doubts: tuple[str, ...] = ()
     """What speaks against trusting the outcome, one sentence each."""
 
