@@ -225,7 +225,7 @@ class Told:
         )
         wholes = ((what, n, OF.get(what, "candidates" if ":" in what else None)) for what, n in self._counts.items())
         self.run.table("judging", (
-            {"what": what, "count": n, "of": of, "share": _share(n, self._counts[of] if of else 0)}
+            {"what": what, "count": n, "of": of, "fraction": _share(n, self._counts[of] if of else 0)}
             for what, n, of in wholes
         ))  # fmt: skip
         self.run.chart("difficulty", (), replace(DIFFICULTY, caption=self._caption(), bands=self._bands()))

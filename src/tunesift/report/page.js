@@ -291,7 +291,7 @@
 
   // What the method says of its own run: doubts, charts, small tables
 
-  const isShare = (name) => name === "share" || name.startsWith("share_");
+  const isShare = (name) => name.endsWith("fraction") || name.startsWith("share_");
 
   function cell(value, name, numeric) {
     const kind = numeric ? "number" : "";
