@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from tunesift import Agent, Recipe, ScriptedModel, Span, StarAgents, TargetLoss, run_recipe
+from faultserver.client import FaultServer
+from tunesift import (
+    Agent,
+    Budget,
+    HttpModel,
+    Recipe,
+    ScriptedModel,
+    Span,
+    StarAgents,
+    TargetLoss,
+    run_recipe,
+)
 from tunesift.perform import Summary
 from tunesift.report.collect import collect
 from tunesift.report.data import ReportData
@@ -98,3 +109,30 @@ def test_counts_have_their_share_of_what_they_are_counted_among(page: ReportData
     agents = next(table for table in page.tables if table.name == "agents")
     assert agents.columns == ("agent", "model", "calls", "came_to_nothing", "share_lost", "tokens_written")
     assert agents.rows[0] == ("plain", "scripted", 12, 0, 0.0, 12)
+
+
+def test_what_agents_cost_stands_beside_them_and_what_roles_share_is_said_to_be_shared(
+    server: FaultServer, tmp_path: Path
+) -> None:
+    rows = [{"instruction": f"Say {n}.", "output": "old"} for n in range(4)]
+    (tmp_path / "seeds.json").write_text(json.dumps(rows))
+    (tmp_path / "prices.yaml").write_text("dear:\n  input: 1000\n  output: 2000\ncheap:\n  input: 10\n  output: 20\n")
+    dear, cheap = (HttpModel(url=server.url, model=name) for name in ("dear", "cheap"))
+    agents = (Agent(name="first", model=dear), Agent(name="second", model=cheap))
+    page = StarAgents(agents=agents, judge=dear, small=scorer(SMALL), large=scorer(LARGE), pairs=("second",))
+    recipe = Recipe(
+        method=page, input=tmp_path / "seeds.json", output=tmp_path / "out.json", max_failures=1.0,
+        budget=Budget(prices=tmp_path / "prices.yaml"),
+    )  # fmt: skip
+    summary = run_recipe(recipe)
+    spent = {one.model: one for one in summary.spent}
+    assert set(spent) == {"dear", "cheap"}
+    tables = {table.name: table for table in collect(summary.folder, summary.counts).tables}
+    told = dict(zip(("first", "second"), (row[-1] for row in tables["agents"].rows), strict=True))
+    assert tables["agents"].columns[-1] == "cost"
+    assert told["first"] == f"{spent['dear'].exact_micros / 1e6:.4f} for agents.first, judge"
+    assert told["second"] == pytest.approx(spent["cheap"].exact_micros / 1e6)
+    assert spent["cheap"].exact_micros > 0
+    assert [row[:3] for row in tables["endpoints"].rows] == [
+        ("cheap", "agents.second", spent["cheap"].calls), ("dear", "agents.first, judge", spent["dear"].calls)
+    ]  # fmt: skip
