@@ -94,7 +94,7 @@ def test_a_run_with_nothing_to_doubt_and_nothing_lost_shows_neither(tmp_path: Pa
     assert page.doubts == ()
     assert "came-to-nothing" not in {table.name for table in page.tables}
     (scatter,) = (figure for figure in page.figures if figure.name == "difficulty")
-    assert [band.name for band in scatter.chart.bands] == ["equal to both, gap 0"]
+    assert [band.name for band in scatter.chart.bands] == ["the same for both, gap 0"]
     assert "No candidate won against its base." in scatter.chart.caption
 
 

@@ -233,7 +233,7 @@ class Told:
 
     def _bands(self) -> tuple[Band, ...]:
         """The line on which both scorers find a response as difficult, and the window of gaps that won."""
-        even = Band("equal to both, gap 0", 0.0, slope=1.0)
+        even = Band("the same for both, gap 0", 0.0, slope=1.0)
         if not self._chosen:
             return (even,)
         low, high = (float(gap) for gap in np.percentile(self._chosen, WINDOW))
