@@ -456,14 +456,18 @@ def test_oracle_8_a_base_that_is_not_there_ends_the_run_and_nothing_is_given_up(
 def test_oracle_8_an_ifd_that_is_no_number_is_worth_nothing(gap: str, tmp_path: Path) -> None:
     trial = tried(method(Writer(name="x", gap=gap, quality=1.0)), tmp_path, [seed(n) for n in range(3)])
     assert {d.reason for d in trial.result.decisions} == {"base base stays: nothing was both harder and as good"}
-    assert {"what": "not measured: not-finite", "count": 3, "of": "candidates", "fraction": 0.5} in trial.tables["judging"]
+    assert {"what": "not measured: not-finite", "count": 3, "of": "candidates", "fraction": 0.5} in trial.tables[
+        "judging"
+    ]
 
 
 def test_a_response_that_the_instruction_does_not_help_has_the_widest_gap_and_is_worth_nothing(tmp_path: Path) -> None:
     trial = tried(method(Writer(name="x", gap=0.7, quality=1.0)), tmp_path, [seed(1)])  # IFD 1.2
     assert trial.result.data is not None
     assert [record.id for record in trial.result.data] == ["s1~base~base"]
-    assert {"what": "not measured: above one", "count": 1, "of": "candidates", "fraction": 0.5} in trial.tables["judging"]
+    assert {"what": "not measured: above one", "count": 1, "of": "candidates", "fraction": 0.5} in trial.tables[
+        "judging"
+    ]
 
 
 # --- oracle 9: what it costs ----------------------------------------------------------------------------------------
