@@ -90,12 +90,14 @@ def test_what_to_doubt_are_sentences_of_their_own_and_no_table(page: ReportData)
 
 
 def test_a_run_with_nothing_to_doubt_and_nothing_lost_shows_neither(tmp_path: Path) -> None:
-    _, page = told(tmp_path, "[[B]]", "odd")
+    _, page = told(tmp_path, "[[B]]", "plain", "odd")
     assert page.doubts == ()
     assert "came-to-nothing" not in {table.name for table in page.tables}
     (scatter,) = (figure for figure in page.figures if figure.name == "difficulty")
     assert [band.name for band in scatter.chart.bands] == ["the same for both, gap 0"]
     assert "No candidate won against its base." in scatter.chart.caption
+    pairs = next(table for table in page.tables if table.name == "pairs")
+    assert [row[2] for row in pairs.rows] == [0, 0]  # `plain` won as the base, not as a pair
 
 
 def test_counts_have_their_share_of_what_they_are_counted_among(page: ReportData) -> None:

@@ -39,7 +39,9 @@ def report(
 
 @pytest.fixture(scope="module")
 def seen(bare: ReportData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    shares = Table("counts", ("what", "fraction", "share_lost", "size"), (("a", 0.125, 0.0, 0.125), ("b", None, 1.0, 2)))
+    shares = Table(
+        "counts", ("what", "fraction", "share_lost", "size"), (("a", 0.125, 0.0, 0.125), ("b", None, 1.0, 2))
+    )
     shown = report(bare, LINES, POINTS, doubts=("One thing.", "Another."), tables=(shares,))
     return look_at(shown, "figures.js", tmp_path_factory.mktemp("figures"), "--window-size=1200,900")
 

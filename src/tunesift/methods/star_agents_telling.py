@@ -175,7 +175,7 @@ class Told:
             self._count(standing)
             self._measure(standing, standing.id in winners)
         for one in crowned:
-            if one.standing is not None:
+            if one.standing is not None and not one.standing.candidate.base:
                 self._won[one.standing.candidate.pair.name] += 1
         self.pool, self._rounds = pool, self._rounds + 1
         self.run.chart("pair-probabilities", pool.rows(self._rounds), TRAJECTORY)
