@@ -789,7 +789,7 @@ def test_judging_costs_a_call_a_statement_and_goes_on_after_a_spent_budget(serve
     assert [row["scores"]["controllability"]["parts"]["oppose"] for row in judged] == [0] * 20
     assert summary.counts["kept"] == 20
     tables = {table.name: table for table in collect(summary.folder, summary.counts).tables}
-    assert set(tables) == {"controllability", "percentages", "statements"}
+    assert set(tables) == {"controllability", "percentages", "statements", "endpoints"}
     assert tables["controllability"].columns == ("figure", "threshold", "strict_fraction", "guarded_fraction", "n")
 
 

@@ -159,7 +159,7 @@ def test_two_models_select_from_a_file_and_the_page_shows_their_gaps(
     assert len(json.loads(recipe.output.read_text())) == 2
     page = summary.report.read_text()
     assert '"histogram":{"score":"dual-ifd"' in page
-    assert '"scatter":{"x":"ifd_large","y":"ifd_small"' in page
+    assert '"figures":[{"name":"difficulty","chart":{"kind":"points","x":"ifd_large","y":"ifd_small"' in page
     (row,) = pq.read_table(summary.folder / "tables" / "gaps.parquet").to_pylist()
     assert (row["gaps"], row["below_0"]) == (5, below)
     said = f"{below} of 5 {UNSUITED}"
@@ -181,25 +181,31 @@ def test_the_page_has_both_models_numbers_of_kept_and_dropped_records_or_of_even
         if isinstance(s, Score) and s.value is not None
     }
     kept = [r["id"] for r in json.loads((rows.parent / "kept.json").read_text())]
-    found = collect(summary.folder, summary.counts).scatter
-    assert found is not None
-    assert found.total == len(found.kept) + len(found.dropped) == 5
+    (found,) = collect(summary.folder, summary.counts).figures
+    points = {group.name: list(zip(group.x, group.y, strict=True)) for group in found.groups}
     near = pytest.approx
-    assert [near(p, abs=2e-4) for p in found.kept] == [shown[id] for id in shown if id in kept]
-    assert [near(p, abs=2e-4) for p in found.dropped] == [shown[id] for id in shown if id not in kept]
-    monkeypatch.setattr("tunesift.report.collect.POINTS", 3)
-    some = collect(summary.folder, summary.counts).scatter
-    assert some is not None
-    assert (some.total, len(some.kept) + len(some.dropped)) == (5, 3)
+    assert [near(p, abs=2e-4) for p in points["kept"]] == [shown[id] for id in shown if id in kept]
+    assert [near(p, abs=2e-4) for p in points["dropped"]] == [shown[id] for id in shown if id not in kept]
+    assert found.shown == ""
+    even, window = found.chart.bands
+    assert (even.low, even.high, even.slope, window.slope) == (0, None, 1, 1)
+    gaps = [shown[id][1] - shown[id][0] for id in shown if id in kept]
+    assert (window.low, window.high) == near((min(gaps), max(gaps)), abs=4e-4)
+    monkeypatch.setattr("tunesift.report.collect.MOST_POINTS", 3)
+    (some,) = collect(summary.folder, summary.counts).figures
+    assert some.shown == "3 of 5 records, evenly spaced"
+    assert some.chart.bands == found.chart.bands  # of all records, not of those that are shown
     order = list(shown)
     middle = {shown[order[n]] for n in (0, 2, 4)}
-    assert all(any(p == near(q, abs=2e-4) for q in middle) for p in (*some.kept, *some.dropped))
+    drawn = [p for group in some.groups for p in zip(group.x, group.y, strict=True)]
+    assert len(drawn) == 3
+    assert all(any(p == near(q, abs=2e-4) for q in middle) for p in drawn)
 
 
 def test_other_scores_have_no_such_picture(rows: Path) -> None:
     named = ["scorer.student.kind=scripted", "keep=25%"]
     summary = run_recipe(recipe_for("select", rows, rows.with_name("kept.json"), named))
-    assert collect(summary.folder, summary.counts).scatter is None
+    assert collect(summary.folder, summary.counts).figures == ()
 
 
 def test_scores_of_two_models_stand_beside_every_record(make_tiny: MakeTiny, rows: Path) -> None:

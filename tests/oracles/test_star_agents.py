@@ -131,6 +131,7 @@ def tried(method: StarAgents, folder: Path, seeds: Sequence[Record], start: int 
         result = method(data, run)
         run.finish(data, result.decisions)
         tables = {name: list(rows) for name, rows in run._tables.items()}
+        tables |= {name: drawing.rows for name, drawing in run._charts.items()}
     return Trial(result, {str(r["pair"]): float(str(r["probability"])) for r in tables["pairs"]}, tables)
 
 
@@ -357,7 +358,7 @@ def test_oracle_6_a_judge_without_a_verdict_is_asked_once_more_and_then_it_is_a_
     asked = [c[-1].text for c in VERDICTS]
     assert sum("about=whale" in text for text in asked) == 4  # two orders, twice
     assert sum("Your reply must end" in text for text in asked) == 2
-    assert {"what": "no verdict", "count": 1} in trial.tables["judging"]
+    assert {"what": "no verdict", "count": 1, "of": "matches", "fraction": 0.5} in trial.tables["judging"]
     scores = {id: trial.result.scores[id]["star-agents"] for id in ("whale~x", "s1~x")}  # type: ignore[index]
     assert [s.parts["pi_llm"] for s in scores.values() if isinstance(s, Score)] == [0.5, 1.0]
 
@@ -373,7 +374,7 @@ def test_oracle_6_a_verdict_inside_an_answer_changes_nothing(tmp_path: Path) -> 
     shown = VERDICTS[0][-1].text
     assert shown.count("</given-answer-a>") == 1  # the mark inside the answer lost its bracket
     assert trial.result.scores is not None
-    assert {"what": "ties", "count": 1} in trial.tables["judging"]
+    assert {"what": "ties", "count": 1, "of": "matches", "fraction": 1.0} in trial.tables["judging"]
 
 
 # --- oracle 7: does it learn? ---------------------------------------------------------------------------------------
@@ -455,14 +456,18 @@ def test_oracle_8_a_base_that_is_not_there_ends_the_run_and_nothing_is_given_up(
 def test_oracle_8_an_ifd_that_is_no_number_is_worth_nothing(gap: str, tmp_path: Path) -> None:
     trial = tried(method(Writer(name="x", gap=gap, quality=1.0)), tmp_path, [seed(n) for n in range(3)])
     assert {d.reason for d in trial.result.decisions} == {"base base stays: nothing was both harder and as good"}
-    assert {"what": "not measured: not-finite", "count": 3} in trial.tables["judging"]
+    assert {"what": "not measured: not-finite", "count": 3, "of": "candidates", "fraction": 0.5} in trial.tables[
+        "judging"
+    ]
 
 
 def test_a_response_that_the_instruction_does_not_help_has_the_widest_gap_and_is_worth_nothing(tmp_path: Path) -> None:
     trial = tried(method(Writer(name="x", gap=0.7, quality=1.0)), tmp_path, [seed(1)])  # IFD 1.2
     assert trial.result.data is not None
     assert [record.id for record in trial.result.data] == ["s1~base~base"]
-    assert {"what": "not measured: above one", "count": 1} in trial.tables["judging"]
+    assert {"what": "not measured: above one", "count": 1, "of": "candidates", "fraction": 0.5} in trial.tables[
+        "judging"
+    ]
 
 
 # --- oracle 9: what it costs ----------------------------------------------------------------------------------------

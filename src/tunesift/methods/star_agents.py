@@ -149,21 +149,21 @@ class StarAgents(Settings):
         check_refinable(data, instructions=self.rewrite)
         left = {record.id: why for record in data if (why := left_alone(record))}
         seeds = data.only({id for id in data.ids() if id not in left})
-        pool, bank, told = PairPool.uniform(self._pairs), MemoryBank(), Told(self.agents)
+        pool, bank = PairPool.uniform(self._pairs), MemoryBank()
+        told = Told(self.agents, run, pool)
         crowned: list[Crowned] = []
         for part in seeds.batches(self._round):
             run.turn(len(crowned), len(seeds))
             vectors = run.map("embed", EmbedInstruction(model=self.embedder), part).good()
-            told.begin(pool, [vectors.get(seed.id) for seed in part])
             wanted = [one for seed in part for one in self._wanted(seed, pool, bank, vectors.get(seed.id), run)]
             drafts = written(run, wanted, self.agents, self.writing, self.rewrite)  # eq. 2-3
             standings = self._judged(run, self._standings(run, drafts.candidates, told.gaps))  # eq. 4-6
             found = [
                 Crowned(seed, winner(standings[seed.id]), drafts.why_no_base(seed.id)) for seed in part
             ]  # eq. 7, 1
-            told.add(drafts, standings, found)
             worth = (rewards(standings[seed.id]) for seed in part)
             pool = pool.evolved(worth, self.rate or RATE / len(seeds), self.floor)  # eq. 8
+            told.add(drafts, standings, found, pool, [vectors.get(seed.id) for seed in part])
             for one in found:
                 bank.add(vectors.get(one.id), one.earner)
             crowned += found
@@ -276,7 +276,7 @@ class StarAgents(Settings):
         there = (of[d.record_id].chosen if d.record_id in of else data.by_id(d.record_id) for d in decisions
                  if d.action != "drop")  # fmt: skip
         output = run.dataset(OUTPUT, (record for record in there if record is not None))
-        told.tables(run)
+        told.tables()
         tell_refined(run, data, output)
         return Result(output, decisions, Provenance(crowned, left))
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
+
+import numpy as np
 
 from tunesift.methods.star_agents_crowning import Standing, parts_of
 from tunesift.methods.star_agents_drafts import Drafts
 from tunesift.methods.star_agents_judging import TWINS
 from tunesift.methods.star_agents_pool import Pair, PairPool
 from tunesift.methods.star_agents_writing import Agent
+from tunesift.models import name_of
 from tunesift.records import Decision, Failure, Record, Score
+from tunesift.running.charts import Band, Chart
 from tunesift.running.run import Run
 from tunesift.settings import Settings
 
@@ -28,6 +32,24 @@ DOUBTS = (
      "knows nothing of them"),
 )  # fmt: skip
 """What of what, where it is many, makes one doubt, and in which words."""
+OF = {
+    "seeds without a vector": "seeds", "measured": "candidates", "gap below 0": "measured",
+    "same as the base": "candidates", "matches": "candidates", "ties": "matches", "orders disagree": "matches",
+    "no verdict": "matches",
+}  # fmt: skip
+"""What each count is a share of; what was not measured is one of the candidates."""
+TRAJECTORY = Chart(
+    "lines", "round", "probability", "pair", x_name="rounds done", y_name="probability of being drawn",
+    noun="rounds, the start among them",
+    caption="How likely each pair is to be drawn (eq. 8), from the start, where all are alike, to the end.",
+)  # fmt: skip
+WON, STAYED, LOST = "won against the base", "base that stayed", "did not win"
+DIFFICULTY = Chart(
+    "points", "ifd_large", "ifd_small", "what", x_name="IFD by the large scorer", y_name="IFD by the small scorer",
+    noun="candidates", names=(LOST, WON, STAYED),
+)  # fmt: skip
+WINDOW = (5, 95)
+"""Percentiles of the winners' gaps between which the chosen window lies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +136,9 @@ class Told:
     """Counts over all rounds, made anew whenever the page runs."""
 
     agents: Sequence[Agent]
+    run: Run
+    pool: PairPool
+    """The probabilities now."""
     gaps: list[float] = field(default_factory=list)
     """Positive gaps of all rounds so far."""
     _calls: Counter[str] = field(default_factory=Counter)
@@ -121,17 +146,24 @@ class Told:
     _lost: Counter[tuple[str, str]] = field(default_factory=Counter)
     _counts: Counter[str] = field(default_factory=Counter)
     _won: Counter[str] = field(default_factory=Counter)
-    _pools: list[PairPool] = field(default_factory=list)
-    _points: list[dict[str, object]] = field(default_factory=list)
+    _chosen: list[float] = field(default_factory=list)
+    """Gaps of drawn candidates that won."""
+    _rounds: int = 0
 
-    def begin(self, pool: PairPool, vectors: Sequence[Sequence[float] | None]) -> None:
-        """With which probabilities a round begins, and where its seeds lie."""
-        self._pools.append(pool)
+    def __post_init__(self) -> None:
+        self.run.chart("pair-probabilities", self.pool.rows(0), TRAJECTORY)
+
+    def add(
+        self,
+        drafts: Drafts,
+        standings: Mapping[str, Sequence[Standing]],
+        crowned: Sequence[Crowned],
+        pool: PairPool,
+        vectors: Sequence[Sequence[float] | None],
+    ) -> None:
+        """What a round came to, with which probabilities the next one begins, and where its seeds lay."""
         self._counts["seeds"] += len(vectors)
         self._counts["seeds without a vector"] += sum(vector is None or not any(vector) for vector in vectors)
-
-    def add(self, drafts: Drafts, standings: Mapping[str, Sequence[Standing]], crowned: Sequence[Crowned]) -> None:
-        """What a round came to."""
         for agent, tokens in drafts.replies:
             self._calls[agent] += 1
             self._tokens[agent] += tokens
@@ -140,23 +172,33 @@ class Told:
             self._lost[lost.agent, f"{what}: {lost.failure.kind}, {lost.failure.message.partition(' (')[0]}"] += 1
         winners = {one.standing.id for one in crowned if one.standing is not None}
         for standing in (standing for found in standings.values() for standing in found):
+            self._count(standing)
             self._measure(standing, standing.id in winners)
         for one in crowned:
-            if one.standing is not None:
+            if one.standing is not None and not one.standing.candidate.base:
                 self._won[one.standing.candidate.pair.name] += 1
+        self.pool, self._rounds = pool, self._rounds + 1
+        self.run.chart("pair-probabilities", pool.rows(self._rounds), TRAJECTORY)
 
     def _measure(self, standing: Standing, won: bool) -> None:
+        """How difficult a candidate is, and where it stands in the picture of that."""
         gap = standing.gap
         self._counts["candidates"] += 1
         if isinstance(gap, Failure) or gap.value is None:
             why = gap.kind if isinstance(gap, Failure) else gap.note
             self._counts[f"not measured: {why.replace('_', ' ')}"] += 1
-        else:
-            self._counts["measured"] += 1
-            self._counts["gap below 0"] += gap.value < 0
-            self.gaps += [gap.value] if gap.value > 0 else []
-            small, large = gap.parts["ifd_small"], gap.parts["ifd_large"]
-            self._points.append({"ifd_small": small, "ifd_large": large, "what": "won" if won else "did not win"})
+            return
+        self._counts["measured"] += 1
+        self._counts["gap below 0"] += gap.value < 0
+        self.gaps += [gap.value] if gap.value > 0 else []
+        chosen = won and not standing.candidate.base
+        self._chosen += [gap.value] if chosen else []
+        what = WON if chosen else STAYED if won else LOST
+        point = {"ifd_small": gap.parts["ifd_small"], "ifd_large": gap.parts["ifd_large"], "what": what}
+        self.run.chart("difficulty", [point], DIFFICULTY)
+
+    def _count(self, standing: Standing) -> None:
+        """What the judge said of a candidate."""
         if standing.match is TWINS:
             self._counts["same as the base"] += 1
         elif standing.match is not None:
@@ -165,26 +207,51 @@ class Told:
             self._counts["orders disagree"] += standing.match.is_split
             self._counts["no verdict"] += standing.match.is_unread
 
-    def tables(self, run: Run) -> None:
+    def tables(self) -> None:
         """Everything the report shows besides decisions and scores."""
         lost = Counter[str]()
         for (agent, _), count in self._lost.items():
             lost[agent] += count
-        run.table("agents", (
-            {"agent": a.name, "calls": self._calls[a.name], "came_to_nothing": lost[a.name],
-             "share_lost": round(lost[a.name] / self._calls[a.name], 4) if self._calls[a.name] else None,
-             "tokens_written": self._tokens[a.name]}
+        self.run.table("agents", (
+            {"agent": a.name, "model": name_of(a.model), "calls": self._calls[a.name], "came_to_nothing": lost[a.name],
+             "share_lost": _share(lost[a.name], self._calls[a.name]), "tokens_written": self._tokens[a.name]}
             for a in self.agents
         ))  # fmt: skip
-        run.table("came-to-nothing", [{"agent": a, "why": why, "calls": n} for (a, why), n in self._lost.most_common()])
-        last = self._pools[-1].weights if self._pools else {}
-        run.table(
-            "pairs", [{"pair": p.name, "probability": round(w, 6), "won": self._won[p.name]} for p, w in last.items()]
+        nothing = ({"agent": a, "why": why, "calls": n} for (a, why), n in self._lost.most_common())
+        self.run.table("came-to-nothing", nothing)
+        last = self.pool.weights.items()
+        self.run.table(
+            "pairs", ({"pair": p.name, "probability": round(w, 6), "won": self._won[p.name]} for p, w in last)
         )
-        run.table("judging", [{"what": what, "count": n} for what, n in self._counts.items()])
-        self._doubts(run)
+        wholes = ((what, n, OF.get(what, "candidates" if ":" in what else None)) for what, n in self._counts.items())
+        self.run.table("judging", (
+            {"what": what, "count": n, "of": of, "fraction": _share(n, self._counts[of] if of else 0)}
+            for what, n, of in wholes
+        ))  # fmt: skip
+        self.run.chart("difficulty", (), replace(DIFFICULTY, caption=self._caption(), bands=self._bands()))
+        self._doubts()
 
-    def _doubts(self, run: Run) -> None:
+    def _bands(self) -> tuple[Band, ...]:
+        """The line on which both scorers find a response as difficult, and the window of gaps that won."""
+        even = Band("the same for both, gap 0", 0.0, slope=1.0)
+        if not self._chosen:
+            return (even,)
+        low, high = (float(gap) for gap in np.percentile(self._chosen, WINDOW))
+        return (even, Band(f"chosen window, gap {low:.3f} to {high:.3f}", low, high, slope=1.0))
+
+    def _caption(self) -> str:
+        """What the picture of difficulty shows, in words and numbers."""
+        measured, every = self._counts["measured"], self._counts["candidates"]
+        said = ("A point is a candidate. Above the diagonal, the large scorer gains more from the instruction than the "
+                "small one, and the gap is how far above (eq. 5). ")  # fmt: skip
+        if self._chosen:
+            said += (f"The window holds the middle nine tenths of the {len(self._chosen):,} candidates that won "
+                     "against their base. ")  # fmt: skip
+        else:
+            said += "No candidate won against its base. "
+        return said + (f"{every - measured:,} of {every:,} candidates have no gap." if every > measured else "")
+
+    def _doubts(self) -> None:
         """What speaks against trusting the outcome, in a table and in the log."""
         counts = self._counts
         doubts = [
@@ -192,6 +259,10 @@ class Told:
             for what, of, words in DOUBTS
             if counts[what] > MANY * counts[of]
         ]
-        run.table("doubts", ({"doubt": doubt} for doubt in doubts))
+        self.run.table("doubts", ({"doubt": doubt} for doubt in doubts))
         for doubt in doubts:
             _LOG.warning("%s", doubt)
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None

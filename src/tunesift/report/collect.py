@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from tunesift.errors import told_count
 from tunesift.files import Place
 from tunesift.notes import told_note
 from tunesift.records import Record, rule_of
-from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row, Scatter, Table
+from tunesift.report.data import Bar, Broken, Figure, Group, Histogram, ReportData, Row, Table
 from tunesift.report.folder import RunFolder, run_folder
+from tunesift.report.spending import priced, spent_on
+from tunesift.running.charts import MOST_POINTS, Band, Chart, Described
 
 SHOWN = 4000
 """Records on the page; of more, those at both ends and around the cut, and evenly spaced others."""
@@ -25,12 +28,18 @@ MAX_FACT = 300
 MAX_TEXT = 4000
 """Characters of one message on the page."""
 BINS = 40
-POINTS = 2_000
-"""Records in the picture of two numbers; of more, evenly spaced ones."""
 TWO = ("ifd_small", "ifd_large")
 """Parts of a score that are two models' numbers."""
+DIFFICULTY = Chart(
+    "points", TWO[1], TWO[0], "action", x_name="IFD by the large model", y_name="IFD by the small model",
+    noun="records",
+    caption="A point is a record. Above the diagonal the large model gains more from the instruction than the small "
+    "one; where most lie below it, this pair of models is not suited.",
+)  # fmt: skip
 _FIRST, _LAST = "stopped-early", "nothing-came-of"
 """Tables that say why a run ended short, and, row by row, what of it came to nothing."""
+_DOUBTS = "doubts"
+"""The table of one column whose rows are sentences that speak against trusting the outcome."""
 
 
 def collect(folder: Path, counts: Mapping[str, int], short: str = "") -> ReportData:
@@ -39,6 +48,8 @@ def collect(folder: Path, counts: Mapping[str, int], short: str = "") -> ReportD
     found = run_folder(folder)
     run, note = found.run, found.note
     scorer, values = found.main
+    tables = {name: rows for name, rows in found.tables() if rows}
+    doubts = tuple(str(said) for row in tables.pop(_DOUBTS, []) for said in row.values())
     return ReportData(
         title=f"{Path(note['path'] or run['recipe']['output']).name}: {_title(counts)}{f'; {short}' if short else ''}",
         method=str(run["recipe"]["method"]["kind"]),
@@ -53,8 +64,9 @@ def collect(folder: Path, counts: Mapping[str, int], short: str = "") -> ReportD
         rows=_rows(found, values),
         total=max(counts["in"], len(found.actions)),
         broken=_broken(folder),
-        tables=tuple(_table(name, rows) for name, rows in sorted(found.tables(), key=_rank) if rows),
-        scatter=_scatter(found),
+        tables=tuple(_table(*each) for each in sorted(_with_money(tables, folder, run).items(), key=_rank)),
+        figures=tuple(f for f in (_difficulty(found), *(_figure(*each) for each in found.charts())) if f),
+        doubts=doubts,
     )
 
 
@@ -71,6 +83,30 @@ def _rank(table: tuple[str, object]) -> int:
 
 def _table(name: str, rows: Sequence[Mapping[str, object]]) -> Table:
     return Table(name, tuple(rows[0]), tuple(tuple(map(_cell, row.values())) for row in rows))
+
+
+def _with_money(
+    tables: Mapping[str, list[dict[str, object]]],
+    folder: Path,
+    run: Mapping[str, Any],  # Any: JSON
+) -> Mapping[str, list[dict[str, object]]]:
+    """The tables with what their models cost, and one of what each endpoint's model was asked and paid."""
+    paid = spent_on(folder, run["recipe"]["method"])
+    found = {name: priced(rows, paid) for name, rows in tables.items()}
+    return {**found, "endpoints": [one.row(any(p.cost for p in paid)) for one in paid]} if paid else found
+
+
+def _figure(name: str, described: Described, rows: Sequence[Mapping[str, Any]]) -> Figure:  # Any: what a row holds
+    chart, groups = described.chart, {of: list[tuple[float, float]]() for of in described.chart.names}
+    for row in rows:
+        groups.setdefault(str(row[chart.of]), []).append((_short(row[chart.x]), _short(row[chart.y])))
+    drawn = tuple(Group(of, *map(tuple, zip(*points, strict=True))) for of, points in groups.items() if points)
+    return Figure(name, chart, described.shown, described.left_out, drawn)
+
+
+def _short(number: float) -> float:
+    """No more digits than a picture and its table show."""
+    return number if isinstance(number, int) else float(f"{number:.6g}")
 
 
 def _cell(value: object) -> str | float | None:
@@ -136,17 +172,24 @@ def _histogram(values: Numbers, kept: Bools, scorer: str) -> Histogram | None:
     return Histogram(scorer, float(low), float(high), bins[0], bins[1], least, int((~scored).sum()))
 
 
-def _scatter(found: RunFolder) -> Scatter | None:
-    """Two models' numbers of the same records; None where the score is not made of such."""
-    if (parts := found.parts_of_main(*TWO)) is None:
+def _difficulty(found: RunFolder) -> Figure | None:
+    """Two models' numbers of the same records, where the score is made of such and the method drew none itself."""
+    if any((d.chart.y, d.chart.x) == TWO for _, d, _ in found.charts()) or (parts := found.parts_of_main(*TWO)) is None:
         return None
     both = np.flatnonzero(np.isfinite(parts[0]) & np.isfinite(parts[1]))
     if not len(both):
         return None
-    shown = both[np.linspace(0, len(both) - 1, min(len(both), POINTS)).astype(np.int64)]
-    points = [(round(float(parts[1][n]), 4), round(float(parts[0][n]), 4)) for n in shown]
-    sides = [tuple(p for n, p in zip(shown, points, strict=True) if found.kept[n] == side) for side in (True, False)]
-    return Scatter(TWO[1], TWO[0], sides[0], sides[1], len(both))
+    least = np.linspace(0, len(both) - 1, min(len(both), MOST_POINTS)).astype(np.int64)
+    told = f"{len(least):,} of {len(both):,} records, evenly spaced" if len(least) < len(both) else ""
+    sides = {name: both[least][found.kept[both[least]] == side] for name, side in (("dropped", False), ("kept", True))}
+    groups = (Group(name, *(tuple(_short(float(n)) for n in parts[side][places]) for side in (1, 0)))
+              for name, places in sides.items() if len(places))  # fmt: skip
+    gaps = (parts[0] - parts[1])[both][found.kept[both]]
+    bands = (Band("gap 0", 0.0, slope=1.0), *(
+        [Band(f"gaps kept, {gaps.min():.3f} to {gaps.max():.3f}", float(gaps.min()), float(gaps.max()), 1.0)]
+        if 0 < len(gaps) < len(both) else []
+    ))  # fmt: skip
+    return Figure("difficulty", replace(DIFFICULTY, bands=bands), told, 0, tuple(groups))
 
 
 def _rows(found: RunFolder, values: Numbers) -> tuple[Row, ...]:

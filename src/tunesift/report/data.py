@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tunesift.running.charts import Chart
+
 
 @dataclass(frozen=True, slots=True)
 class Bar:
@@ -37,22 +39,6 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
-class Scatter:
-    """Two numbers of every record against one another, kept and dropped records apart."""
-
-    x: str
-    """Name of the number to the right: "ifd_large"."""
-    y: str
-    """Name of the number upwards: "ifd_small"."""
-    kept: tuple[tuple[float, float], ...]
-    """Both numbers of kept records, to four digits; all of them, or evenly spaced ones."""
-    dropped: tuple[tuple[float, float], ...]
-    """The same of dropped records."""
-    total: int
-    """Number of records that have both, those that are not shown included."""
-
-
-@dataclass(frozen=True, slots=True)
 class Row:
     """One record and what became of it."""
 
@@ -82,6 +68,31 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str | float | None, ...], ...]
     """As many cells as columns each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Points of a chart that have one name: a line, or a kind of point."""
+
+    name: str
+    x: tuple[float, ...]
+    """Numbers to the right; of a line, as they follow on one another."""
+    y: tuple[float, ...]
+    """Numbers upwards; as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A chart, with what is drawn."""
+
+    name: str
+    chart: Chart
+    shown: str
+    """Which part of all rows is drawn; empty where all are."""
+    left_out: int
+    """Rows without two numbers; they are not drawn."""
+    groups: tuple[Group, ...]
+    """In the order in which they first came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +139,10 @@ class ReportData:
     """Input lines that could not be read."""
     tables: tuple[Table, ...] = ()
     """What the method counted along the way."""
-    scatter: Scatter | None = None
-    """None when the score is not made of two models' numbers."""
+    figures: tuple[Figure, ...] = ()
+    """What the method wants drawn, and two models' numbers where the score is made of such."""
+    doubts: tuple[str, ...] = ()
+    """What speaks against trusting the outcome, one sentence each."""
 
 
 @dataclass(frozen=True, slots=True)

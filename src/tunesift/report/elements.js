@@ -6,6 +6,7 @@ const report = JSON.parse(byId("report-data").textContent);
 
 const PART = new Map([["user", "Instruction"], ["assistant", "Response"], ["system", "System"]]);
 const integer = new Intl.NumberFormat("en-US");
+const count = (n, one, many = `${one}s`) => `${integer.format(n)} ${n === 1 ? one : many}`;
 
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);

@@ -13,12 +13,14 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tunesift.arrays import Bools, Numbers
 from tunesift.datasets import Dataset, Source, open_dataset
 from tunesift.errors import DataError, RunError
 from tunesift.records import IN_OUTPUT, Action, Record, origins
+from tunesift.running.charts import Described, described
 from tunesift.running.fsio import read_json
 from tunesift.running.run import MADE, OUTPUT
 
@@ -91,8 +93,20 @@ class RunFolder:
 
     def tables(self) -> Iterator[tuple[str, list[dict[str, object]]]]:
         """Name and rows of every small table."""
+        for name, chart, table in self._tables():
+            if chart is None:
+                yield name, table.slice(0, min(MOST_ROWS, table.num_rows)).to_pylist()  # of no columns, too
+
+    def charts(self) -> Iterator[tuple[str, Described, list[dict[str, object]]]]:
+        """Name, description and rows of what a method wants drawn."""
+        for name, chart, table in self._tables():
+            if chart is not None:
+                yield name, chart, table.to_pylist()
+
+    def _tables(self) -> Iterator[tuple[str, Described | None, pa.Table]]:
         for path in sorted((self.path / "tables").glob("*.parquet")):
-            yield path.stem, pq.ParquetFile(path).read(use_threads=False).slice(0, MOST_ROWS).to_pylist()
+            table = pq.ParquetFile(path).read(use_threads=False)
+            yield path.stem, described(str(path), table.schema), table
 
     @cached_property
     def scores(self) -> Mapping[str, Numbers]:

@@ -20,9 +20,11 @@ _MARK = re.compile("<!--(head|data|script)-->")
 
 def render(data: ReportData | CompareData) -> str:
     """The page as HTML; write it as UTF-8, and it opens from disk."""
-    name, styles = ("page", ["page"]) if isinstance(data, ReportData) else ("compare", ["page", "compare"])
+    is_report = isinstance(data, ReportData)
+    name, styles = ("page", ["page"]) if is_report else ("compare", ["page", "compare"])
+    scripts = ["elements", "charts", "page"] if is_report else ["elements", "compare"]
     style = "".join(_text(f"{style}.css") for style in styles)
-    script = _text("elements.js") + _text(f"{name}.js")
+    script = "".join(_text(f"{script}.js") for script in scripts)
     policy = f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src data:"
     blocks = {
         "head": f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>',

@@ -5,11 +5,8 @@
   const OUTPUT = new Set(["keep", "replace", "create"]);
   const FATE = new Map([["keep", "kept"], ["replace", "replaced"], ["create", "created"], ["drop", "dropped"],
     ["quarantine", "quarantined"]]);
-  const SVG = byId("plot").namespaceURI;
 
   // Building blocks
-
-  const shape = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
   function button(words, press, attributes = {}) {
     const made = el("button", { type: "button", ...attributes }, words);
@@ -20,8 +17,6 @@
   const pill = (action) => el("span", { class: `pill ${FATE.get(action) ?? "other"}` }, FATE.get(action) ?? action);
 
   // Numbers
-
-  const count = (n, one, many = `${one}s`) => `${integer.format(n)} ${n === 1 ? one : many}`;
 
   function share(part, whole) {
     if (!whole) return "";
@@ -42,16 +37,6 @@
     if (size >= 1000) return value.toFixed(1);
     const places = [4, 6, 8, 12].find((n) => Number.isInteger(value) || !Number.isInteger(Number(value.toFixed(n))));
     return value.toFixed(places ?? 12); // 0.99996 must not look as if it were 1
-  }
-
-  function ticks(low, high, about) {
-    const rough = (high - low) / about;
-    const power = 10 ** Math.floor(Math.log10(rough));
-    const step = ([1, 2, 5].find((n) => n * power >= rough) ?? 10) * power;
-    const decimals = Math.min(12, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
-    const first = Math.ceil(low / step - 1e-9);
-    const values = Array.from({ length: 2 * about }, (_, i) => (first + i) * step);
-    return { values: values.filter((value) => value <= high + step * 1e-9), decimals };
   }
 
   // Long lists grow by a button
@@ -304,51 +289,33 @@
     ];
   }
 
-  // Two models' numbers of the same records: above the line, that of the small one is the larger
+  // What the method says of its own run: doubts, charts, small tables
 
-  function drawTwo() {
-    const data = report.scatter;
-    if (!data) return;
-    byId("two").hidden = false;
-    const points = [...data.dropped, ...data.kept];
-    const sample = points.length < data.total ? `, of which ${integer.format(points.length)}, evenly spaced, are shown` : "";
-    const beyond = points.some((point) => Math.max(...point) > 2) ? "; what is above 2 is drawn at 2" : "";
-    byId("two-lead").append(text("bdi", data.y), " upwards against ", text("bdi", data.x), ` to the right, of ${
-      count(data.total, "record")}${sample}. On the dashed line the two are equal${beyond}.`);
-    const [side, left, top, bottom] = [360, 48, 12, 316];
-    const high = Math.min(2, points.reduce((most, point) => Math.max(most, ...point), 1));
-    const part = (value) => Math.min(value, high) / high; // neither number is below 0
-    const x = (value) => left + part(value) * (side - left - 12);
-    const y = (value) => bottom - part(value) * (bottom - top);
-    const marks = ticks(0, high, 5);
-    const dots = (fate) => data[fate].map(([right, up]) =>
-      shape("circle", { class: fate, cx: x(right).toFixed(1), cy: y(up).toFixed(1), r: 2.5 }));
-    fill(byId("points"), { width: side, height: side, viewBox: `0 0 ${side} ${side}` }, [
-      ...marks.values.flatMap((value) => [
-        shape("line", { class: "grid", x1: left, x2: side - 12, y1: y(value), y2: y(value) }),
-        shape("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, value.toFixed(marks.decimals)),
-      ]),
-      shape("line", { class: "axis", x1: left, x2: side - 12, y1: bottom, y2: bottom }),
-      ...scoreMarks(marks, x, bottom),
-      shape("line", { class: "level", x1: x(0), y1: y(0), x2: x(high), y2: y(high) }),
-      ...dots("dropped"), ...dots("kept"),
-      shape("text", { class: "name", x: (left + side) / 2, y: side - 6, "text-anchor": "middle" }, data.x),
-    ]);
+  const isShare = (name) => name.endsWith("fraction") || name.startsWith("share_");
+
+  function cell(value, name, numeric) {
+    const kind = numeric ? "number" : "";
+    if (typeof value !== "number") return text("td", value ?? "–", kind);
+    return el("td", { class: kind }, isShare(name) ? share(value, 1) : digits(value, Number.isInteger(value)));
   }
 
-  // Small tables of the method
+  function smallTable(table) {
+    const numeric = table.columns.map((_, n) => table.rows.some((row) => typeof row[n] === "number"));
+    const heads = table.columns.map((name, n) =>
+      el("th", { scope: "col", class: numeric[n] ? "number" : "" }, text("bdi", name.replaceAll("_", " "))));
+    return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": table.name },
+      el("table", { class: "small" },
+        el("caption", {}, text("bdi", table.name)),
+        el("thead", {}, el("tr", {}, ...heads)),
+        el("tbody", {}, ...table.rows.map((row) => el("tr", {}, ...row.map((value, n) => cell(value, table.columns[n], numeric[n])))))));
+  }
 
-  function drawTables() {
-    if (!report.tables.length) return;
-    byId("along").hidden = false;
-    byId("tables").append(...report.tables.map((table) => el("div", { class: "scroll", tabindex: "0", role: "region",
-      "aria-label": table.name }, el("table", { class: "small" },
-      el("caption", {}, text("bdi", table.name)),
-      el("thead", {}, el("tr", {}, ...table.columns.map((name) => el("th", { scope: "col" }, text("bdi", name.replaceAll("_", " ")))))),
-      el("tbody", {}, ...table.rows.map((row) => el("tr", {}, ...row.map((cell, n) => typeof cell === "number"
-        ? el("td", { class: "number" }, table.columns[n].endsWith("fraction")
-          ? share(cell, 1) : digits(cell, Number.isInteger(cell)))
-        : text("td", cell ?? "–")))))))));
+  function drawAlong() {
+    byId("along").hidden = !report.tables.length && !report.figures.length && !report.doubts.length;
+    byId("doubts").hidden = !report.doubts.length;
+    byId("doubts-list").append(...report.doubts.map((doubt) => text("li", doubt)));
+    drawFigures(report.figures, byId("figures"));
+    byId("tables").append(...report.tables.map(smallTable));
   }
 
   // Kept against dropped, or what was made, before and after
@@ -527,5 +494,5 @@
     byId("broken").append(...growing(report.broken, build, "ol", "broken", PAGE_SIZE, "line"));
   }
 
-  for (const draw of [drawTheme, drawHead, drawFunnel, drawScores, drawTwo, drawTables, drawPair, drawTable, drawBroken]) draw();
+  for (const draw of [drawTheme, drawHead, drawFunnel, drawScores, drawAlong, drawPair, drawTable, drawBroken]) draw();
 })();

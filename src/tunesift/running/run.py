@@ -31,6 +31,7 @@ from tunesift.errors import (
 from tunesift.heartbeat import written
 from tunesift.records import Decision, Failure, Record
 from tunesift.running.call import Call, Walked
+from tunesift.running.charts import Chart, Drawing
 from tunesift.running.fsio import (
     jot,
     refuse_link,
@@ -127,6 +128,7 @@ class Run:
         self._open: dict[str, Walked] = {}
         self._noted = time.monotonic()
         self._tables: dict[str, list[Mapping[str, object]]] = {}
+        self._charts: dict[str, Drawing] = {}
         return self
 
     def __exit__(
@@ -247,6 +249,16 @@ class Run:
         """Add rows to a small table for the report; tables start empty whenever the page runs."""
         self._tables.setdefault(name, []).extend(rows)
 
+    def chart(self, name: str, rows: Iterable[Mapping[str, object]], chart: Chart) -> None:
+        """Add rows to a chart for the report, as `table` does; of several descriptions the last one counts.
+
+        Of many rows an even part is stored, and the report says which. Raises `RunError` for a row without the chart's
+        columns.
+        """
+        drawing = self._charts.setdefault(name, Drawing(chart))
+        drawing.chart = chart
+        drawing.add(rows)
+
     def finish(self, data: Dataset[Record] | None, decisions: Sequence[Decision]) -> Counter[str]:
         """Check that every record has one decision, seal the stages, write decisions and tables; returns the counts.
 
@@ -267,11 +279,15 @@ class Run:
         starts = range(0, len(decisions), ROWS)
         write_batches(self.folder / "decisions.parquet", _DECISIONS,
                       lambda: (_decided(decisions[start : start + ROWS]) for start in starts))  # fmt: skip
+        if twice := sorted(self._tables.keys() & self._charts.keys()):
+            raise RunError(f'the method made a table and a chart of the name "{twice[0]}"; this is a fault of it.')
         refuse_link(self.folder / "tables")
         for name, rows in self._tables.items():
             names = dict.fromkeys(column for row in rows for column in row)
             table = pa.table({column: [row.get(column) for row in rows] for column in names})
             write_table(self.folder / "tables" / f"{name}.parquet", table)
+        for name, drawing in self._charts.items():
+            write_table(self.folder / "tables" / f"{name}.parquet", drawing.table())
         return Counter({str(action): count for action, count in counts.items()})
 
 
