@@ -385,6 +385,8 @@ def test_oracle_7_the_pair_that_always_wins_is_asked_more_often_than_all_others(
     others = [Writer(name=name, gap=0.2, quality=0.0) for name in ("x", "y", "z")]
     trial = tried(method(good, *others, draws=1, round_size=50), tmp_path, [seed(n) for n in range(500)])
     assert trial.probabilities["good"] > 0.5
+    told = {row["pair"]: row["adjusted_win_fraction"] for row in trial.tables["pairs"]}
+    assert told == {"good": 1.0, "x": 0.5, "y": 0.5, "z": 0.5}  # what is no better than the base ties with it
     assert max(trial.probabilities[name] for name in "xyz") <= 0.25
 
 

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from tunesift.evaluation.pairwise import Outcomes
 from tunesift.methods.star_agents_crowning import Standing, parts_of
 from tunesift.methods.star_agents_drafts import Drafts
 from tunesift.methods.star_agents_judging import TWINS
@@ -146,6 +147,8 @@ class Told:
     _lost: Counter[tuple[str, str]] = field(default_factory=Counter)
     _counts: Counter[str] = field(default_factory=Counter)
     _won: Counter[str] = field(default_factory=Counter)
+    _against: dict[str, Counter[float]] = field(default_factory=dict)
+    """By the pair, how often it was worth 1, 0.5 and 0 to the judge."""
     _chosen: list[float] = field(default_factory=list)
     """Gaps of drawn candidates that won."""
     _rounds: int = 0
@@ -203,6 +206,7 @@ class Told:
             self._counts["same as the base"] += 1
         elif standing.match is not None:
             self._counts["matches"] += 1
+            self._against.setdefault(standing.candidate.pair.name, Counter())[standing.match.worth] += 1
             self._counts["ties"] += standing.match.worth == 0.5
             self._counts["orders disagree"] += standing.match.is_split
             self._counts["no verdict"] += standing.match.is_unread
@@ -219,10 +223,10 @@ class Told:
         ))  # fmt: skip
         nothing = ({"agent": a, "why": why, "calls": n} for (a, why), n in self._lost.most_common())
         self.run.table("came-to-nothing", nothing)
-        last = self.pool.weights.items()
-        self.run.table(
-            "pairs", ({"pair": p.name, "probability": round(w, 6), "won": self._won[p.name]} for p, w in last)
-        )
+        self.run.table("pairs", (
+            {"pair": p.name, "probability": round(weight, 6), "won": self._won[p.name], **self._record_of(p.name)}
+            for p, weight in self.pool.weights.items()
+        ))  # fmt: skip
         wholes = ((what, n, OF.get(what, "candidates" if ":" in what else None)) for what, n in self._counts.items())
         self.run.table("judging", (
             {"what": what, "count": n, "of": of, "fraction": _share(n, self._counts[of] if of else 0)}
@@ -230,6 +234,13 @@ class Told:
         ))  # fmt: skip
         self.run.chart("difficulty", (), replace(DIFFICULTY, caption=self._caption(), bands=self._bands()))
         self._doubts()
+
+    def _record_of(self, pair: str) -> dict[str, object]:
+        """How often a pair was compared with the base, and how it fared."""
+        judged = self._against.get(pair, Counter[float]())
+        found = Outcomes(won=judged[1.0], tied=judged[0.5], lost=judged[0.0])
+        rate = round(found.adjusted_win_rate, 4) if found.count else None
+        return {"judged": found.count, "adjusted_win_fraction": rate}
 
     def _bands(self) -> tuple[Band, ...]:
         """The line on which both scorers find a response as difficult, and the window of gaps that won."""
