@@ -24,10 +24,12 @@ import pytest
 from faultserver.fixtures import Ledger, Make
 from harness.debater import debated
 from harness.generator import generated
+from harness.stars import QUALITY, Planted, Umpire
 from harness.tiny import classifier, encoder
 from tunesift import (
     IFD,
     Above,
+    Agent,
     Asking,
     Cherry,
     Clear,
@@ -74,12 +76,15 @@ from tunesift import (
     Shortest,
     Smallest,
     Span,
+    StarAgents,
+    TargetLoss,
     TransformersModel,
     TunesiftError,
+    Writing,
     run_recipe,
 )
 from tunesift.methods.selectit import PROMPTS
-from tunesift.records import Score
+from tunesift.records import Failure, Score
 from tunesift.scoring.selectors import Pool, Scored
 from tunesift.settings import incidental_fields
 
@@ -348,6 +353,44 @@ def labelled(labels: Labels) -> object:
     return generated_by(nested), generated_by(replace(GENQA, labels=labels, splits=("dialog",)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scribe(Planted):
+    """Writes by rule, and says how it was asked."""
+
+    def said(self, conversation: Sequence[Message], sampling: Sampling) -> Completion:
+        how = f"{sampling.temperature} {sampling.max_tokens} {len(conversation)} {self.otherwise}"
+        found = super().said(conversation, sampling).text
+        new = found.removesuffix(" [End]")
+        return Completion(f"{new} {how} [End]" if new != found else f"{found} so the task is done. {how}", "stop", 9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader(ScriptedModel):
+    """Predicts what it has read by so much better than another."""
+
+    share: float = 1.0
+
+    def loss(self, spans: Sequence[Span]) -> list[TargetLoss | Failure]:
+        found = super().loss(spans)
+        return [TargetLoss(tuple(n * self.share for n in lost.nats), False) if span.context and not isinstance(lost, Failure)
+                else lost for span, lost in zip(spans, found, strict=True)]  # fmt: skip
+
+
+STARS = StarAgents(
+    agents=tuple(Agent(name=n, model=Scribe(name=n, quality=q)) for n, q in {"base": None, **QUALITY}.items()),
+    judge=Umpire(), small=Reader(share=0.9), large=Reader(share=0.6), round_size=2, draws=3,
+)  # fmt: skip
+
+
+def starring(agent: Agent) -> object:
+    others = tuple(a for a in STARS.agents if a.name != "good")
+    return came_of(replace(STARS, agents=(*others, agent), rewrite=True))
+
+
+def writing(how: Writing) -> object:
+    return came_of(replace(STARS, rewrite=True, writing=how))
+
+
 GENQA = GenQA(model=Author(), count=12, boosters=("Be odd.",), variants=("generator-conditional",))
 
 FLIPS = [
@@ -390,6 +433,14 @@ FLIPS = [
     flip(Controllability(judge=Talker()), judged, judge=ScriptedModel(otherwise="100 0"), max_tokens=99,
          parroting=Parroting(least_own=0)),
     flip(Parroting(), parroting, most_repeated=0.2, least_own=0),
+    flip(STARS, came_of, agents=STARS.agents[:4], base=("fair",), pairs=("good", "weak", "poor"), rewrite=True,
+         judge=ScriptedModel(otherwise="[[C]]"), small=Reader(), large=Reader(share=0.7), embedder=S, draws=2, near=1,
+         from_near=0, rate=0.1, floor=0.16, ratio="byte", scale="running", template="alpaca", round_size=3,
+         judge_tokens=99, writing=Writing(temperature=0.5)),
+    flip(replace(STARS, round_size=1), came_of, faithful=True),
+    flip(Agent(name="good", model=Scribe(name="good", quality=0.9)), starring, name="better",
+         model=Scribe(name="good", quality=0.1), writes="responses"),
+    flip(Writing(), writing, temperature=0.5, instruction_tokens=99, response_tokens=99, hint=True),
     flip(ScoreRecords(scorers=(IFD(student=S),)), came_of, scorers=(Perplexity(student=S),)),
     flip(IFD(student=S), scores_of, student=OTHER, profile="cherry", ratio="loss", template="alpaca", turns="each"),
     flip(ReversedIFD(student=S), scores_of, student=OTHER, ratio="loss", template="alpaca"),
