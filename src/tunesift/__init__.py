@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     from tunesift.scoring.base import Scorer as Scorer
     from tunesift.scoring.combined import Combined as Combined
     from tunesift.scoring.diverse import Diverse as Diverse
+    from tunesift.scoring.dual_ifd import DualIFD as DualIFD
     from tunesift.scoring.duplicates import Distinct as Distinct
     from tunesift.scoring.ifd import IFD as IFD
     from tunesift.scoring.ifd import ReversedIFD as ReversedIFD
@@ -144,6 +145,7 @@ _HOMES = {
     "scoring.base": ("Scorer",),
     "scoring.combined": ("Combined",),
     "scoring.diverse": ("Diverse",),
+    "scoring.dual_ifd": ("DualIFD",),
     "scoring.duplicates": ("Distinct",),
     "scoring.ifd": ("IFD", "ReversedIFD"),
     "scoring.perplexity": ("Perplexity",),

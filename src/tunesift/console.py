@@ -98,18 +98,53 @@ class _Ticker:
             self._look()
 
 
+class _Turns:
+    """How far a method is that works on some records at a time; what was done in another life has no rate."""
+
+    def __init__(self, of: int) -> None:
+        self.count = _Count(of, 0, 0)
+        self.is_new = False
+        """Whether anything was worked on since the last turn."""
+
+    def done(self, records: int) -> None:
+        """So many records have had their turn."""
+        more = records - self.count.before - self.count.now
+        if self.is_new or not more:
+            self.count.add(more, 0)
+        else:
+            self.count.before += more
+            self.count.restart()
+        self.is_new = False
+
+    def __str__(self) -> str:
+        return str(self.count).rpartition(", ")[0]
+
+
 class LineProgress(Progress):
-    """A line when a stage begins and ends, and every few seconds between."""
+    """A line when a stage begins and ends, and every few seconds between; of many rounds, only the latter."""
+
+    _turns: _Turns | None = None
+    _turned = 0.0
+
+    def turn(self, done: int, of: int) -> None:
+        self._turns = self._turns or _Turns(of)
+        self._turns.done(done)
+        if time.monotonic() - self._turned >= EVERY_S or done == of:
+            self._turned = time.monotonic()
+            _say(f"records: {self._turns if done else f'{of:,}, some at a time'}")
 
     def begin(self, stage: str, total: int, done: int) -> None:
         self._stage, self._count = stage, _Count(total, done, self.chunk)
         self._saying, self._said, self._worked, self._loaded = threading.Lock(), time.monotonic(), 0.0, ""
         found = f", {done:,} of them done before" if done else ""
-        _say(f"{stage}: {told_count(total, 'item')}{found}")
+        if self._turns is None:
+            _say(f"{stage}: {told_count(total, 'item')}{found}")
         self._ticker = _Ticker(self._look)
 
     def advance(self, stage: str, items: int, failed: int) -> None:
         self._count.add(items, failed)
+        if self._turns is not None:
+            self._turns.is_new = True
         self._tell()
 
     def take_over(self, stage: str, items: int) -> None:
@@ -121,7 +156,7 @@ class LineProgress(Progress):
         count = self._count
         if not count.is_done:
             _say(f"{stage}: stopped at {count.before + count.now:,} of {count.total:,}")
-        elif count.now:
+        elif count.now and self._turns is None:
             seconds = time.monotonic() - count.began
             _say(f"{stage}: done, {told_count(count.now, 'item')} in {told_time(seconds, 1)} "
                  f"({told_rate(count.now / max(seconds, 1e-9))}), {count.failed} failed")  # fmt: skip
@@ -152,20 +187,31 @@ def _say(text: str) -> None:
 
 
 class BarProgress(Progress):
-    """One bar per stage, with rate, time left and counts."""
+    """One bar per stage, with rate, time left and counts; of many rounds, none stays."""
+
+    _turns: _Turns | None = None
+
+    def turn(self, done: int, of: int) -> None:
+        self._turns = self._turns or _Turns(of)
+        self._turns.done(done)
+        if done == of:
+            _say(f"records: {self._turns}")
 
     def begin(self, stage: str, total: int, done: int) -> None:
         self._stage, self._count = stage, _Count(total, done, self.chunk)
         self._bar = Bar(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[said]}"),
-            TimeRemainingColumn(), console=Console(stderr=True),
+            TimeRemainingColumn(), console=Console(stderr=True), transient=self._turns is not None,
         )  # fmt: skip
-        self._task: TaskID = self._bar.add_task(stage, total=total, completed=done, said="")
+        whole = "" if self._turns is None else f"{self._turns}: "
+        self._task: TaskID = self._bar.add_task(f"{whole}{stage}", total=total, completed=done, said="")
         self._bar.start()
         self._ticker = _Ticker(self._look)
 
     def advance(self, stage: str, items: int, failed: int) -> None:
         self._count.add(items, failed)
+        if self._turns is not None:
+            self._turns.is_new = True
         self._look()
 
     def end(self, stage: str) -> None:

@@ -74,7 +74,7 @@ class Form:
         if kind == "literal_error":
             return f"{where}: {_told(value)} is unknown; use {problem['ctx']['expected']}."
         if kind.startswith(("dataclass", "model_attributes", "dict")):
-            of_kind = isinstance(value, str) and value.isidentifier()
+            of_kind = isinstance(value, str) and value.replace("-", "_").isidentifier()
             right = f"{where.removeprefix('method.')}.{f'kind={value}' if of_kind else 'NAME=VALUE'}"
             return f"{where}: {_told(value)} is no group of settings; write {right}."
         wanted = next((f"write {words}" for begin, words in _WANTED.items() if kind.startswith(begin)), "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tunesift.errors import RecipeError, shown
@@ -14,11 +14,24 @@ PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 _FILES = (".json", ".jsonl", ".csv", ".tsv", ".gz", ".zst", ".parquet")
 
 
-def override(recipe: Mapping[str, Json], overrides: Sequence[str]) -> dict[str, Json]:
-    """The recipe with dotted settings put in; a new `kind` drops its neighbours, a `count` the fraction beside it."""
+def override(
+    recipe: Mapping[str, Json],
+    overrides: Sequence[str],
+    filled: Callable[[dict[str, Json]], dict[str, Json]] = dict,
+) -> dict[str, Json]:
+    """The recipe with dotted settings put in; a new `kind` drops its neighbours, a `count` the fraction beside it.
+
+    A word for a group of settings is its kind: `scorer=dual-ifd` is `scorer.kind=dual-ifd`. Kinds come first, an outer
+    one before those inside it; what they bring with them is written out by `filled`, so that the others can reach into
+    it.
+    """
     changed: dict[str, Json] = {k: v for k, v in recipe.items()}
-    pairs = [said(text) for text in overrides]
-    for path, value in sorted(pairs, key=_kinds_first):
+    pairs = [_as_kind(recipe, *said(text)) for text in overrides]
+    kinds = sorted((pair for pair in pairs if pair[0][-1] == "kind"), key=lambda pair: len(pair[0]))
+    for path, value in kinds:
+        changed = mapping(_put(changed, path, value), "the recipe")
+    changed = filled(changed) if kinds else changed
+    for path, value in (pair for pair in pairs if pair[0][-1] != "kind"):
         changed = mapping(_put(changed, path, value), "the recipe")
     given = {tuple(path) for path, _ in pairs}
     for path, value in pairs:
@@ -29,10 +42,17 @@ def override(recipe: Mapping[str, Json], overrides: Sequence[str]) -> dict[str, 
     return changed
 
 
-def _kinds_first(pair: tuple[list[str], Json]) -> tuple[bool, int]:
-    """A new kind drops what was said of the old one, an outer kind the inner ones."""
-    path, _ = pair
-    return (path[-1] != "kind", len(path) if path[-1] == "kind" else 0)
+def _as_kind(recipe: Mapping[str, Json], path: list[str], value: Json) -> tuple[list[str], Json]:
+    """The same, but a word that is given for a group of settings with a kind stands for that kind."""
+    place: Json = dict(recipe)
+    for name in path:
+        if isinstance(place, list):
+            place = place[int(name)] if name.isdigit() and int(name) < len(place) else None
+        else:
+            place = place.get(name) if isinstance(place, dict) else None
+    is_group = isinstance(place, dict) and "kind" in place
+    is_word = isinstance(value, str) and value.replace("-", "_").isidentifier() and path[-1] != "keep"
+    return ([*path, "kind"], value) if is_group and is_word else (path, value)
 
 
 def mapping(value: Json, name: str) -> dict[str, Json]:

@@ -78,7 +78,7 @@ class Summary:
     """Items of all stages that were done now; the others were in the journal."""
     seconds: float
     notes: Mapping[str, int] = field(default_factory=dict)
-    """What was read and is worth a word: how many of each."""
+    """What was read or measured and is worth a word: how many of each."""
     short: str = ""
     """Why fewer records were made than asked for; empty where they were not."""
 
@@ -166,12 +166,18 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
         worked, seconds = sum(s.worked for s in run.stages), time.monotonic() - began
         summary = Summary(manifest["run_id"], run.folder, recipe.output, run.folder / "report.html", balance,
                           _reasons(result, data, tokens_read(recipe.method)), worked, seconds,
-                          {**(data.source.notes if data.source else {}), **doubts(recipe.method, data)},
+                          _worth_a_word(recipe, data, result),
                           result.short)  # fmt: skip
         _write_report(summary)
         failpoint("report.written")
         write_json(run.folder / "result.json", _as_result(summary, run))
         return summary
+
+
+def _worth_a_word(recipe: Recipe, data: Dataset[Record], result: Result) -> dict[str, int]:
+    """What was read, asked of a model that is not made for it, or measured, and should be told."""
+    read = data.source.notes if data.source else {}
+    return {**read, **doubts(recipe.method, data), **result.notes}
 
 
 def endpoints(recipe: Recipe) -> set[str]:

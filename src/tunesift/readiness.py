@@ -12,12 +12,15 @@ from tunesift.language import languages, scripts
 from tunesift.methods.select import Select
 from tunesift.methods.selectit import SelectIT
 from tunesift.methods.selective_reflection import SelectiveReflection
+from tunesift.methods.star_agents import StarAgents
+from tunesift.models.alike import check_tokenizers, check_two
 from tunesift.models.folders import EMBEDDED, is_here, local_folder
 from tunesift.models.http import NOT_GIVEN, NOT_GIVEN_URL, HttpModel
 from tunesift.models.nli import NliModel
 from tunesift.models.sentences import SentenceModel
 from tunesift.models.transformers import TransformersModel
 from tunesift.records import Record
+from tunesift.scoring.dual_ifd import DualIFD
 from tunesift.scoring.ifd import READINGS
 from tunesift.settings import Settings, settings_by_path
 
@@ -25,8 +28,12 @@ SAMPLED = 1_000
 """Records, from the first on, whose language is looked at."""
 MANY = 0.1
 """Share of these from which on it is told that they are not in English."""
+PAIRS = (DualIFD, StarAgents)
+"""Settings that weigh a model `small` against a model `large` by a `ratio`."""
 _LOOKED_AT = 500
 """Characters of a response whose language is looked at."""
+_READERS = ("student", "model", "small", "large")
+"""Settings whose model reads the records."""
 _WITH_TORCH = (TransformersModel, NliModel)
 _NOT_MADE_FOR: Mapping[type, str] = {
     SelectIT: "records are rated by the scorer that comes with the package, which is not made for ratings",
@@ -48,6 +55,17 @@ def check_given(method: AnyMethod) -> None:
                          f"{path}.kind=http {path}.url=URL {path}.model=NAME.")  # fmt: skip
     if wrong:
         raise RecipeError(*wrong)
+    check_pairs(method)
+
+
+def check_pairs(method: AnyMethod) -> None:
+    """Raise `RecipeError` for a small and a large model that are one, or that read other tokens where that matters."""
+    for path, pair in settings_by_path(method):
+        if isinstance(pair, PAIRS):
+            place = f"{path}." if path else ""
+            check_two(pair.small, pair.large, place)
+            if pair.ratio == "perplexity":
+                check_tokenizers(pair.small, pair.large, place)
 
 
 def _to_name(path: str, model: HttpModel) -> str:
@@ -128,11 +146,11 @@ def tokens_read(method: AnyMethod) -> int | None:
     """Most tokens of one text that the method's local models read; None where that is not known, or differs."""
     found: set[int | None] = set()
     for _, owner in settings_by_path(method):
-        model = getattr(owner, "student", None) or getattr(owner, "model", None)
-        if isinstance(model, TransformersModel):
-            reading = READINGS.get(getattr(owner, "profile", "canonical"))
-            limits = [n for n in (model.most_tokens(), reading.limit if reading else None) if n is not None]
-            found.add(min(limits, default=None))
+        reading = READINGS.get(getattr(owner, "profile", "canonical"))
+        for model in (getattr(owner, name, None) for name in _READERS):
+            if isinstance(model, TransformersModel):
+                limits = [n for n in (model.most_tokens(), reading.limit if reading else None) if n is not None]
+                found.add(min(limits, default=None))
     return found.pop() if len(found) == 1 else None
 
 

@@ -118,7 +118,7 @@ def check_input(recipe: Recipe) -> None:
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a YAML file with dotted overrides (`method.keep.fraction=0.05`); raises `RecipeError`."""
-    return check(override(_filled(mapping(read_yaml(Path(path)), str(path))), overrides), overrides)
+    return check(override(_filled(mapping(read_yaml(Path(path)), str(path))), overrides, _filled), overrides)
 
 
 def vetted_names() -> list[str]:
@@ -154,7 +154,7 @@ def recipe_for(method: str, input: Path | None, output: Path, overrides: Sequenc
     whole: dict[str, Json] = {"input": path_as_text(input) if input else None, "output": path_as_text(output)}
     names = {f.name for f in dataclasses.fields(Recipe)}
     full = [o if o.partition("=")[0].split(".")[0] in names else f"method.{o}" for o in overrides]
-    return check(override(_filled({**vetted(method), **whole}), full), full)
+    return check(override(_filled({**vetted(method), **whole}), full, _filled), full)
 
 
 def _filled(recipe: dict[str, Json]) -> dict[str, Json]:
@@ -174,7 +174,7 @@ def check(recipe: Mapping[str, Json], overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{shown(str(error.object))}: is not valid UTF-8; rename it, or write it so.") from None
     except ValidationError as error:
         if meant := _FORM.meant(error, overrides):
-            return check(override(recipe, meant))
+            return check(override(recipe, meant, _filled))
         raise RecipeError(*_FORM.sentences(error, recipe)) from None
 
 

@@ -95,6 +95,9 @@ WORDS: Mapping[str, str] = {
     "empty_response": "the response is empty",
     "prompt_too_long": "longer than the scorer's {context}",
     "no_scored_tokens": "no token of the response can be predicted from what stands before it",
+    "above_one": "to the small model the instruction makes its response no likelier",
+    "truncated_differently": "the two models did not read the same part of the response",
+    "tokens_differ": "the two models read the response as different tokens",
 }
 """What a note on a score that is none means, for people."""
 

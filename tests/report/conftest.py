@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row, Table
+from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row, Scatter, Table
 
 BREAKOUTS = ("", '"', "'>", "-->", "<!--", "]]>", "</script>", "</style>", "</title>", "</pre></td></tr>")
 BODIES = (
@@ -71,6 +71,7 @@ def hostile() -> ReportData:
         total=202,
         broken=tuple(Broken(text, text, text, text) for text in PAYLOADS),
         tables=(Table(everything, (everything, "n"), ((everything, 1.5), (None, 2))),),
+        scatter=Scatter(everything, everything, ((0.5, 0.6),), ((0.1, 0.2), (1.2, 0.9)), 9),
     )
 
 
@@ -105,6 +106,7 @@ def ordinary() -> ReportData:
         rows=rows,
         total=52_002,
         broken=(),
+        scatter=Scatter("ifd_large", "ifd_small", ((0.5, 0.8),), ((0.25, 0.25), (1.0, 0.5), (400.0, 0.5)), 10_000),
     )
 
 

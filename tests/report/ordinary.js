@@ -8,6 +8,8 @@ function look() {
   seen.reasonsAfter = texts("#reasons .label").length;
   seen.scores = [texts("#scores-lead")[0], texts("#unscored")[0], texts("svg text.threshold")[0]];
   seen.bars = all("svg rect").map((bar) => [bar.getAttribute("class"), Number(bar.getAttribute("height"))]);
+  seen.two = [texts("#two-lead")[0], all("#points circle").map((dot) =>
+    [dot.getAttribute("class"), Number(dot.getAttribute("cx")), Number(dot.getAttribute("cy"))])];
   seen.kept = texts("#pair .kept .verdict b");
   press("#pair .kept .buttons button:last-child");
   seen.kept.push(...texts("#pair .kept .verdict b"), ...texts("#pair .kept .place"));

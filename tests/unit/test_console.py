@@ -67,6 +67,41 @@ def test_lines_come_at_the_ends_and_now_and_then(
     assert lines[2].endswith(", 2 failed")
 
 
+def drive_rounds(progress: Progress) -> None:
+    """Three rounds of two stages."""
+    for number in range(3):
+        progress.turn(10 * number, 30)
+        for stage in ("write", "judge"):
+            progress.begin(stage, 10, 0)
+            progress.advance(stage, 10, 0)
+            progress.end(stage)
+    progress.turn(30, 30)
+
+
+def test_of_a_method_that_works_in_rounds_the_whole_is_told_and_not_every_stage(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    drive_rounds(LineProgress())
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == "records: 30, some at a time"
+    assert last.startswith("records: 30 of 30, ")
+    drive_rounds(BarProgress())
+    assert "records: 30 of 30, " in capsys.readouterr().err
+
+
+def test_rounds_of_another_life_have_no_part_in_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    turns = console._Turns(100)
+    turns.done(0)
+    clock[0] += 1
+    turns.done(90)  # answered from the journal
+    clock[0] += 5
+    turns.is_new = True
+    turns.done(95)
+    assert str(turns) == "95 of 100, 1.0 a second, 5 s left"
+
+
 def of_one_stage(progress: Progress, chunks: int, items: int = 64) -> None:
     """A stage of 128 items, in chunks."""
     progress.chunk = 64

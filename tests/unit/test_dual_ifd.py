@@ -61,6 +61,14 @@ def test_oracle_5_the_same_model_twice_has_gaps_of_0_and_nothing_difficult() -> 
     assert difficulties(gaps) == [0, 0, 0]
 
 
+def test_what_rounding_makes_of_one_model_s_ratios_is_no_gap() -> None:
+    """Losses of one text in two batches differ in the last digits of float32, far above the bound of the largest gap."""
+    for near in (5e-8, -5e-8):
+        assert gap(of_ifd(0.5), of_ifd(0.5 + near)) == 0
+    assert gap(of_ifd(0.5), of_ifd(0.5 - 2e-6)) == pytest.approx(2e-6)
+    assert gap(of_ifd(0.5), of_ifd(0.5 + 2e-6)) == pytest.approx(-2e-6)
+
+
 def test_oracle_8_what_is_no_number_is_worth_0_and_lowers_nobody_else() -> None:
     assert difficulties([math.nan, 0.2, math.inf, None, 0.1, -math.inf]) == [0, 1, 0, 0, 0.5, 0]
     assert difficulties([None, math.nan]) == [0, 0]

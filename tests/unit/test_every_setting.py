@@ -24,6 +24,7 @@ import pytest
 from faultserver.fixtures import Ledger, Make
 from harness.debater import debated
 from harness.generator import generated
+from harness.larger import Larger
 from harness.stars import QUALITY, Planted, Umpire
 from harness.tiny import classifier, encoder
 from tunesift import (
@@ -43,6 +44,7 @@ from tunesift import (
     Debatune,
     Distinct,
     Diverse,
+    DualIFD,
     Embeddings,
     GenQA,
     HashedNgrams,
@@ -444,6 +446,8 @@ FLIPS = [
     flip(ScoreRecords(scorers=(IFD(student=S),)), came_of, scorers=(Perplexity(student=S),)),
     flip(IFD(student=S), scores_of, student=OTHER, profile="cherry", ratio="loss", template="alpaca", turns="each"),
     flip(ReversedIFD(student=S), scores_of, student=OTHER, ratio="loss", template="alpaca"),
+    flip(DualIFD(small=S, large=Larger()), scores_of, small=Larger(share=0.8), large=Larger(share=0.2), ratio="loss",
+         profile="cherry", template="alpaca"),
     flip(Perplexity(student=S), scores_of, student=OTHER, given="nothing", template="alpaca"),
     flip(Largest(fraction=0.2), kept_by, fraction=0.6, below=3.0, at_most=3.0),
     flip(Largest(fraction=0.5, below=5.0), kept_by, rule="cherry"),

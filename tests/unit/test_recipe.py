@@ -12,6 +12,9 @@ from tunesift import (
     IFD,
     Above,
     Cherry,
+    Diverse,
+    DualIFD,
+    HashedNgrams,
     Largest,
     Quota,
     Random,
@@ -96,6 +99,29 @@ def test_a_new_kind_drops_the_settings_of_the_old_one() -> None:
         scorer=ReversedIFD(student=ScriptedModel()), keep=Largest(fraction=0.1, below=1.0)
     )
     assert method("scorer.kind=ifd") == method(), "the kind that it is changes nothing"
+
+
+def test_settings_reach_into_what_a_new_kind_brings_with_it() -> None:
+    dual = ["scorer.kind=dual-ifd", "scorer.large.name=big"]
+    chosen = Select(scorer=DualIFD(large=TransformersModel(name="big")), keep=Largest(fraction=0.1, below=1.0))
+    assert method(*dual) == method(*reversed(dual)) == chosen
+    assert method("scorers.0.kind=dual-ifd", "scorers.0.large.name=big", of="score") == ScoreRecords(
+        scorers=(DualIFD(large=TransformersModel(name="big")),)
+    )
+    assert method("keep.kind=diverse", "keep.embedder.letters=4", "keep.count=3") == Select(
+        keep=Diverse(fraction=None, count=3, embedder=HashedNgrams(letters=4))
+    )
+    assert refused("scorer.kind=dual-ifd", "scorer.lareg=3") == [
+        "method.scorer.lareg: there is no such setting; did you mean large?"
+    ]
+
+
+def test_a_word_for_a_group_of_settings_is_its_kind() -> None:
+    assert method("scorer=reversed-ifd", "scorer.student.kind=scripted") == method(
+        "scorer.kind=reversed-ifd", "scorer.student.kind=scripted"
+    )
+    assert method("scorers.0=reversed-ifd", of="score") == ScoreRecords(scorers=(ReversedIFD(),))
+    assert method("scorer=dual-ifd", "scorer.large.name=x") == method("scorer.kind=dual-ifd", "scorer.large.name=x")
 
 
 def test_settings_reach_into_lists() -> None:
@@ -197,6 +223,7 @@ COMMANDS = {
     "nothing": ("select", []),
     "values": ("select", ["keep=5%", "seed=4", "scorer.turns=each", "scorer.student.name=a b's/ü.#: x", "limit=7"]),
     "a count": ("select", ["keep.count=5", "scorer.student.kind=scripted", "scorer.student.otherwise=😀"]),
+    "two models": ("select", ["scorer.kind=dual-ifd", "scorer.large.name=big", "scorer.small.max_length=9"]),
     "kinds": ("select", ["scorer.kind=reversed-ifd", "keep.kind=quota", "keep.group=x", "scorer.student.kind=scripted"]),
     "required": ("select", ["keep.kind=above", "keep.threshold=0.00001"]),
     "none": ("cherry", ["pre_experience=null", "student.max_length=99"]),

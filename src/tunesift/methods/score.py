@@ -14,11 +14,13 @@ from typing import Literal
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
+from tunesift.methods.gaps import gaps_of, tell_gaps
 from tunesift.methods.select import AnyScorer, check_kinds, planned_for
 from tunesift.records import Decision, Failure, Record, Score
 from tunesift.running.result import Planned, Result
 from tunesift.running.run import Run
 from tunesift.running.step import Outcomes
+from tunesift.scoring.dual_ifd import DualIFD
 from tunesift.scoring.ifd import IFD
 from tunesift.settings import Settings
 
@@ -43,11 +45,13 @@ class ScoreRecords(Settings):
             id: f"{kind} {f.kind}: {f.message}" for kind, scores in found.items() for id, f in scores.failures().items()
         }
         decisions = [Decision(id, "keep", f"scored: {failed.get(id, 'all scorers')}") for id in data.ids()]
-        return Result(data, decisions, _Table(found))
+        dual = found.get(DualIFD.kind)
+        notes = {} if dual is None else tell_gaps(run, gaps_of(dual.good()))
+        return Result(data, decisions, _Table(found), notes=notes)
 
     def plan(self, records: int) -> list[Planned]:
         """One stage per scorer."""
-        return [planned_for(scorer.kind, scorer, records) for scorer in self.scorers]
+        return [asked for scorer in self.scorers for asked in planned_for(scorer.kind, scorer, records)]
 
 
 class _Table(Mapping[str, Mapping[str, Score | Failure]]):

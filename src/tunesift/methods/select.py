@@ -29,6 +29,7 @@ from pydantic import Field
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
+from tunesift.methods.gaps import gaps_of, tell_gaps
 from tunesift.models import name_of
 from tunesift.records import Decision, Record
 from tunesift.running.result import Planned, Result, kept
@@ -36,6 +37,7 @@ from tunesift.running.run import Run
 from tunesift.scoring.combined import Combined
 from tunesift.scoring.deciding import budget, check_some
 from tunesift.scoring.diverse import Diverse, EmbedText
+from tunesift.scoring.dual_ifd import DualIFD
 from tunesift.scoring.duplicates import Distinct
 from tunesift.scoring.ifd import IFD, ReversedIFD
 from tunesift.scoring.perplexity import Perplexity
@@ -53,7 +55,7 @@ from tunesift.scoring.selectors import (
 )
 from tunesift.settings import Settings
 
-AnyScorer = Annotated[IFD | ReversedIFD | Perplexity, Field(discriminator="kind")]
+AnyScorer = Annotated[IFD | ReversedIFD | DualIFD | Perplexity, Field(discriminator="kind")]
 AnySelector = Annotated[
     Largest | Smallest | Above | Quota | Combined | Diverse | Distinct | Random | Longest | Shortest,
     Field(discriminator="kind"),
@@ -82,8 +84,11 @@ class Select(Settings):
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Keep records by their scores."""
         check_keep(self.keep, data, [scorer.kind for scorer in self._scorers()])
-        decisions = chosen(self._measured(data, run), self.keep, run)
-        return Result(kept(data, decisions), decisions)
+        pool = self._measured(data, run)
+        decisions = chosen(pool, self.keep, run)
+        dual = pool.named.get(DualIFD.kind)
+        notes = {} if dual is None else tell_gaps(run, gaps_of(dual.scores))
+        return Result(kept(data, decisions), decisions, notes=notes)
 
     def _measured(self, data: Dataset[Record], run: Run) -> Pool:
         found = {scorer.kind: run.map(stage, scorer, data) for stage, scorer in self._stages()}
@@ -106,7 +111,7 @@ class Select(Settings):
     def plan(self, records: int) -> list[Planned]:
         """A stage per scorer, and the embeddings; none for a selector that needs neither."""
         return [
-            *(planned_for(stage, scorer, records) for stage, scorer in self._stages()),
+            *(asked for stage, scorer in self._stages() for asked in planned_for(stage, scorer, records)),
             *planned_choice(self.keep, records),
         ]
 
@@ -139,9 +144,10 @@ def chosen(pool: Pool, keep: AnySelector, run: Run) -> Sequence[Decision]:
     return keep(pool)
 
 
-def planned_for(stage: str, scorer: AnyScorer, records: int) -> Planned:
-    """What a scorer's stage will ask of its student."""
-    return Planned(stage, records, scorer.forwards, name_of(scorer.student))
+def planned_for(stage: str, scorer: AnyScorer, records: int) -> list[Planned]:
+    """What a scorer's stage will ask of its student, or of either of its models."""
+    models = (scorer.small, scorer.large) if isinstance(scorer, DualIFD) else (scorer.student,)
+    return [Planned(stage, records, scorer.forwards, name_of(model)) for model in models]
 
 
 def planned_choice(keep: AnySelector, records: int) -> list[Planned]:

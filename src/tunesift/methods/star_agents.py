@@ -56,14 +56,14 @@ from tunesift.methods.star_agents_writing import (
     left_alone,
 )
 from tunesift.models import ChatModel, EmbedModel, LikelihoodModel, name_of
+from tunesift.models.alike import evened
 from tunesift.models.base import Sampling
-from tunesift.models.http import NOT_GIVEN
 from tunesift.models.ngrams import HashedNgrams
 from tunesift.prompts import Template
 from tunesift.records import Decision, Failure, Record
 from tunesift.running.result import Planned, Result
 from tunesift.running.run import OUTPUT, Run
-from tunesift.scoring.dual_ifd import DualRatio, difficulties, gap_of, without_large
+from tunesift.scoring.dual_ifd import DualRatio, check_tokens, difficulties, gap_of, size_of, without_large
 from tunesift.scoring.ifd import IFD
 from tunesift.settings import Settings
 
@@ -140,9 +140,6 @@ class StarAgents(Settings):
             raise RecipeError(f"round_size: {self.round_size} is not faithful, which is 1; leave one of them out.")
         if self.round_size is not None and self.round_size < 1:
             raise RecipeError(f"round_size: {self.round_size} holds no seed; write 1 or more.")
-        if self.small == self.large and name_of(self.small) != NOT_GIVEN:
-            raise RecipeError("large: is the same model as small, so that no response has a gap and nothing can win; "
-                              "name a larger one with the same tokenizer.")  # fmt: skip
         check_agents(self.agents, self.base)
         if not 0 <= self.floor * (count := len(self._pairs)) < 1:
             raise RecipeError(f"floor: {self.floor:g} times {count} pairs must be below 1; write 0.01.")
@@ -155,6 +152,7 @@ class StarAgents(Settings):
         pool, bank, told = PairPool.uniform(self._pairs), MemoryBank(), Told(self.agents)
         crowned: list[Crowned] = []
         for part in seeds.batches(self._round):
+            run.turn(len(crowned), len(seeds))
             vectors = run.map("embed", EmbedInstruction(model=self.embedder), part).good()
             told.begin(pool, [vectors.get(seed.id) for seed in part])
             wanted = [one for seed in part for one in self._wanted(seed, pool, bank, vectors.get(seed.id), run)]
@@ -169,6 +167,7 @@ class StarAgents(Settings):
             for one in found:
                 bank.add(vectors.get(one.id), one.earner)
             crowned += found
+        run.turn(len(crowned), len(seeds))
         run.map("score", WriteDown(), crowned)
         return self._result(data, left, crowned, run, told)
 
@@ -232,11 +231,14 @@ class StarAgents(Settings):
     ) -> dict[str, list[Standing]]:
         """How difficult every candidate is; the large scorer is asked only where that is not known without it."""
         records = [candidate.record for own in found.values() for candidate in own]
-        small = run.map("ifd-small", self._scorer(self.small), records)
-        sizes = {record.id: len(record.response.encode()) for record in records}
+        scorers = [IFD(student=model, template=self.template) for model in evened(self.small, self.large)]
+        small = run.map("ifd-small", scorers[0], records)
+        sizes = {record.id: size_of(record) for record in records}
         known = {r.id: without_large(small[r.id], self.ratio, sizes[r.id]) for r in records}
         asked = [r for r in records if self.faithful or known[r.id] is None]
-        large = run.map("ifd-large", self._scorer(self.large), asked)
+        large = run.map("ifd-large", scorers[1], asked)
+        for id in large if self.ratio == "perplexity" else ():
+            check_tokens(id, small[id], large[id])
         largest = float(np.percentile(gaps, PERCENTILE)) if gaps and self.scale == "running" else 0.0
         standings = {}
         for seed, own in found.items():
@@ -264,9 +266,6 @@ class StarAgents(Settings):
             if not matches:
                 return dict(standings)
             settled |= judged(run, judge, matches)
-
-    def _scorer(self, student: LikelihoodModel) -> IFD:
-        return IFD(student=student, template=self.template)
 
     def _result(
         self, data: Dataset[Record], left: Mapping[str, str], crowned: Sequence[Crowned], run: Run, told: Told

@@ -15,7 +15,7 @@ from tunesift.errors import told_count
 from tunesift.files import Place
 from tunesift.notes import told_note
 from tunesift.records import Record, rule_of
-from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row, Table
+from tunesift.report.data import Bar, Broken, Histogram, ReportData, Row, Scatter, Table
 from tunesift.report.folder import RunFolder, run_folder
 
 SHOWN = 4000
@@ -25,6 +25,10 @@ MAX_FACT = 300
 MAX_TEXT = 4000
 """Characters of one message on the page."""
 BINS = 40
+POINTS = 2_000
+"""Records in the picture of two numbers; of more, evenly spaced ones."""
+TWO = ("ifd_small", "ifd_large")
+"""Parts of a score that are two models' numbers."""
 _FIRST, _LAST = "stopped-early", "nothing-came-of"
 """Tables that say why a run ended short, and, row by row, what of it came to nothing."""
 
@@ -50,6 +54,7 @@ def collect(folder: Path, counts: Mapping[str, int], short: str = "") -> ReportD
         total=max(counts["in"], len(found.actions)),
         broken=_broken(folder),
         tables=tuple(_table(name, rows) for name, rows in sorted(found.tables(), key=_rank) if rows),
+        scatter=_scatter(found),
     )
 
 
@@ -129,6 +134,19 @@ def _histogram(values: Numbers, kept: Bools, scorer: str) -> Histogram | None:
     chosen, others = values[scored][inside], values[scored][~inside]
     least = float(chosen.min()) if len(chosen) and (others < chosen.min()).any() else None
     return Histogram(scorer, float(low), float(high), bins[0], bins[1], least, int((~scored).sum()))
+
+
+def _scatter(found: RunFolder) -> Scatter | None:
+    """Two models' numbers of the same records; None where the score is not made of such."""
+    if (parts := found.parts_of_main(*TWO)) is None:
+        return None
+    both = np.flatnonzero(np.isfinite(parts[0]) & np.isfinite(parts[1]))
+    if not len(both):
+        return None
+    shown = both[np.linspace(0, len(both) - 1, min(len(both), POINTS)).astype(np.int64)]
+    points = [(round(float(parts[1][n]), 4), round(float(parts[0][n]), 4)) for n in shown]
+    sides = [tuple(p for n, p in zip(shown, points, strict=True) if found.kept[n] == side) for side in (True, False)]
+    return Scatter(TWO[1], TWO[0], sides[0], sides[1], len(both))
 
 
 def _rows(found: RunFolder, values: Numbers) -> tuple[Row, ...]:

@@ -37,6 +37,22 @@ class Histogram:
 
 
 @dataclass(frozen=True, slots=True)
+class Scatter:
+    """Two numbers of every record against one another, kept and dropped records apart."""
+
+    x: str
+    """Name of the number to the right: "ifd_large"."""
+    y: str
+    """Name of the number upwards: "ifd_small"."""
+    kept: tuple[tuple[float, float], ...]
+    """Both numbers of kept records, to four digits; all of them, or evenly spaced ones."""
+    dropped: tuple[tuple[float, float], ...]
+    """The same of dropped records."""
+    total: int
+    """Number of records that have both, those that are not shown included."""
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One record and what became of it."""
 
@@ -112,6 +128,8 @@ class ReportData:
     """Input lines that could not be read."""
     tables: tuple[Table, ...] = ()
     """What the method counted along the way."""
+    scatter: Scatter | None = None
+    """None when the score is not made of two models' numbers."""
 
 
 @dataclass(frozen=True, slots=True)

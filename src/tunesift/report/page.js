@@ -304,6 +304,38 @@
     ];
   }
 
+  // Two models' numbers of the same records: above the line, that of the small one is the larger
+
+  function drawTwo() {
+    const data = report.scatter;
+    if (!data) return;
+    byId("two").hidden = false;
+    const points = [...data.dropped, ...data.kept];
+    const sample = points.length < data.total ? `, of which ${integer.format(points.length)}, evenly spaced, are shown` : "";
+    const beyond = points.some((point) => Math.max(...point) > 2) ? "; what is above 2 is drawn at 2" : "";
+    byId("two-lead").append(text("bdi", data.y), " upwards against ", text("bdi", data.x), ` to the right, of ${
+      count(data.total, "record")}${sample}. On the dashed line the two are equal${beyond}.`);
+    const [side, left, top, bottom] = [360, 48, 12, 316];
+    const high = Math.min(2, points.reduce((most, point) => Math.max(most, ...point), 1));
+    const part = (value) => Math.min(value, high) / high; // neither number is below 0
+    const x = (value) => left + part(value) * (side - left - 12);
+    const y = (value) => bottom - part(value) * (bottom - top);
+    const marks = ticks(0, high, 5);
+    const dots = (fate) => data[fate].map(([right, up]) =>
+      shape("circle", { class: fate, cx: x(right).toFixed(1), cy: y(up).toFixed(1), r: 2.5 }));
+    fill(byId("points"), { width: side, height: side, viewBox: `0 0 ${side} ${side}` }, [
+      ...marks.values.flatMap((value) => [
+        shape("line", { class: "grid", x1: left, x2: side - 12, y1: y(value), y2: y(value) }),
+        shape("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, value.toFixed(marks.decimals)),
+      ]),
+      shape("line", { class: "axis", x1: left, x2: side - 12, y1: bottom, y2: bottom }),
+      ...scoreMarks(marks, x, bottom),
+      shape("line", { class: "level", x1: x(0), y1: y(0), x2: x(high), y2: y(high) }),
+      ...dots("dropped"), ...dots("kept"),
+      shape("text", { class: "name", x: (left + side) / 2, y: side - 6, "text-anchor": "middle" }, data.x),
+    ]);
+  }
+
   // Small tables of the method
 
   function drawTables() {
@@ -494,5 +526,5 @@
     byId("broken").append(...growing(report.broken, build, "ol", "broken", PAGE_SIZE, "line"));
   }
 
-  for (const draw of [drawTheme, drawHead, drawFunnel, drawScores, drawTables, drawPair, drawTable, drawBroken]) draw();
+  for (const draw of [drawTheme, drawHead, drawFunnel, drawScores, drawTwo, drawTables, drawPair, drawTable, drawBroken]) draw();
 })();

@@ -9,6 +9,9 @@ class Progress:
     chunk = 1
     """Items that the stage works on at a time."""
 
+    def turn(self, done: int, of: int) -> None:
+        """So many records have had their turn, of a method that works on some at a time; told from 0 on."""
+
     def begin(self, stage: str, total: int, done: int) -> None:
         """A stage begins: how many items it has, and how many of them the journal already holds."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Literal, Protocol, cast
 
@@ -33,6 +33,8 @@ class Result:
     """In which format records are written that no row of the input was made into; None where there are none."""
     short: str = ""
     """Why fewer records were made than asked for; empty where they were not."""
+    notes: Mapping[str, int] = field(default_factory=dict)
+    """What was measured and is worth a word to the user: how many of each."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,6 +219,10 @@ class Run:
         """
         return reuse(self._journal, self.folder, other)
 
+    def turn(self, done: int, of: int) -> None:
+        """Say how many records have had their turn, for whoever watches a page that works on some at a time."""
+        self.progress.turn(done, of)
+
     def random(self, *names: object) -> random.Random:
         """A stream that depends on the seed and these names only."""
         text = json.dumps([self.seed, *map(str, names)]).encode()

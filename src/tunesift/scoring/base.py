@@ -17,7 +17,7 @@ class Scorer(Settings):
     label: ClassVar[str] = "score"
     """What the number is called in reasons and reports."""
     forwards: ClassVar[int] = 2
-    """Forward passes of the scorer's student per record."""
+    """Forward passes of the scorer's student, or of each of its models, per record."""
 
     def __call__(self, chunk: Sequence[Record], /) -> Sequence[Score | Failure]:
         """One score per record, in order."""

@@ -10,10 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from tunesift.records import Failure, Score
-from tunesift.scoring.ifd import perplexity_ratio
+from tunesift.errors import ModelRefused, RecipeError, shown
+from tunesift.models import LikelihoodModel
+from tunesift.models.alike import evened
+from tunesift.models.http import NOT_GIVEN
+from tunesift.models.transformers import TransformersModel
+from tunesift.prompts import Template
+from tunesift.records import Failure, Record, Score
+from tunesift.scoring.base import Scorer
+from tunesift.scoring.ifd import IFD, Profile, perplexity_ratio
 
 DualRatio = Literal["perplexity", "loss", "byte"]
 """What of a model's two losses is set in relation: perplexities per token, mean losses, or perplexities per byte."""
@@ -21,8 +29,75 @@ DualRatio = Literal["perplexity", "loss", "byte"]
 LEAST_GAP = 1e-9
 """Largest gap of a batch up to which nothing in it is difficult: two models that say the same differ by rounding."""
 
+NO_GAP = 1e-6
+"""A gap this close to 0 is 0: so far apart may one model's own ratios be, of batches that are not the same."""
+
 _KEPT = ("conditioned", "direct", "conditioned_sum", "direct_sum", "tokens", "direct_tokens", "truncated")
 """What IFD measured, by the names of its parts; with the bytes, either ratio can be made anew from it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualIFD(Scorer):
+    """IFD by a small model minus IFD by a large one: the larger, the harder for the small one and yet learnable."""
+
+    kind: Literal["dual-ifd"] = "dual-ifd"
+    small: LikelihoodModel = TransformersModel()
+    """The model that is to be tuned, or one like it."""
+    large: LikelihoodModel = TransformersModel(name=NOT_GIVEN)
+    """A larger model of the same family, which must be named; it is asked only where the small one's IFD is below 1."""
+    ratio: DualRatio = "perplexity"
+    """perplexity: per token, as the paper has it, for two models with one tokenizer; loss: of mean losses; byte: of
+    perplexities per UTF-8 byte of the response. The last two also compare models that read other tokens."""
+    profile: Profile = "canonical"
+    """How either IFD is measured; see there."""
+    template: Template | None = None
+    """What stands around an instruction; None for the profile's own."""
+
+    label: ClassVar[str] = "dual IFD"
+
+    def __post_init__(self) -> None:
+        if self.ratio == "byte" and self.profile == "superfilter":
+            raise RecipeError('ratio: "byte" needs every token of a response on both sides, and superfilter may leave '
+                              "out the first; use the profile canonical.")  # fmt: skip
+
+    def __call__(self, chunk: Sequence[Record], /) -> list[Score | Failure]:
+        """One gap per record; value None, with the reason in the note, where there is none.
+
+        Both models read with the shorter of their limits. Raises `ModelRefused` where they turn out to read a response
+        as different tokens and the ratio is of perplexities.
+        """
+        small, large = (
+            IFD(student=model, profile=self.profile, template=self.template) for model in evened(self.small, self.large)
+        )
+        sizes = [size_of(record) for record in chunk]
+        hard = small(chunk)
+        found = {n: without_large(score, self.ratio, sizes[n]) for n, score in enumerate(hard)}
+        asked = [n for n, early in found.items() if early is None]
+        for n, easy in zip(asked, large([chunk[n] for n in asked]) if asked else (), strict=True):
+            if self.ratio == "perplexity":
+                check_tokens(chunk[n].id, hard[n], easy)
+            found[n] = gap_of(hard[n], easy, self.ratio, sizes[n])
+        return [score for score in found.values() if score is not None]
+
+
+def size_of(record: Record) -> int:
+    """Bytes of a record's last response in UTF-8, which IFD is of."""
+    return next((len(m.text.encode()) for m in reversed(record.messages) if m.role == "assistant"), 0)
+
+
+def check_tokens(id: str, small: Score | Failure, large: Score | Failure) -> None:
+    """Raise `ModelRefused` where two models read one whole response as different numbers of tokens.
+
+    That is no fault of the record: their tokenizers differ, which of an endpoint is seen only from what it answers.
+    """
+    if isinstance(small, Failure) or isinstance(large, Failure) or small.value is None or large.value is None:
+        return
+    one, other = small.parts, large.parts
+    if one["tokens"] == other["tokens"] or one["truncated"] or other["truncated"]:
+        return
+    raise ModelRefused(f'record "{shown(id)}": the small model reads its response as {one["tokens"]:.0f} tokens and '
+                       f"the large one as {other['tokens']:.0f}, so that perplexities per token cannot be compared; "
+                       "choose ratio=loss or ratio=byte.")  # fmt: skip
 
 
 def gap_of(
@@ -51,7 +126,8 @@ def gap_of(
     parts = {"ifd_small": hard, "ifd_large": easy}
     parts |= {f"{name}_small": small.parts[name] for name in _KEPT}
     parts |= {f"{name}_large": large.parts[name] for name in _KEPT}
-    return Score(hard - easy, parts | ({} if size is None else {"bytes": float(size)}), small.note)
+    gap = hard - easy if abs(hard - easy) > NO_GAP else 0.0
+    return Score(gap, parts | ({} if size is None else {"bytes": float(size)}), small.note)
 
 
 def without_large(
