@@ -79,14 +79,13 @@ from tunesift import (
     Smallest,
     Span,
     StarAgents,
-    TargetLoss,
     TransformersModel,
     TunesiftError,
     Writing,
     run_recipe,
 )
 from tunesift.methods.selectit import PROMPTS
-from tunesift.records import Failure, Score
+from tunesift.records import Score
 from tunesift.scoring.selectors import Pool, Scored
 from tunesift.settings import incidental_fields
 
@@ -366,21 +365,9 @@ class Scribe(Planted):
         return Completion(f"{new} {how} [End]" if new != found else f"{found} so the task is done. {how}", "stop", 9)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reader(ScriptedModel):
-    """Predicts what it has read by so much better than another."""
-
-    share: float = 1.0
-
-    def loss(self, spans: Sequence[Span]) -> list[TargetLoss | Failure]:
-        found = super().loss(spans)
-        return [TargetLoss(tuple(n * self.share for n in lost.nats), False) if span.context and not isinstance(lost, Failure)
-                else lost for span, lost in zip(spans, found, strict=True)]  # fmt: skip
-
-
 STARS = StarAgents(
     agents=tuple(Agent(name=n, model=Scribe(name=n, quality=q)) for n, q in {"base": None, **QUALITY}.items()),
-    judge=Umpire(), small=Reader(share=0.9), large=Reader(share=0.6), round_size=2, draws=3,
+    judge=Umpire(), small=Larger(share=0.9), large=Larger(share=0.6), round_size=2, draws=3,
 )  # fmt: skip
 
 
@@ -436,7 +423,7 @@ FLIPS = [
          parroting=Parroting(least_own=0)),
     flip(Parroting(), parroting, most_repeated=0.2, least_own=0),
     flip(STARS, came_of, agents=STARS.agents[:4], base=("fair",), pairs=("good", "weak", "poor"), rewrite=True,
-         judge=ScriptedModel(otherwise="[[C]]"), small=Reader(), large=Reader(share=0.7), embedder=S, draws=2, near=1,
+         judge=ScriptedModel(otherwise="[[C]]"), small=Larger(share=0.8), large=Larger(share=0.7), embedder=S, draws=2, near=1,
          from_near=0, rate=0.1, floor=0.16, ratio="byte", scale="running", template="alpaca", round_size=3,
          judge_tokens=99, writing=Writing(temperature=0.5)),
     flip(replace(STARS, round_size=1), came_of, faithful=True),
@@ -446,7 +433,7 @@ FLIPS = [
     flip(ScoreRecords(scorers=(IFD(student=S),)), came_of, scorers=(Perplexity(student=S),)),
     flip(IFD(student=S), scores_of, student=OTHER, profile="cherry", ratio="loss", template="alpaca", turns="each"),
     flip(ReversedIFD(student=S), scores_of, student=OTHER, ratio="loss", template="alpaca"),
-    flip(DualIFD(small=S, large=Larger()), scores_of, small=Larger(share=0.8), large=Larger(share=0.2), ratio="loss",
+    flip(DualIFD(small=S, large=Larger(share=0.8)), scores_of, small=Larger(share=0.8), large=Larger(share=0.2), ratio="loss",
          profile="cherry", template="alpaca"),
     flip(Perplexity(student=S), scores_of, student=OTHER, given="nothing", template="alpaca"),
     flip(Largest(fraction=0.2), kept_by, fraction=0.6, below=3.0, at_most=3.0),
