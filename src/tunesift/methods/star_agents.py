@@ -167,6 +167,7 @@ class StarAgents(Settings):
             for one in found:
                 bank.add(vectors.get(one.id), one.earner)
             crowned += found
+        told.end(pool)
         run.turn(len(crowned), len(seeds))
         run.map("score", WriteDown(), crowned)
         return self._result(data, left, crowned, run, told)

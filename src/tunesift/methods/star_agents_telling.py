@@ -130,6 +130,10 @@ class Told:
         self._counts["seeds"] += len(vectors)
         self._counts["seeds without a vector"] += sum(vector is None or not any(vector) for vector in vectors)
 
+    def end(self, pool: PairPool) -> None:
+        """With which probabilities the last round ended."""
+        self._pools.append(pool)
+
     def add(self, drafts: Drafts, standings: Mapping[str, Sequence[Standing]], crowned: Sequence[Crowned]) -> None:
         """What a round came to."""
         for agent, tokens in drafts.replies:
@@ -177,7 +181,7 @@ class Told:
             for a in self.agents
         ))  # fmt: skip
         run.table("came-to-nothing", [{"agent": a, "why": why, "calls": n} for (a, why), n in self._lost.most_common()])
-        last = self._pools[-1].weights if self._pools else {}
+        last = self._pools[-1].weights
         run.table(
             "pairs", [{"pair": p.name, "probability": round(w, 6), "won": self._won[p.name]} for p, w in last.items()]
         )
