@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.debater import debated, is_debated
 from harness.generator import generated, is_generating
+from harness.planting import BASE, GAP, OF_BASE, QUALITY, planted
 from harness.teacher import is_taught, taught
 
 ROW = re.compile(r"row=(\d+)")
@@ -46,6 +47,15 @@ def text_of(messages: object, seed: object, sample: int) -> str:
     return f"reply to row={row[1] if row else '-'} is {hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
 
+def said_by(body: dict[str, Any], sample: int) -> str:
+    """The reply to a request; a model that has the name of an agent of planted quality writes as that agent does."""
+    name, seed = str(body.get("model")), body.get("seed")
+    if name in QUALITY:
+        gap = OF_BASE if name == BASE else GAP
+        return planted(name, QUALITY[name], gap, str(body["messages"][-1]["content"]), seed)
+    return text_of(body["messages"], seed, sample)
+
+
 def tokens_in(body: dict[str, Any]) -> int:
     """Tokens of a prompt: words, or the ids that were sent."""
     prompt = body.get("messages", body.get("prompt", body.get("input", "")))
@@ -62,7 +72,7 @@ def usage(body: dict[str, Any], out: int) -> dict[str, int]:
 
 def chat(body: dict[str, Any]) -> dict[str, Any]:
     """A chat completion, `n` of them."""
-    texts = [text_of(body["messages"], body.get("seed"), sample) for sample in range(body.get("n", 1))]
+    texts = [said_by(body, sample) for sample in range(body.get("n", 1))]
     choices = [
         {"index": n, "message": {"role": "assistant", "content": t}, "finish_reason": "stop"}
         for n, t in enumerate(texts)

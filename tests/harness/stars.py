@@ -1,6 +1,6 @@
 """Star-Agents by rule: agents of planted quality, scorers that read a gap off a response, a judge that reads a level.
 
-    python stars.py HOME LIFE SMALL LARGE
+    python -m harness.stars HOME LIFE SMALL LARGE
 
 is one life of a run over the seeds in HOME: five agents, the judge, and as scorers two folders of weights, or two dots
 for those that read. Every call of an agent and of the judge is a line of `calls.log` beside HOME.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import random
 import re
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from harness.planting import BASE, GAP, OF_BASE, planted
+from harness.planting import QUALITY as ALL
 from tunesift import (
     Agent,
     Completion,
@@ -37,10 +38,8 @@ from tunesift import (
 )
 from tunesift.running.result import Result
 
-QUALITY = {"good": 0.9, "fair": 0.5, "plain": 0.4, "weak": 0.3, "poor": 0.1}
-"""Chance of each agent that what it writes is better than the base."""
-GAP, OF_BASE = 0.2, 0.01
-BASE = "base"
+QUALITY = {name: quality for name, quality in ALL.items() if quality is not None}
+"""Of the five agents that are drawn."""
 _GIVEN = re.compile(r"<given-instruction>\n(.*?)\n</given-instruction>", re.S)
 
 
@@ -65,14 +64,6 @@ class Planted(ScriptedModel):
         if given := _GIVEN.search(text):
             return Completion(f"Gladly. [Instruction] {self.name}: {given[1]} [End]", "stop", 9)
         return Completion(planted(self.name, self.quality, self.gap, text, sampling.seed), "stop", 9)
-
-
-def planted(name: str, quality: float | None, gap: float, text: str, seed: int) -> str:
-    """A response: its level and its gap in words, and something of what was asked."""
-    chance = random.Random(f"{name} {text} {seed}").random()
-    level = 1 if quality is None else 2 if chance < quality else 0
-    mark = hashlib.sha256(f"{name} {text} {seed}".encode()).hexdigest()[:8]
-    return f"level={level} gap={gap} by={name} {mark}. It is about this: {' '.join(text.split())[:40]}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from harness.stars import QUALITY, Planted, Umpire, Weigher, cast
 from tunesift import Failure, Local, Run, Span, TargetLoss, TransformersModel, read_dataset
 
 MakeTiny = Callable[..., Path]
+TESTS = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -260,19 +262,20 @@ def test_two_tiny_scorers_over_a_thousand_real_seeds_give_what_their_losses_and_
 
 @pytest.mark.slow
 def test_twenty_kills_of_a_run_over_a_thousand_real_seeds_change_no_byte(
-    shared: Path, tmp_path: Path, make_tiny: MakeTiny
+    shared: Path, tmp_path: Path, make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ["PYTHONPATH"]]))
     scorers = str(make_tiny()), str(make_tiny(seed=1, layers=4))
     whole, broken = (seeds(shared, tmp_path / name, 1_000) for name in ("whole", "broken"))
 
     def command(home: Path, life: int) -> list[str]:
-        return [sys.executable, stars.__file__, str(home), str(life), *scorers]
+        return [sys.executable, "-m", "harness.stars", str(home), str(life), *scorers]
 
     subprocess.run(command(whole, 0), check=True, capture_output=True, timeout=1_200)
-    draw, kills, life = random.Random(20), 0, 0
-    while kills < 20:
-        kills += killed(command(broken, life := life + 1), broken / "run", draw.randint(1, 700))
-    subprocess.run(command(broken, life + 1), check=True, capture_output=True, timeout=1_200)
+    draw = random.Random(20)
+    kills = sum(killed(command(broken, life), broken / "run", draw.randint(1, 400)) for life in range(20))
+    assert kills == 20
+    subprocess.run(command(broken, 20), check=True, capture_output=True, timeout=1_200)
     assert kill.result(broken) == kill.result(whole)
     assert kill.sealed(broken) == kill.sealed(whole)
     calls = Counter(line.split()[0] for line in (tmp_path / "calls.log").read_text().splitlines())
