@@ -465,6 +465,16 @@ def test_a_response_that_the_instruction_does_not_help_has_the_widest_gap_and_is
     assert {"what": "not measured: above one", "count": 1} in trial.tables["judging"]
 
 
+def test_what_a_base_wins_is_not_counted_for_the_pair_of_the_same_agent(tmp_path: Path) -> None:
+    made = method(Writer(name="x", gap=0.2, quality=1.0), Writer(name="y", gap=-0.1), pairs=("x", "y", "base"), draws=1)
+    trial = tried(made, tmp_path, [seed(n) for n in range(12)])
+    assert trial.result.data is not None
+    ids = [record.id for record in trial.result.data]
+    won = {row["pair"]: row["won"] for row in trial.tables["pairs"]}
+    assert won == {name: sum(id.partition("~")[2] == name for id in ids) for name in ("x", "y", "base")}
+    assert any(id.endswith("~base~base") for id in ids)
+
+
 # --- oracle 9: what it costs ----------------------------------------------------------------------------------------
 
 

@@ -146,7 +146,7 @@ class Told:
         for standing in (standing for found in standings.values() for standing in found):
             self._measure(standing, standing.id in winners)
         for one in crowned:
-            if one.standing is not None:
+            if one.standing is not None and not one.standing.candidate.base:
                 self._won[one.standing.candidate.pair.name] += 1
 
     def _measure(self, standing: Standing, won: bool) -> None:
