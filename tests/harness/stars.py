@@ -107,8 +107,8 @@ def cast(**settings: object) -> StarAgents:
     """The method with a base and five agents of planted quality; two are drawn for each seed."""
     others = tuple(Agent(name=n, model=Planted(name=n, quality=q, gap=GAP)) for n, q in QUALITY.items())
     given: dict[str, object] = {
-        "agents": (Agent(name=BASE, model=Planted()), *others), "pairs": tuple(QUALITY), "draws": 2, "judge": Umpire(),
-        "small": Weigher(), "large": Weigher(large=True), **settings,
+        "agents": (Agent(name=BASE, model=Planted()), *others), "pairs": tuple(QUALITY), "draws": 2, "from_near": 1,
+        "judge": Umpire(), "small": Weigher(), "large": Weigher(large=True), **settings,
     }  # fmt: skip
     return StarAgents(**given)  # type: ignore[arg-type]
 
