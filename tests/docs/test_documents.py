@@ -171,3 +171,14 @@ def test_the_benchmark_of_generating_runs() -> None:
     found = json.loads(done.stdout)["all"]
     assert found["rows"] == 40
     assert found["calls"] == found["calls_by_the_card"] + 1  # and one small call before the first
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_star_agents_runs() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "star_agents.py"), "--smoke"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found["seeds_a_second"]) == {"1", "4", "16", "64", "faithful"}
+    assert found["calls_a_seed"]["faithful"] == 1 + 4 + 2 * 4  # base, drawn, and each of those judged in both orders
+    assert found["calls_default_to_faithful"] < 1

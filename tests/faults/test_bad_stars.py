@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tunesift import HashedNgrams, RecipeError, cli, run_recipe
-from tunesift.methods import star_agents
+from tunesift.methods.star_agents_pool import MemoryBank
 from tunesift.recipe import check
 
 
@@ -158,7 +158,7 @@ def test_a_judge_without_verdicts_ends_the_run_before_wins_rest_on_nothing(tunes
 
 def decided(**method: Any) -> dict[str, list[str]]:
     """Reasons of a run's decisions, by action."""
-    recipe = {"input": "a.jsonl", "output": "out.jsonl", "folder": "run", "max_failures": 1.0,
+    recipe: dict[str, Any] = {"input": "a.jsonl", "output": "out.jsonl", "folder": "run", "max_failures": 1.0,
               "method": {"kind": "star-agents", **METHOD, **method}}  # fmt: skip
     run_recipe(check(recipe))
     rows = pq.read_table("run/decisions.parquet").to_pylist()
@@ -168,14 +168,14 @@ def decided(**method: Any) -> dict[str, list[str]]:
 
 def test_an_embedder_that_returns_zeros_is_told_of_and_nobody_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     remembered: list[object] = []
-    plain = star_agents.MemoryBank.near
+    plain = MemoryBank.near
 
     def near(bank: Any, vector: Any, count: int) -> Any:
         found = plain(bank, vector, count)
         remembered.extend(found)
         return found
 
-    monkeypatch.setattr(star_agents.MemoryBank, "near", near)
+    monkeypatch.setattr(MemoryBank, "near", near)
     monkeypatch.setattr(HashedNgrams, "embed", lambda self, texts: [(0.0,) * 8 for _ in texts])
     assert len(decided()["replace"]) == 30
     assert remembered == []

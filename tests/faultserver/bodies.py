@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.debater import debated, is_debated
 from harness.generator import generated, is_generating
-from harness.planting import BASE, GAP, OF_BASE, QUALITY, planted
+from harness.planting import BASE, GAP, JUDGE, OF_BASE, QUALITY, planted, verdict
 from harness.teacher import is_taught, taught
 
 ROW = re.compile(r"row=(\d+)")
@@ -48,11 +48,13 @@ def text_of(messages: object, seed: object, sample: int) -> str:
 
 
 def said_by(body: dict[str, Any], sample: int) -> str:
-    """The reply to a request; a model that has the name of an agent of planted quality writes as that agent does."""
+    """The reply to a request; a model that has the name of an agent of planted quality, or of its judge, speaks so."""
     name, seed = str(body.get("model")), body.get("seed")
+    last = str(body["messages"][-1]["content"])
     if name in QUALITY:
-        gap = OF_BASE if name == BASE else GAP
-        return planted(name, QUALITY[name], gap, str(body["messages"][-1]["content"]), seed)
+        return planted(name, QUALITY[name], OF_BASE if name == BASE else GAP, last, seed)
+    if name == JUDGE and "level=" in last:
+        return f"Weighed. {verdict(last)}"
     return text_of(body["messages"], seed, sample)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from harness.planting import BASE, GAP, OF_BASE, planted
+from harness.planting import BASE, GAP, OF_BASE, planted, verdict
 from harness.planting import QUALITY as ALL
 from tunesift import (
     Agent,
@@ -95,12 +95,6 @@ class Umpire(ScriptedModel):
     def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
         self.asked.extend(c[-1].text for c in conversations)
         return [Completion(f"In {sampling.max_tokens}. {verdict(c[-1].text)}", "stop", 2) for c in conversations]
-
-
-def verdict(text: str) -> str:
-    """The mark of the better answer among two that stand in a text."""
-    one, two = (int(level) for level in re.findall(r"level=(\d)", text)[:2])
-    return "[[C]]" if one == two else "[[A]]" if one > two else "[[B]]"
 
 
 def cast(**settings: object) -> StarAgents:
