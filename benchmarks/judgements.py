@@ -30,8 +30,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesift import IFD, Combined, Failure, Message, Record, ReversedIFD, Score, Scorer, SelectIT, TransformersModel
+from tunesift.arrays import bands_of, middle_ranks
 from tunesift.methods.selectit import Rate, Rated, Settle
-from tunesift.scoring.combined import bands_of, condition
+from tunesift.scoring.combined import condition
 from tunesift.scoring.deciding import ranked
 
 Values = npt.NDArray[np.float64]
@@ -141,7 +142,7 @@ def by_rule(rule: Combined, columns: Mapping[str, Values], size: Values) -> Valu
     left = sound & np.all([sound, *(c.holds(used[c.name]) for c in map(condition, rule.where))], axis=0)
     worth = rule._worth(used, left)
     if rule.length_bands is not None:
-        codes = bands_of(size, rule.length_bands).codes
+        codes = bands_of(size, rule.length_bands)
         of = np.bincount(codes, ~np.isnan(worth))
         worth = np.where(np.isnan(worth), np.nan, 1 - ranked(worth, codes) / np.maximum(1, of[codes]))
     return np.where(sound & ~left, -1.0 if rule.where else np.nan, worth)
@@ -172,15 +173,8 @@ def drawn(most: int, count: int) -> list[int]:
     return sorted(random.Random(0).sample(range(count), min(most, count)))
 
 
-def midranks(values: Values) -> Values:
-    """Ranks from 1, equal values sharing the middle one."""
-    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2)[where]
-
-
 def spearman(a: Values, b: Values) -> float:
-    x, y = midranks(a) - (len(a) + 1) / 2, midranks(b) - (len(b) + 1) / 2
+    x, y = middle_ranks(a) - len(a) / 2, middle_ranks(b) - len(b) / 2
     scale = math.sqrt(float(x @ x) * float(y @ y))
     return float(x @ y) / scale if scale else math.nan
 
@@ -191,7 +185,7 @@ def auc(values: Values, chosen: Values) -> float:
     outside = len(chosen) - inside
     if not inside or not outside:
         return math.nan
-    return float((midranks(values)[chosen > 0].sum() - inside * (inside + 1) / 2) / (inside * outside))
+    return float((middle_ranks(values)[chosen > 0].sum() - inside * inside / 2) / (inside * outside))
 
 
 def share(better: Values, worse: Values) -> float:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from harness.tiny import MakeTiny
 from tunesift import Local, Message, Record, Run, TunesiftError
 
 pytest_plugins = ["faultserver.fixtures"]
@@ -94,9 +95,6 @@ def run(tmp_path: Path) -> Iterator[Run]:
 def record(id: str, instruction: str = "Say hello.", response: str = "Hello there.") -> Record:
     """A record of one turn."""
     return Record(id, (Message("user", instruction), Message("assistant", response)))
-
-
-MakeTiny = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")

@@ -28,8 +28,8 @@ PACKAGES: dict[str, tuple[str, list[str]]] = {
         "tests/faults/test_bad_selection.py", "tests/methods/test_select.py",
     ]),
     "running": ("src/tunesift/running/*", [
-        f"{UNIT}{name}.py" for name in ("journal", "door", "ledger", "mending", "mounts", "walking", "perform", "scratch",
-                                        "step_notes", "fsio", "locking", "results")
+        f"{UNIT}{name}.py" for name in ("journal", "door", "outcomes", "threads", "lives", "run_folder", "ledger", "mending", "mounts",
+                                        "walking", "perform", "scratch", "step_notes", "fsio", "locking", "results")
     ]),
     "pages": ("src/tunesift/methods/*", ["tests/oracles", "tests/methods", f"{UNIT}step_notes.py"]),
 }  # fmt: skip

@@ -168,6 +168,7 @@ class LineProgress(Progress):
             self._tell()
             return
         self._count.restart()
+        self._said = time.monotonic()
         if name != self._loaded:
             self._loaded = name
             _say(f"{self._stage}: loading the model {printable(name)}")

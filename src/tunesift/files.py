@@ -23,7 +23,8 @@ from tunesift.json_text import MAX_LINE, JsonFault, element_end, kind_of, parse_
 from tunesift.parquet import MAX_RATIO, bounded, most_unpacked, parquet_batches, plain_rows
 from tunesift.tables import BLANK, TableFault, table_rows
 
-Container = Literal["json", "jsonl", "csv", "tsv", "parquet"]
+Container = Literal["json", "jsonl", "csv", "tsv", "parquet", "txt"]
+"""Of a `.txt` file every line is a text; only prompts are read from one, and nothing is written to one."""
 
 KEPT_RAW = 64 * 2**10
 """Bytes of an unreadable row that are kept for the quarantine."""
@@ -113,6 +114,12 @@ def container_of(path: Path) -> Container:
                     ".parquet.")  # fmt: skip
 
 
+def input_container(path: Path) -> Container:
+    """The same of a file to read, which may also list texts, one on each line, in a `.txt` file."""
+    listed = path.name.lower().removesuffix(packing(path)).endswith(".txt")
+    return "txt" if listed else container_of(path)
+
+
 @dataclass(slots=True)
 class _File:
     """A file that is being read: where it is, what places call it, what was seen in it, how far it was read."""
@@ -151,11 +158,11 @@ def read_rows(
     """Every row of a file in order; raises `DataError` only for what is wrong with the file as a whole.
 
     Places call the file by `name`; what is worth a word is counted in `notes`. Of a compressed file that is cut off,
-    the rows before the cut are read where `truncated` allows it; with `bare`, a text is a row too. Whoever does not
-    walk it to its end must close it.
+    the rows before the cut are read where `truncated` allows it; with `bare`, a text is a row too, and so is a line
+    of a `.txt` file. Whoever does not walk it to its end must close it.
     """
     check_file(path)
-    container = container_of(path)
+    container = input_container(path) if bare else container_of(path)
     file = _File(path, printable(name or path.name), Counter() if notes is None else notes, truncated, bare)
     if container == "parquet":
         yield from _parquet_rows(file)
@@ -202,7 +209,7 @@ def _text_rows(file: _File, stream: Stream, container: Container) -> Iterator[Ra
     if container in ("csv", "tsv"):
         yield from _cell_rows(file, stream, "," if container == "csv" else "\t")
     else:
-        yield from _array_rows(file, stream) if array else _line_rows(file, stream)
+        yield from _array_rows(file, stream) if array else _line_rows(file, stream, container == "txt")
 
 
 def check_exists(path: Path) -> None:
@@ -216,7 +223,7 @@ def check_file(path: Path) -> None:
     check_exists(path)
     if not path.is_file():
         raise DataError(f"E117 {path}: is not a regular file; give a file of records.")
-    container = container_of(path)
+    container = input_container(path)
     if path.stat().st_size == 0:
         code = "E110" if container == "parquet" else "E101"
         raise DataError(f"{code} {path}: the file is empty; give a file with at least one record.")
@@ -237,7 +244,8 @@ def _check_encoding(path: Path, head: bytes) -> None:
         raise DataError(f"E106 {path}: the file is UTF-16; save it as UTF-8.")
 
 
-def _line_rows(file: _File, stream: Stream) -> Iterator[RawRow | BrokenRow]:
+def _line_rows(file: _File, stream: Stream, texts: bool) -> Iterator[RawRow | BrokenRow]:
+    """A row of each line: of its JSON, or of the text that it is."""
     while line := stream.readline(MAX_LINE + 1):
         number, begin = file.line + 1, file.byte
         last, end = line, begin + len(line)
@@ -253,7 +261,8 @@ def _line_rows(file: _File, stream: Stream) -> Iterator[RawRow | BrokenRow]:
         if len(line) > MAX_LINE:
             yield BrokenRow(file.place(number, begin), "E401", _TOO_LONG, line[:KEPT_RAW])
         elif text:
-            yield _one_row(file.place(number, begin + line.index(text)), text, file.bare)
+            place = file.place(number, begin + line.index(text))
+            yield _prompt_row(place, text) if texts else _one_row(place, text, file.bare)
         else:
             file.notes[BLANK] += 1
 
@@ -284,6 +293,19 @@ def _unfolded(name: str, cell: str) -> object:
     return value if isinstance(value, list) and not cell[end:].strip() else cell
 
 
+def _prompt_row(place: Place, raw: bytes) -> RawRow | BrokenRow:
+    try:
+        fields = {"prompt": raw.decode("utf-8")}
+    except UnicodeDecodeError as error:
+        return _not_utf8(place, raw, error)
+    return RawRow(place, fields, orjson.dumps(fields))
+
+
+def _not_utf8(place: Place, raw: bytes, error: UnicodeDecodeError) -> BrokenRow:
+    where = (place.byte or 0) + error.start
+    return BrokenRow(place, "E301", f"byte {where} is not valid UTF-8; save the file as UTF-8", raw[:KEPT_RAW])
+
+
 def _one_row(place: Place, raw: bytes, bare: bool) -> RawRow | BrokenRow:
     try:
         text = raw.decode("utf-8")
@@ -295,8 +317,7 @@ def _one_row(place: Place, raw: bytes, bare: bool) -> RawRow | BrokenRow:
         if not isinstance(value, dict):
             raise JsonFault("E201", f"a record is a JSON object, not {kind_of(value)}")
     except UnicodeDecodeError as error:
-        where = (place.byte or 0) + error.start
-        return BrokenRow(place, "E301", f"byte {where} is not valid UTF-8; save the file as UTF-8", raw[:KEPT_RAW])
+        return _not_utf8(place, raw, error)
     except JsonFault as fault:
         return BrokenRow(place, fault.code, fault.message, raw[:KEPT_RAW])
     return RawRow(place, value, raw)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, cast, get_args
+from typing import Any, Literal, NoReturn, cast
 
 import orjson
 
@@ -15,7 +15,6 @@ from tunesift.json_text import kind_of
 from tunesift.records import Fields, Message, Preference, Record, Role, RowFault, content_id
 
 Format = Literal["alpaca", "sharegpt", "messages", "prompt-completion", "preference"]
-FORMATS: tuple[Format, ...] = get_args(Format)
 
 MAX_TURNS = 1000
 MAX_ID = 1024

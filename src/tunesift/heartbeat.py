@@ -8,10 +8,18 @@ from contextlib import contextmanager
 from threading import Lock
 
 _moved = time.monotonic()
+"""When a piece of work was done last."""
 _waiting_until = 0.0
+"""Until when nothing will move on purpose."""
 _share = 0.0
+"""Of the chunk at work, how much is done."""
 _stretch = 1.0
+"""How much of its chunk a call is that says which share of it is done."""
 _loading = ""
+"""The model that is loaded now."""
+_resting = 0
+"""Threads whose work waits on purpose."""
+_counting = Lock()
 
 
 def beat(share: float = 0.0) -> None:
@@ -30,9 +38,6 @@ def waiting(seconds: float) -> None:
 def still_s() -> float:
     """Seconds for which nothing has moved and nothing was waited for."""
     return max(0.0, time.monotonic() - max(_moved, _waiting_until))
-
-
-_counting, _resting = Lock(), 0
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from tunesift.errors import DataError, RecipeError, printable
-from tunesift.files import check_file, container_of
+from tunesift.files import check_file, container_of, input_container
 from tunesift.parquet import check_shards
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -21,7 +21,7 @@ ROOM = 2.5
 """Bytes of a run's folder for each byte of text."""
 PACKED = 8
 """Bytes of text for each byte of a packed file."""
-_PLAIN = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
+_PLAIN = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
 
 
 def path_as_text(path: Path) -> str:
@@ -48,7 +48,7 @@ def input_files(path: Path) -> tuple[Path, ...]:
             raise DataError(f"E101 {path}: no file fits this pattern; check the path.")
     for file in files:
         check_file(file)
-    kinds = sorted({container_of(file) for file in files})
+    kinds = sorted({input_container(file) for file in files})
     if len(kinds) > 1:
         said = f"holds files of several kinds ({', '.join(kinds)})"
         raise DataError(f"E116 {path}: {said}; give a pattern that fits one kind, such as {_example(path, kinds[0])}.")

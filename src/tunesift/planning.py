@@ -23,7 +23,7 @@ from tunesift.readiness import check_given, missing
 from tunesift.reading import read
 from tunesift.recipe import Recipe, check_input
 from tunesift.records import Record
-from tunesift.running.result import Planned
+from tunesift.running.result import Planned, planned
 
 REQUEST_BYTES = 512
 """Bytes of a request around what it asks, roles and settings."""
@@ -75,7 +75,7 @@ def plan(recipe: Recipe) -> Plan:
     data: Dataset[Record] = read(recipe.input, Record, recipe.reading) if recipe.input else Dataset.of([])
     size = sum(len(m.text.encode()) for record in data for m in record.messages)
     tokens = int(size / BYTES_PER_TOKEN)
-    stages = tuple(recipe.method.plan(len(data)))
+    stages = tuple(planned(recipe.method, data))
     at_once = {model.name: model.concurrency for model in asked_models(recipe)}
     models = endpoints(recipe)
     prices = recipe.budget.price_table(models)

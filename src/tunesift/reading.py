@@ -17,7 +17,7 @@ import orjson
 
 from tunesift.datasets import Dataset, DatasetWriter, Row, Source
 from tunesift.errors import DataError, shown
-from tunesift.files import KEPT_RAW, BrokenRow, Place, RawRow, check_exists, container_of, read_rows
+from tunesift.files import KEPT_RAW, BrokenRow, Place, RawRow, check_exists, input_container, read_rows
 from tunesift.formats import (
     PROMPTS,
     TOPIC,
@@ -78,8 +78,8 @@ def read_dataset(path: str | Path, *, format: Format | None = None, duplicate_id
     """The records of a file, of the files of a folder, or of those that fit a pattern such as `data/*.parquet`.
 
     JSON, JSON Lines, CSV, TSV (each also .gz, .zst) or Parquet; of a preference file, its chosen answers. With
-    `prompts`, rows need no response. Broken rows are in `.source.broken`, and what else is worth a word in
-    `.source.notes`. Raises `DataError` where the input as a whole cannot be read.
+    `prompts`, rows need no response, and a `.txt` file has one on each line. Broken rows are in `.source.broken`, and
+    what else is worth a word in `.source.notes`. Raises `DataError` where the input as a whole cannot be read.
     """
     return read(Path(path), Record, Reading(format, duplicate_ids, limit=limit, prompts=prompts))
 
@@ -186,7 +186,7 @@ class _Reader(Generic[Row]):
         place, names = sound[0].place, shown(", ".join(sound[0].fields))
         if recognise({name.lower(): cell for name, cell in sound[0].fields.items()}, self.reading.prompts):
             raise DataError(f"E201 {place}: fields are {names}, whose names must be in small letters; rename them.")
-        if container_of(self.files[0]) in ("csv", "tsv"):
+        if input_container(self.files[0]) in ("csv", "tsv"):
             raise DataError(f"E114 {self.names[0]}: its first row must name the columns, such as instruction,output; "
                             f"it has {names}.")  # fmt: skip
         raise DataError(f"E201 {place}: fields are {names or 'none'}, of no format we know; rename them, such as "

@@ -140,6 +140,14 @@ def test_published_values_without_weights_say_so(shared: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_benchmark_of_judgements_runs(shared: Path) -> None:
+    words = [sys.executable, str(ROOT / "benchmarks" / "judgements.py"), "--data", str(shared), "--smoke"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "| recipe `combined` |" in done.stdout
+
+
+@pytest.mark.slow
 def test_the_benchmark_of_ratings_runs_and_asks_k_times_per_record() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "selectit.py"), "--smoke"],

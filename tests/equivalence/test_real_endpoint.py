@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from harness.tiny import MakeTiny
 from tunesift import (
     Completion,
     HttpModel,
@@ -30,8 +31,6 @@ from tunesift import (
     TargetLoss,
     TransformersModel,
 )
-
-MakeTiny = Callable[..., Path]
 
 CONVERSATIONS = [[Message("user", text)] for text in ("hi", "Count to ten.", "the theorem in thé text", "x" * 90)]
 

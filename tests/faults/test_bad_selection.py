@@ -16,9 +16,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from harness.tiny import MakeTiny
 from tunesift import cli
-
-MakeTiny = Callable[..., Path]
 
 SCRIPTED = "{kind: scripted}"
 ROWS = [{"id": f"r{n}", "instruction": f"Ask {n} of it.", "output": f"Say {'so ' * (n + 1)}."} for n in range(10)]

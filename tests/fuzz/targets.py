@@ -5,12 +5,14 @@ python tests/fuzz/targets.py lines [-max_total_time=60] [CORPUS]     (needs athe
 
 from __future__ import annotations
 
+import atexit
 import json
-import os
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -28,7 +30,13 @@ else:
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-FOLDER = Path(tempfile.gettempdir()) / f"tunesift-fuzz-{os.getpid()}"
+
+@cache
+def folder() -> Path:
+    """Where the files of this process go, for as long as it lives."""
+    made = Path(tempfile.mkdtemp(prefix="tunesift-fuzz-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 def lines(content: bytes) -> str:
@@ -111,8 +119,7 @@ def _sound(said: str, what: str) -> str:
 
 
 def _file(name: str, content: bytes) -> Path:
-    FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / name
+    path = folder() / name
     path.write_bytes(content)
     return path
 
@@ -210,8 +217,8 @@ SEEDS: dict[str, list[bytes]] = {
 def main() -> None:
     """Fuzz one target with atheris, from the seeds or from the corpus given."""
     name = sys.argv.pop(1)
-    corpus = FOLDER / "corpus"
-    corpus.mkdir(parents=True, exist_ok=True)
+    corpus = folder() / "corpus"
+    corpus.mkdir(exist_ok=True)
     for number, seed in enumerate(SEEDS[name]):
         (corpus / f"seed-{number}").write_bytes(seed)
     atheris.Setup([*sys.argv, str(corpus)], lambda content: timed(name, bytes(content)))

@@ -26,7 +26,16 @@ def debated(text: str) -> str:
         side = "for" if "affirmative" in text else "against"
         return "Here they are.\n\n" + "\n".join(f"{n}. Reason {n} {side} {named} counts." for n in (1, 2, 3))
     if "it must stand on its own" in text:
-        return f"A statement about {named}, marked {mark}. {WHY}"
+        return f"A statement about {named}, marked {mark}. {_own(WHY, mark)}"
     if "exactly two numbers" in text:
         return f"{int(mark, 16) % 101} 0\nSo it is."
     return f"Turn {mark} about {named}."
+
+
+def _own(text: str, mark: str) -> str:
+    """A text with a number after every fourth word, so that those of two marks are no duplicates, not even nearly."""
+    draws = hashlib.shake_256(mark.encode()).digest(len(text))
+    return " ".join(
+        f"{word} {draw}" if n % 4 == 3 else word
+        for n, (word, draw) in enumerate(zip(text.split(), draws, strict=False))
+    )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+MakeTiny = Callable[..., Path]
+"""The fixture `make_tiny`: a folder with a tiny random language model."""
 
 
 def classifier(home: Path, words: Sequence[str], seed: int = 0) -> Path:

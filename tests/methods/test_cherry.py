@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from harness.tiny import MakeTiny
 from tunesift import (
     IFD,
     Cherry,
@@ -28,8 +29,6 @@ from tunesift import (
 )
 from tunesift.recipe import check
 from tunesift.running.result import Planned, Result
-
-MakeTiny = Callable[..., Path]
 
 
 def record(id: str, instruction: str, response: str) -> Record:
@@ -50,9 +49,9 @@ EIGHT = [
 HALF = Largest(fraction=0.5, at_most=1.0)
 STORY = Cherry(
     student=ScriptedModel(), pre_experience=PreExperience(clusters=2, per_cluster=2),
-    keep=Largest(fraction=0.5, at_most=1.0),
+    keep=HALF,
 )  # fmt: skip
-PLAIN = Cherry(student=ScriptedModel(), pre_experience=None, keep=Largest(fraction=0.5, at_most=1.0))
+PLAIN = Cherry(student=ScriptedModel(), pre_experience=None, keep=HALF)
 
 
 def decided(result: Result) -> dict[str, str]:

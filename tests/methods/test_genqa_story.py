@@ -209,7 +209,7 @@ def test_a_model_that_repeats_itself_stops_the_run_with_the_reason_and_nothing_i
     assert [page.tables[0].name, page.tables[-1].name] == ["stopped-early", "nothing-came-of"]
     rows = table(summary.folder, "nothing-came-of")
     assert len({r["id"] for r in rows} | {"genqa-0-academic-0"}) == 100
-    assert {r["detail"] for r in rows} == {"begins as row 1 of the output does"}
+    assert {r["detail"] for r in rows} == {"asks the same as row 1 of the output"}
 
 
 def test_a_run_that_stopped_goes_on_when_its_limit_is_raised_and_asks_nothing_twice(tmp_path: Path) -> None:
@@ -590,7 +590,7 @@ def test_too_few_rows_are_written_and_the_command_says_so_with_its_exit_code(tmp
         "duplicates, more than max_duplicates=0.5."
     )
     look = typed(tmp_path, "inspect", "out.jsonl.run", "genqa-0-academic-7").stdout
-    assert look.startswith("genqa-0-academic-7: nothing\n  no record was made of it; duplicate, begins as row 1")
+    assert look.startswith("genqa-0-academic-7: nothing\n  no record was made of it; duplicate, asks the same as row 1")
     assert "Abscission" in look
 
 

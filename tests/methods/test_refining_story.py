@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from faultserver.client import FaultServer
 from harness.halfway import killed
 from harness.kill import sealed
 from harness.teacher import SHOWN
+from harness.tiny import MakeTiny
 from tunesift import (
     Asking,
     Completion,
@@ -44,8 +45,6 @@ from tunesift.recipe import check
 from tunesift.report.collect import collect
 from tunesift.running.result import Result
 from tunesift.running.run import MADE
-
-MakeTiny = Callable[..., Path]
 
 CALLS: list[str] = []
 PASSES: list[Span] = []

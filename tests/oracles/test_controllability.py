@@ -12,17 +12,16 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from harness.walking import walked
 from tunesift import (
     Completion,
     Controllability,
     DataError,
     Dataset,
     Failure,
-    Local,
     Message,
     Parroting,
     Record,
-    Run,
     Sampling,
     ScriptedModel,
     read_dataset,
@@ -54,16 +53,16 @@ MISSING = [
 
 
 @pytest.mark.parametrize("text", READ)
-def test_judgements_are_read_as_the_card_has_it(text: str) -> None:
+def test_oracle_2_judgements_are_read_as_the_card_has_it(text: str) -> None:
     assert read_shares(text) == READ[text]
 
 
 @pytest.mark.parametrize("text", MISSING)
-def test_what_is_no_judgement_is_missing_and_no_number(text: str) -> None:
+def test_oracle_2_what_is_no_judgement_is_missing_and_no_number(text: str) -> None:
     assert isinstance(read_shares(text), Failure)
 
 
-def test_the_published_parser_fails_where_the_card_says_so() -> None:
+def test_oracle_2_the_published_parser_fails_where_the_card_says_so() -> None:
     """Its rule in a line: the first line, cut at a comma or else at spaces, must be two numbers."""
 
     def published(text: str) -> tuple[float, float]:
@@ -92,17 +91,17 @@ def cell(rows: Sequence[dict[str, object]], figure: str, column: str, **where: o
     return row[column]
 
 
-def test_controllability_is_the_card_s_worked_figure() -> None:
+def test_oracle_3_controllability_is_the_card_s_worked_figure() -> None:
     rows = controlled(JUDGED)
-    assert cell(rows, "CC_P", "strict", threshold=100) == pytest.approx(2 / 3)
-    assert cell(rows, "CC_N", "strict", threshold=100) == pytest.approx(1 / 3)
-    assert cell(rows, "CC_all", "strict", threshold=100) == 0.5
+    assert cell(rows, "CC_P", "strict_fraction", threshold=100) == pytest.approx(2 / 3)
+    assert cell(rows, "CC_N", "strict_fraction", threshold=100) == pytest.approx(1 / 3)
+    assert cell(rows, "CC_all", "strict_fraction", threshold=100) == 0.5
     assert [cell(rows, f, "n", threshold=100) for f in ("CC_P", "CC_N", "CC_all")] == [3, 3, 6]
-    assert cell(rows, "CC_all", "strict", threshold=90) == pytest.approx(5 / 6)
-    assert cell(rows, "CC_all", "strict", threshold=75) == pytest.approx(5 / 6)
+    assert cell(rows, "CC_all", "strict_fraction", threshold=90) == pytest.approx(5 / 6)
+    assert cell(rows, "CC_all", "strict_fraction", threshold=75) == pytest.approx(5 / 6)
 
 
-def test_what_is_missing_is_left_out_of_the_means_and_counted() -> None:
+def test_oracle_3_what_is_missing_is_left_out_of_the_means_and_counted() -> None:
     rows = mean_shares(JUDGED)
     assert cell(rows, "NN", "mean") == 97.5
     assert pytest.approx(64.67, abs=0.01) == (100 + 95 - 1) / 3  # what the published code prints
@@ -116,7 +115,7 @@ def test_what_is_missing_is_left_out_of_the_means_and_counted() -> None:
 
 
 def test_no_statements_have_no_figure_and_are_no_zero() -> None:
-    assert {row["strict"] for row in controlled([])} == {None}
+    assert {row["strict_fraction"] for row in controlled([])} == {None}
     assert {row["mean"] for row in mean_shares([JUDGED[0]]) if str(row["figure"]).startswith("N")} == {None}
 
 
@@ -144,8 +143,8 @@ def test_a_parroted_argument_never_scores_with_the_guard(text: str) -> None:
     assert parrot.is_good(100)
     assert not parrot.is_good(75, guarded=True)
     rows = controlled([parrot, JUDGED[0]])
-    assert cell(rows, "CC_all", "strict", threshold=100) == 1.0
-    assert cell(rows, "CC_all", "guarded", threshold=100) == 0.5
+    assert cell(rows, "CC_all", "strict_fraction", threshold=100) == 1.0
+    assert cell(rows, "CC_all", "guarded_fraction", threshold=100) == 0.5
 
 
 def test_an_argument_that_is_explained_is_not_parroted() -> None:
@@ -206,9 +205,7 @@ def answers(shared: Path) -> Dataset[Record]:
 def judged(
     method: Controllability, folder: Path, data: Dataset[Record]
 ) -> tuple[Result, dict[str, list[dict[str, Any]]]]:
-    with Run(folder, Local(), max_failures=1.0) as run:
-        result = method(data, run)
-        run.finish(data, result.decisions)
+    result = walked(method, folder, data)
     tables = {p.stem: pq.read_table(p).to_pylist() for p in (folder / "tables").glob("*.parquet")}
     return result, tables
 
@@ -226,11 +223,13 @@ def test_of_480_published_answers_the_published_figure_comes_out(tmp_path: Path,
     assert len(verdicts) == 480  # no two statements are the same
     result, tables = judged(Controllability(judge=Judge(verdicts=verdicts)), tmp_path, answers)
     rows = tables["controllability"]
-    assert cell(rows, "CC_all", "strict", threshold=100) == 407 / 480 == pytest.approx(0.848, abs=5e-4)
-    assert cell(rows, "CC_all", "guarded", threshold=100) == 407 / 480  # not one of the published answers is parroted
+    assert cell(rows, "CC_all", "strict_fraction", threshold=100) == 407 / 480 == pytest.approx(0.848, abs=5e-4)
+    assert (
+        cell(rows, "CC_all", "guarded_fraction", threshold=100) == 407 / 480
+    )  # not one of the published answers is parroted
     positive = sum(sides[n] == "affirmative" for n in good)
-    assert cell(rows, "CC_P", "strict", threshold=100) == positive / 240
-    assert cell(rows, "CC_N", "strict", threshold=100) == (407 - positive) / 240
+    assert cell(rows, "CC_P", "strict_fraction", threshold=100) == positive / 240
+    assert cell(rows, "CC_N", "strict_fraction", threshold=100) == (407 - positive) / 240
     assert [cell(rows, f, "n", threshold=100) for f in ("CC_P", "CC_N", "CC_all")] == [240, 240, 480]
     (everything,) = [row for row in tables["statements"] if row["side"] == "all"]
     assert (everything["n"], everything["missing"], everything["parroted"]) == (480, 0, 0)
@@ -250,8 +249,8 @@ def test_every_published_answer_that_parrots_its_argument_loses_its_score(
     verdicts = {r.response: "100 0" if r.extra["side"] == "affirmative" else "0 100" for r in parrots}
     _, tables = judged(Controllability(judge=Judge(verdicts=verdicts)), tmp_path, Dataset.of(parrots))
     for figure in ("CC_P", "CC_N", "CC_all"):
-        assert cell(tables["controllability"], figure, "strict", threshold=100) == 1.0
-        assert cell(tables["controllability"], figure, "guarded", threshold=75) == 0.0
+        assert cell(tables["controllability"], figure, "strict_fraction", threshold=100) == 1.0
+        assert cell(tables["controllability"], figure, "guarded_fraction", threshold=75) == 0.0
 
 
 def test_no_frame_around_a_published_argument_makes_it_a_statement(answers: Dataset[Record]) -> None:
@@ -317,7 +316,7 @@ def test_an_unreadable_judgement_is_asked_for_once_more_and_then_missing(tmp_pat
         'missing: unreadable, the completion holds no number: "As an AI language model, I have no opinion."',
         "missing: empty, the statement is empty",
     ]  # fmt: skip
-    assert cell(tables["controllability"], "CC_all", "strict", threshold=100) == 0.5
+    assert cell(tables["controllability"], "CC_all", "strict_fraction", threshold=100) == 0.5
     (everything,) = [row for row in tables["statements"] if row["side"] == "all"]
     assert (everything["missing"], everything["missing_fraction"], everything["parroted"]) == (2, 0.5, 0)
 

@@ -1,4 +1,9 @@
-"""DEBATunE held against its card: the table of lists, the structure of a debate, the number of calls."""
+"""DEBATunE held against its card: the table of lists, the structure of a debate, the number of calls.
+
+Its acceptance oracles are numbered here in the order of their lines in debatune.md: 1 the argument parser, 5 the calls,
+6 the structure; 2 the judge parser and 3 the arithmetic of controllability stand in test_controllability.py, 7 bad input
+in test_debatune_story.py. 4, the arithmetic of response quality, is of a comparison of two models that we do not have.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +18,20 @@ from typing import Literal
 import pytest
 
 from harness.debater import debated
+from harness.walking import walked
 from tunesift import (
     Completion,
     Dataset,
     Debating,
     Debatune,
     Failure,
-    Local,
     Message,
     Record,
-    Run,
     Sampling,
     ScriptedModel,
     read_dataset,
 )
+from tunesift.methods.controllability_figures import words
 from tunesift.methods.debatune_prompts import mention, prompt_leak
 from tunesift.methods.debatune_reading import (
     distinct,
@@ -38,6 +43,7 @@ from tunesift.methods.debatune_reading import (
 )
 from tunesift.methods.debatune_templates import TEMPLATES, TEST_TEMPLATE
 from tunesift.running.result import Result
+from tunesift.scoring.duplicates import NearTexts
 
 SPOKEN: list[tuple[str, str]] = []
 """System and user message of every call."""
@@ -69,13 +75,6 @@ class Agent(ScriptedModel):
 
 def topics(*texts: str) -> Dataset[Record]:
     return Dataset.of([Record(f"t{n}", (Message("user", text),)) for n, text in enumerate(texts, start=1)])
-
-
-def done(method: Debatune, folder: Path, data: Dataset[Record], seed: int = 0) -> Result:
-    with Run(folder, Local(), seed, max_failures=1.0) as run:
-        result = method(data, run)
-        run.finish(data, result.decisions)
-    return result
 
 
 TOPIC = "We should ban the use of child actors"
@@ -126,7 +125,7 @@ OURS = {
 
 
 @pytest.mark.parametrize("name", [*LISTS, *OURS])
-def test_lists_of_arguments_are_read_as_the_card_has_it(name: str) -> None:
+def test_oracle_1_lists_of_arguments_are_read_as_the_card_has_it(name: str) -> None:
     text, expected = (LISTS | OURS)[name]
     found = read_arguments(said(text))
     assert not isinstance(found, Failure)
@@ -157,16 +156,18 @@ def test_an_item_that_was_cut_is_none() -> None:
 
 
 @pytest.mark.parametrize(("arguments", "rounds", "calls"), [(3, 2, 32), (1, 2, 12), (5, 2, 52), (3, 1, 20), (3, 3, 44)])
-def test_calls_for_a_topic_are_the_card_s(tmp_path: Path, arguments: int, rounds: int, calls: int) -> None:
+def test_oracle_5_calls_for_a_topic_are_the_card_s(tmp_path: Path, arguments: int, rounds: int, calls: int) -> None:
     @dataclass(frozen=True, kw_only=True)
     class Five(Agent):
         def _said(self, conversation: Sequence[Message]) -> Completion:
             found = super()._said(conversation)
-            more = "\n4. Reason four counts.\n5. Reason five counts." if found.text.startswith("Here they are") else ""
-            return said(found.text + more)
+            if not found.text.startswith("Here they are"):
+                return found
+            side = "for" if "affirmative" in conversation[1].text else "against"
+            return said(f"{found.text}\n4. Reason four {side} it counts.\n5. Reason five {side} it counts.")
 
     method = Debatune(teacher=Five(), arguments=arguments, rounds=rounds)
-    result = done(method, tmp_path, topics(TOPIC))
+    result = walked(method, tmp_path, topics(TOPIC))
     assert len(SPOKEN) == calls == 2 * (1 + arguments * (2 * rounds + 1))
     assert len(result.data or ()) == 2 * arguments
     planned = method.plan(1)
@@ -176,13 +177,13 @@ def test_calls_for_a_topic_are_the_card_s(tmp_path: Path, arguments: int, rounds
 
 def test_one_side_alone_costs_half(tmp_path: Path) -> None:
     method = Debatune(teacher=Agent(), sides="negative")
-    result = done(method, tmp_path, topics(TOPIC))
+    result = walked(method, tmp_path, topics(TOPIC))
     assert len(SPOKEN) == 16 == sum(p.items for p in method.plan(1) if not p.spare)
     assert {r.extra["side"] for r in result.data or ()} == {"negative"}
 
 
 def test_what_a_debater_reads_grows_by_a_turn_a_turn(tmp_path: Path) -> None:
-    done(Debatune(teacher=Agent()), tmp_path, topics(TOPIC))
+    walked(Debatune(teacher=Agent()), tmp_path, topics(TOPIC))
     shown = Counter(len(re.findall(r"\bTurn [0-9a-f]{8}", user)) for _, user in SPOKEN if "given-argument" in user)
     assert shown == {turns: 6 for turns in range(5)}  # card, Cost: 0+1+2+3+4 turns an argument
 
@@ -192,14 +193,14 @@ def test_what_a_debater_reads_grows_by_a_turn_a_turn(tmp_path: Path) -> None:
 
 @pytest.fixture
 def debate(tmp_path: Path) -> Result:
-    return done(Debatune(teacher=Agent()), tmp_path, topics(TOPIC))
+    return walked(Debatune(teacher=Agent()), tmp_path, topics(TOPIC))
 
 
 def of_stage(begin: str) -> list[tuple[str, str]]:
     return [(system, user) for system, user in SPOKEN if begin in user]
 
 
-def test_the_owner_opens_replies_and_concludes_and_the_opponent_rebuts(debate: Result) -> None:
+def test_oracle_6_the_owner_opens_replies_and_concludes_and_the_opponent_rebuts(debate: Result) -> None:
     stands = re.compile(r"You stand on the (\w+) side; your opponent stands on the (\w+) side|you hold the (\w+) side")
     roles = Counter()
     for system, user in SPOKEN:
@@ -220,20 +221,20 @@ def test_the_owner_opens_replies_and_concludes_and_the_opponent_rebuts(debate: R
     }  # fmt: skip
 
 
-def test_nobody_receives_the_system_message_of_another(tmp_path: Path) -> None:
+def test_oracle_6_nobody_receives_the_system_message_of_another(tmp_path: Path) -> None:
     @dataclass(frozen=True, kw_only=True)
     class Discreet(Agent):
         def _said(self, conversation: Sequence[Message]) -> Completion:
             SPOKEN.append((conversation[0].text, conversation[1].text))
             return said(debated(conversation[1].text))
 
-    done(Debatune(teacher=Discreet()), tmp_path, topics(TOPIC))
+    walked(Debatune(teacher=Discreet()), tmp_path, topics(TOPIC))
     systems = {system for system, _ in SPOKEN}
     assert len(systems) == 4  # two debaters and two observers
     assert not [user for _, user in SPOKEN for system in systems if system in user or "opponent stands" in user]
 
 
-def test_the_conclusion_reads_all_turns_in_order_under_the_names_of_the_sides(debate: Result) -> None:
+def test_oracle_6_the_conclusion_reads_all_turns_in_order_under_the_names_of_the_sides(debate: Result) -> None:
     for _, user in of_stage("it must stand on its own"):
         side, other = (
             ("Affirmative", "Negative") if " for " in user.split("given-argument")[1] else ("Negative", "Affirmative")
@@ -250,11 +251,11 @@ def test_the_conclusion_reads_all_turns_in_order_under_the_names_of_the_sides(de
     assert len(of_stage("it must stand on its own")) == 6
 
 
-def test_no_request_has_a_place_that_is_not_filled(debate: Result) -> None:
+def test_oracle_6_no_request_has_a_place_that_is_not_filled(debate: Result) -> None:
     assert not [text for pair in SPOKEN for text in pair if re.search(r"[{}]", text)]
 
 
-def test_the_output_is_the_conclusion_and_never_a_turn(debate: Result, tmp_path: Path) -> None:
+def test_oracle_6_the_output_is_the_conclusion_and_never_a_turn(debate: Result, tmp_path: Path) -> None:
     assert debate.data is not None
     turns = {found for _, user in SPOKEN for found in re.findall(r"Turn [0-9a-f]{8}", user)}
     for record in debate.data:
@@ -264,14 +265,17 @@ def test_the_output_is_the_conclusion_and_never_a_turn(debate: Result, tmp_path:
         assert (record.extra["topic"], record.extra["rounds"]) == (TOPIC, 2)
 
 
-def test_there_are_as_many_rows_as_arguments(tmp_path: Path) -> None:
+def test_oracle_6_there_are_as_many_rows_as_arguments(tmp_path: Path) -> None:
     lists = {
         "affirmative": "1. One for it.\n2. Two for it.",
         "negative": "1. One against.\n2. One against.\n3. Two against.",
     }
     replies = {f"for the {side} side of the topic": text for side, text in lists.items()}
-    replies |= {"it must stand": "A statement " + " ".join(f"w{n}" for n in range(60)), "AI:": "A turn."}
-    result = done(Debatune(teacher=ScriptedModel(replies=replies)), tmp_path, topics(TOPIC))
+    for number, argument in enumerate(("One for it", "Two for it", "One against", "Two against")):
+        statement = "A statement " + " ".join(f"w{n}of{number}" for n in range(60))
+        replies[f"{argument}.\n</given-argument>\n\nWhat was said:"] = statement
+    replies["AI:"] = "A turn."
+    result = walked(Debatune(teacher=ScriptedModel(replies=replies)), tmp_path, topics(TOPIC))
     assert [r.id for r in result.data or ()] == [
         "t1~affirmative-1", "t1~affirmative-2", "t1~negative-1", "t1~negative-2",
     ]  # fmt: skip
@@ -282,10 +286,10 @@ def test_there_are_as_many_rows_as_arguments(tmp_path: Path) -> None:
     assert [d.parents for d in result.decisions[1:]] == [("t1",)] * 4
 
 
-def test_the_same_seed_draws_the_same_wordings_and_another_one_others(tmp_path: Path) -> None:
+def test_oracle_6_the_same_seed_draws_the_same_wordings_and_another_one_others(tmp_path: Path) -> None:
     drawn = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        result = done(Debatune(teacher=Agent()), tmp_path / name, topics(TOPIC, "The Olympics are worth it"), seed)
+        result = walked(Debatune(teacher=Agent()), tmp_path / name, topics(TOPIC, "The Olympics are worth it"), seed)
         drawn[name] = [r.extra["template_id"] for r in result.data or ()]
     assert drawn["a"] == drawn["b"] != drawn["c"]
     assert set(drawn["a"]) <= set(range(1, 12))
@@ -316,12 +320,12 @@ def test_of_the_published_topics_the_34_that_ask_what_or_how_are_refused(shared:
     assert not {plain(r.prompt[0].text) for r in train} & {plain(r.prompt[0].text) for r in test}
 
 
-def test_topics_that_are_held_out_are_not_debated_so_that_train_and_test_are_disjoint(
+def test_oracle_6_topics_that_are_held_out_are_not_debated_so_that_train_and_test_are_disjoint(
     shared: Path, tmp_path: Path
 ) -> None:
     train = read_dataset(shared / "debatune" / "debate_train_topics.json", prompts=True, limit=8)
     held_out = tuple(r.prompt[0].text.upper() + "!" for r in train)[2:6]
-    result = done(Debatune(teacher=Agent(), held_out=held_out, arguments=1, rounds=1), tmp_path, train)
+    result = walked(Debatune(teacher=Agent(), held_out=held_out, arguments=1, rounds=1), tmp_path, train)
     assert not {plain(str(r.extra["topic"])) for r in result.data or ()} & set(map(plain, held_out))
     assert sum(d.reason.startswith("held out") for d in result.decisions) == 4 - sum(map(is_wh_question, held_out))
 
@@ -342,7 +346,7 @@ def test_a_question_that_begins_with_what_or_how_has_no_affirmative_side(topic: 
 
 def test_the_published_arguments_are_debated_without_asking_for_any(shared: Path, tmp_path: Path) -> None:
     test = read_dataset(shared / "debatune" / "debate_test_arguments.jsonl", prompts=True, limit=4)
-    result = done(Debatune(teacher=Agent()), tmp_path, test)
+    result = walked(Debatune(teacher=Agent()), tmp_path, test)
     rows = [json.loads(line) for line in (shared / "debatune" / "debate_test_arguments.jsonl").read_text().splitlines()]
     given = [text for row in rows[:4] for side in ("Affirmative", "Negative") for text in row[side]["arguments"]]
     assert [r.extra["argument"] for r in result.data or ()] == given
@@ -351,7 +355,7 @@ def test_the_published_arguments_are_debated_without_asking_for_any(shared: Path
 
 def test_prompts_for_an_evaluation_cost_two_calls_a_topic_and_have_the_wording_of_tests(tmp_path: Path) -> None:
     method = Debatune(teacher=Agent(), make="prompts")
-    result = done(method, tmp_path, topics(TOPIC))
+    result = walked(method, tmp_path, topics(TOPIC))
     assert len(SPOKEN) == 2 == sum(p.items for p in method.plan(1) if not p.spare)
     first = next(iter(result.data or ()))
     assert first.prompt == (Message("user", TEST_TEMPLATE.replace("{topic}", TOPIC).replace("{side}", "affirmative")
@@ -368,7 +372,7 @@ def test_settings_are_sent_as_the_card_has_them(tmp_path: Path) -> None:
             sent[sampling.temperature, sampling.max_tokens] += len(conversations)
             return super().chat(conversations, sampling)
 
-    done(Debatune(teacher=Noting()), tmp_path, topics(TOPIC))
+    walked(Debatune(teacher=Noting()), tmp_path, topics(TOPIC))
     assert sent == {(0.7, 512): 2, (0.7, 800): 24, (0.7, 2048): 6}
     assert Debating() == Debatune(teacher=Agent()).debating
 
@@ -458,6 +462,17 @@ def test_what_is_debated_in_the_world_may_be_said(text: str, about: str) -> None
 def test_no_published_answer_without_a_disclaimer_leaks_a_prompt_or_tells_of_the_debate(shared: Path) -> None:
     answers = read_dataset(shared / "debatune" / "outputs_vicuna_7b_v1.5.json")
     assert not [r.id for r in answers if prompt_leak(r.response) or mention(r.response, str(r.extra["topic"]))]
+
+
+def test_no_two_published_answers_are_near_each_other(shared: Path) -> None:
+    said = [words(r.response) for r in read_dataset(shared / "debatune" / "outputs_vicuna_7b_v1.5.json")]
+    runs = [set(zip(w, w[1:], w[2:], strict=False)) for w in said]
+    common = ((len(a & b), len(a | b)) for n, a in enumerate(runs) for b in runs[:n] if not a.isdisjoint(b))
+    assert max(both / whole for both, whole in common) == pytest.approx(0.1865, abs=1e-4)
+    near = NearTexts(3, 0.7)
+    for answer in said:
+        assert next(near.likes([answer]), None) is None
+        near.add([answer])
 
 
 def test_our_own_request_is_no_argument() -> None:

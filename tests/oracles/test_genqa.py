@@ -29,9 +29,10 @@ from tunesift import (
 )
 from tunesift.methods.genqa_checks import Rejected, Wanted, Written, options_fault
 from tunesift.methods.genqa_draws import Chance, Draw, check_place, place, shares
+from tunesift.methods.genqa_likeness import dedup_key
 from tunesift.methods.genqa_prompts import SPLITS, SplitName, Variant, check_generator
 from tunesift.methods.genqa_reading import distinct_items, read_row
-from tunesift.methods.genqa_sifting import dedup_key, first_of_each, nearest
+from tunesift.methods.genqa_sifting import first_of_each, nearest
 from tunesift.methods.genqa_topics import AREAS, topics_of
 from tunesift.running.result import Result
 

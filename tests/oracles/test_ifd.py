@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch", reason='needs the "local" extra')
 import slow  # noqa: E402
 import transformers  # noqa: E402
 
+from harness.tiny import MakeTiny  # noqa: E402
 from tunesift import (  # noqa: E402
     IFD,
     Dataset,
@@ -40,8 +41,6 @@ from tunesift.models.likelihood import Segment, SpanEncoder, losses  # noqa: E40
 from tunesift.prompts import ALPACA_ANCHOR, context  # noqa: E402
 from tunesift.scoring.deciding import budget, ranked  # noqa: E402
 from tunesift.scoring.ifd import Ratios, ratios  # noqa: E402
-
-MakeTiny = Callable[..., Path]
 
 PROFILES = ("canonical", "cherry", "superfilter")
 

@@ -6,7 +6,7 @@ Templates, percentiles and clusters are written out here; losses and layers come
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch", reason='needs the "local" extra')
 import slow  # noqa: E402
 
+from harness.tiny import MakeTiny  # noqa: E402
 from tunesift import (  # noqa: E402
     Cherry,
     Dataset,
@@ -29,8 +30,6 @@ from tunesift import (  # noqa: E402
 )
 from tunesift.methods.cherry import EmbedPrompt, PromptLoss  # noqa: E402
 from tunesift.prompts import REVERSED  # noqa: E402
-
-MakeTiny = Callable[..., Path]
 
 LONG = 1024
 KINDS = ("llama", "gpt2")

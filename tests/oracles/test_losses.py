@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ import slow  # noqa: E402
 import transformers  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors  # noqa: E402
 
+from harness.tiny import MakeTiny  # noqa: E402
 from tunesift import Failure, Message, ModelRefused, Span, TargetLoss, TransformersModel  # noqa: E402
 from tunesift.models import likelihood  # noqa: E402
 from tunesift.models.likelihood import Segment, SpanEncoder, batches  # noqa: E402
-
-MakeTiny = Callable[..., Path]
 
 LENGTH = 40
 """Most tokens of the tiny models here, so that a long span is cut."""

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch", reason='needs the "local" extra')
 import slow  # noqa: E402
 import transformers  # noqa: E402
 
+from harness.tiny import MakeTiny  # noqa: E402
 from tunesift import (  # noqa: E402
     Dataset,
     Failure,
@@ -44,8 +45,6 @@ from tunesift.methods.selectit import (  # noqa: E402
 from tunesift.models import transformers as transformers_models  # noqa: E402
 from tunesift.models.likelihood import GAP, SpanEncoder  # noqa: E402
 from tunesift.models.sharing import families  # noqa: E402
-
-MakeTiny = Callable[..., Path]
 
 LONG = 512
 """Most tokens of the tiny models, enough for a rating prompt of single letters."""

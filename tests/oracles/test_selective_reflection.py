@@ -7,13 +7,14 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.tiny import MakeTiny
 from tunesift import (
     IFD,
     Asking,
@@ -36,8 +37,6 @@ from tunesift import (
 from tunesift.methods.selective_steps import InstructionLoss, Seen, Trial, guess_of
 from tunesift.prompts import REVERSED
 from tunesift.running.result import Result
-
-MakeTiny = Callable[..., Path]
 
 ALONE = 2.0
 """Loss of any text alone, in the table's student."""

@@ -109,10 +109,7 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
     if method["kind"] == "genqa":
         fields["input"] = None
         method |= {"model": {"kind": "scripted", "replies": GENERATES}, "count": 1}
-    if method["kind"] == "star-agents":
-        fields_of = {"agents": [{"name": n, "model": {"kind": "scripted", "otherwise": n}} for n in ("a", "b")]}
-        method |= {**fields_of, "small": {"kind": "scripted"}, "large": {"kind": "scripted", "concurrency": 2}}
-        method |= {"judge": {"kind": "scripted", "otherwise": "[[C]]"}, "faithful": True}
+    method |= OF_METHOD.get(method["kind"], {})
     for rater in method.get("raters", ()):
         rater["model"] = {"kind": "scripted"}
     if method["kind"] == "cherry":
@@ -131,11 +128,20 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
         assert summary.counts == {"in": 0, "kept": 0, "dropped": 0, "quarantined": 0, "created": 1}
         assert 0 < summary.worked <= planned
         return
-    at_most = (
-        "teacher" in method or "agents" in method or method.get("correct")
-    )  # further tries, and what a verdict may need
+    at_most = {"teacher", "agents"} & set(method) or method.get("correct")  # further tries, and what a verdict may need
     assert planned == summary.worked > 0 or (at_most and planned > summary.worked >= 80)
     assert summary.counts["in"] == 40 == sum(n for name, n in summary.counts.items() if name not in ("in", "created"))
+
+
+OF_METHOD: dict[str, dict[str, object]] = {
+    "star-agents": {
+        "agents": [{"name": n, "model": {"kind": "scripted", "otherwise": n}} for n in ("a", "b")],
+        "small": {"kind": "scripted"}, "large": {"kind": "scripted", "otherwise": "Another model."},
+        "judge": {"kind": "scripted", "otherwise": "[[C]]"}, "faithful": True,
+    },
+    "debatune": {"max_duplicates": 1.0},  # what is scripted is one statement for all
+}  # fmt: skip
+"""Further settings of a method that scripted models can take part in."""
 
 
 TAUGHT = {

@@ -202,7 +202,10 @@ REFINED = ReportData(
             (("user", "Name a river."), ("assistant", "The Rhine."))),
         Row("a2", 2, "keep", "nothing rewritten", None, {}, (("user", "Say it."), ("assistant", "It."))),
     ),
-    tables=(Table("halves", ("half", "status", "records"), (("instruction", "ok", 2), ("response", None, 0.5))),),
+    tables=(
+        Table("halves", ("half", "status", "records"), (("instruction", "ok", 2), ("response", None, 0.5))),
+        Table("sides", ("side", "fraction", "good_fraction"), (("for", 407 / 480, 1), ("against", 0.99996, None))),
+    ),
 )  # fmt: skip
 
 
@@ -239,5 +242,6 @@ def test_what_is_just_below_a_whole_number_is_not_shown_as_one(tmp_path: Path) -
 def test_small_tables_are_shown_as_tables(tmp_path: Path) -> None:
     seen = look_at(REFINED, "refined.js", tmp_path)
     assert seen["tables"] == [
-        ["halves", "half", "status", "records", "instruction", "ok", "2", "response", "–", "0.5000"]
+        ["halves", "half", "status", "records", "instruction", "ok", "2", "response", "–", "0.5000"],
+        ["sides", "side", "fraction", "good fraction", "for", "84.8%", "100%", "against", "> 99.9%", "–"],
     ]

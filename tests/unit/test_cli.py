@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tunesift import cli, read_dataset, recipe_for, run_recipe
+from tunesift.recipe import check_input
 
 DEMO = Path(__file__).parents[2] / "demo" / "demo.jsonl"
 SCRIPTED = "scorer.student.kind=scripted"
@@ -405,10 +406,14 @@ COMMANDS = [
     "run",
     "plan",
     "inspect",
+    "compare",
+    "verify",
+    "repair",
     "list",
     "schema",
     "doctor",
 ]
+OF_METHODS = cli.METHODS | cli.MAKERS
 
 
 def test_help_names_every_command(tunesift: Command) -> None:
@@ -421,18 +426,22 @@ def test_help_names_every_command(tunesift: Command) -> None:
 def test_every_command_has_a_help(tunesift: Command, name: str) -> None:
     told = " ".join(tunesift(name, "--help").out.split())
     assert f"tunesift {name}" in told
-    if name in cli.METHODS:
-        words = ("--output", "--format", "--limit", "--quiet", "--json", "NAME=VALUE", f"Example: tunesift {name} ")
+    if name in OF_METHODS:
+        words = ("--output", "--reuse", "--quiet", "--json", "NAME=VALUE", f"Example: tunesift {name} ")
         assert all(word in told for word in words)
-        others = {"teacher.url", "raters.0", "scorers.0", "scorer.student"} - set(cli.METHODS[name].settings.split("="))
-        said = cli.METHODS[name].settings
-        assert all(word in said or word not in told for word in others), "the settings of other commands"
+        assert {word in told for word in ("--format", "--limit")} == {name in cli.METHODS}
+        own = OF_METHODS[name].settings
+        others = [w for w in ("teacher.url", "raters.0", "scorers.0", "scorer.student", "splits=") if w not in own]
+        assert not [word for word in others if word in told], "the settings of other commands"
 
 
-def test_the_example_of_every_method_is_a_recipe(place: Path) -> None:
-    for name, words in cli.METHODS.items():
-        _, _, output, *settings = words.example.split()
-        assert recipe_for(name, Path("alpaca.json"), Path(output), settings).method.kind == name
+@pytest.mark.parametrize("name", OF_METHODS)
+def test_the_example_of_every_method_is_a_recipe(name: str) -> None:
+    before, _, after = OF_METHODS[name].example.rpartition("-o ")
+    output, *settings = after.split()
+    recipe = recipe_for(name, Path(before.strip()) if before else None, Path(output), settings)
+    assert recipe.method.kind == name
+    check_input(recipe)
 
 
 def test_help_of_run_says_that_recipes_go_by_name(tunesift: Command) -> None:

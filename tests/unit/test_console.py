@@ -141,6 +141,25 @@ def test_progress_moves_within_a_chunk_by_what_its_model_says(
     assert said[3:] == ["score: stopped at 0 of 128"]
 
 
+def test_no_time_is_told_from_the_first_moment_after_a_model_was_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 10,400 records the first five took two seconds, and an hour was told to be left."""
+    monkeypatch.setattr(console, "LOOK_S", 3600.0)
+    progress = LineProgress()
+    progress.chunk = 64
+    heartbeat.written()
+    progress.begin("score", 128, 0)
+    with heartbeat.loading("a/model"):
+        progress._said -= 60
+        progress._look()
+    heartbeat.beat(0.02)
+    progress._look()
+    assert capsys.readouterr().err.splitlines() == ["score: 128 items", "score: loading the model a/model"]
+    heartbeat.written()
+    progress.end("score")
+
+
 def test_what_is_slow_or_not_known_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     heartbeat.written()
     count = console._Count(3_000, 0, 1)

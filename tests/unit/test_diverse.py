@@ -220,6 +220,24 @@ def test_an_equal_of_a_record_that_went_points_to_the_one_that_stays() -> None:
     assert found["c"] == found["b"] == "drop: near-duplicate: Jaccard 0.9756 with a"
 
 
+def test_nearly_equal_texts_are_found_in_scripts_without_spaces() -> None:
+    text = "港口位于一个狭长海湾的尽头，为什么那里的高潮比外海岸来得晚，如何从地图上估计这个延迟时间？"
+    other = "请写一首关于秋天森林里小动物准备过冬的短诗，并说明它用了哪些修辞手法和意象来表达感情。"
+    records = [Record(id, (Message("user", "Say."), Message("assistant", said)))
+               for id, said in (("a", text), ("b", text[:-4] + "时刻？"), ("c", other), ("d", text))]  # fmt: skip
+    found = told(Distinct(of="response"), Pool(Dataset.of(records), {}, {}, "", random.Random(0)))
+    assert found["b"].startswith("drop: near-duplicate: Jaccard 0.")
+    assert found["c"].startswith("keep")
+    assert found["d"] == "drop: duplicate: says what a says"
+
+
+def test_texts_of_the_same_runs_that_are_not_equal_are_near_and_not_called_equal() -> None:
+    records = [Record(id, (Message("user", "Say."), Message("assistant", said)))
+               for id, said in (("a", "x y z x y z"), ("b", "y z x y z x"))]  # fmt: skip
+    found = told(Distinct(of="response"), Pool(Dataset.of(records), {}, {}, "", random.Random(0)))
+    assert found["b"] == "drop: near-duplicate: Jaccard 1.0000 with a"
+
+
 def test_two_texts_are_nearly_equal_from_the_similarity_on() -> None:
     nine = [f"word{n}" for n in range(9)]
     records = [record("a", " ".join(nine)), record("b", " ".join([*nine[:-1], "other"]))]  # 8 of 10 words shared

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from faultserver.fixtures import Ledger, Make
-from harness.debater import debated
+from harness.debater import WHY, debated
 from harness.generator import generated
 from harness.larger import Larger
 from harness.stars import QUALITY, Planted, Umpire
@@ -211,13 +211,16 @@ class Talker(ScriptedModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Debater(ScriptedModel):
-    """Argues by rule, and says how it was asked; where it hesitates, its first statement is none."""
+    """Argues by rule, and says how it was asked; its first statement is none where it hesitates, and all are nearly
+    equal where they are to be alike."""
 
     hesitates: bool = False
+    alike: bool = False
 
     def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
         how = f"{sampling.temperature} {sampling.max_tokens} {sampling.seed} {self.otherwise}"
         said = [debated(conversation[-1].text) for conversation in conversations]
+        said = [f"{WHY} {text[-20:]}" if self.alike and text.startswith("A statement") else text for text in said]
         first = self.hesitates and sampling.seed == 0
         texts = ["" if first and text.startswith("A statement") else f"{text} {how}" for text in said]
         return [Completion(text, "stop", 3) for text in texts]
@@ -418,6 +421,7 @@ FLIPS = [
     flip(Debatune(teacher=Debater()), debates, teacher=Debater(otherwise="Else."), opponent=Debater(otherwise="Else."),
          arguments=2, rounds=1, sides="negative", target=4, make="prompts", deny=("rare",), held_out=("Dams are dear",),
          debating=Debating(temperature=0.5)),
+    flip(Debatune(teacher=Debater(alike=True)), debates, near=None),
     flip(Debating(), debating, temperature=0.5, argument_tokens=99, turn_tokens=99, statement_tokens=99, retries=0),
     flip(Controllability(judge=Talker()), judged, judge=ScriptedModel(otherwise="100 0"), max_tokens=99,
          parroting=Parroting(least_own=0)),

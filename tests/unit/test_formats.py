@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from tunesift.formats import (
-    FORMATS,
     MAX_TURNS,
     USES_TOOLS,
     Format,
@@ -83,7 +82,7 @@ def test_every_format_is_recognised_and_says_the_same(name: str) -> None:
     assert said(fields) == [ASK, SAY]
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", get_args(Format))
 def test_a_format_can_be_forced(format: Format) -> None:
     everything = {key: value for _, fields in SAME.values() for key, value in fields.items()}
     everything |= {"chosen": "4", "rejected": "5", "conversations": shared_gpt(ASK)}

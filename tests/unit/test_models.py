@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch", reason='needs the "local" extra')
 import slow  # noqa: E402
 import transformers  # noqa: E402
 
+from harness.tiny import MakeTiny  # noqa: E402
 from tunesift import (  # noqa: E402
     Completion,
     Failure,
@@ -31,8 +32,6 @@ from tunesift import (  # noqa: E402
     heartbeat,
 )
 from tunesift.settings import semantic  # noqa: E402
-
-MakeTiny = Callable[..., Path]
 
 ASKED = (Message("user", "Say the end."),)
 RENDERED = "[user]Say the end.[assistant]"

@@ -18,6 +18,7 @@ from tunesift.settings import canonical, differences, digest, field_names, incid
 
 OPERATIONAL = {
     "Recipe": {"input", "output", "folder", "execution", "budget", "reuse", "max_failures", "max_bad"},
+    "Debatune": {"max_duplicates"},
     "GenQA": {"topics", "against", "cold", "draws_per_row", "max_duplicates"},
     "Budget": {"max_cost", "max_tokens", "max_calls", "prices", "ask_above"},
     "Local": {"chunk", "stall_s"},

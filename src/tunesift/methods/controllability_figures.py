@@ -115,8 +115,8 @@ def controlled(judged: Sequence[Judged]) -> list[dict[str, object]]:
         "CC_all": judged,
     }
     return [
-        {"figure": name, "threshold": threshold, "strict": _share([j.is_good(threshold) for j in of]),
-         "guarded": _share([j.is_good(threshold, guarded=True) for j in of]), "n": len(of)}
+        {"figure": name, "threshold": threshold, "strict_fraction": _share([j.is_good(threshold) for j in of]),
+         "guarded_fraction": _share([j.is_good(threshold, guarded=True) for j in of]), "n": len(of)}
         for threshold in THRESHOLDS for name, of in sides.items()
     ]  # fmt: skip
 

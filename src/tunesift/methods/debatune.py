@@ -16,6 +16,8 @@ The paper is silent on
     A statement that was cut, refuses, repeats its argument, mentions the debate or changes the language is no row,
     and neither is one that holds our own words to the model, as a list of arguments may not.
     Topics that ask what or how have no affirmative side and are refused; a topic that comes twice is debated once.
+    Repeating. An argument that both sides name is debated once, and a statement that says, exactly or nearly, what one
+    before it says is no row. Topics are begun in rounds; when duplicates take over (`max_duplicates`), no more are.
 We differ from the authors' code
     The observer's system message names topic and side; theirs is sent with its places unfilled.
     A completion has its full length; theirs is what 4,040 tokens leave beside the prompt.
@@ -26,10 +28,12 @@ We differ from the authors' code
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import ceil
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError, shown
@@ -40,14 +44,12 @@ from tunesift.methods.debatune_prompts import (
     NAME,
     NAME_MORE,
     OBSERVER,
-    OPEN,
-    REBUT,
     REPLY,
 )
-from tunesift.methods.debatune_proposing import Bench, Proposed, benches, denied, left_out, proposed
-from tunesift.methods.debatune_reading import plain, read_statement, read_turn
+from tunesift.methods.debatune_proposing import Position, Proposed, denied, left_out, positions, proposed
+from tunesift.methods.debatune_reading import distinct, plain, read_statement, read_turn
+from tunesift.methods.debatune_sifting import LEAST_JUDGED, RUN, Made
 from tunesift.methods.debatune_steps import (
-    OTHER,
     SIDES,
     Argument,
     Asked,
@@ -55,7 +57,10 @@ from tunesift.methods.debatune_steps import (
     Floor,
     Side,
     Speak,
+    conclusion,
     planned_calls,
+    role,
+    speech,
     stage_of,
 )
 from tunesift.methods.debatune_telling import Told
@@ -64,13 +69,17 @@ from tunesift.methods.refining import check_refinable
 from tunesift.models import ChatModel
 from tunesift.models.base import Sampling
 from tunesift.prompts import fenced, fill
+from tunesift.reading import read_texts
 from tunesift.records import Decision, Failure, Message, Record
 from tunesift.running.result import Planned, Reads, Result
 from tunesift.running.run import OUTPUT, Run
-from tunesift.settings import Settings
+from tunesift.scoring.duplicates import NearTexts
+from tunesift.settings import INCIDENTAL, Settings, digest
 
 AT_ONCE = 256
-"""Topics that are debated together: what is said of them is in memory."""
+"""Most topics of a round, which are debated together: what is said of them is in memory."""
+GROWTH = 4
+"""How many times as many topics the next round has; the first has what can tell whether a model repeats itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +103,14 @@ class Debatune(Settings):
     """prompts: no debate and no statement, but prompts for an evaluation, in the wording that is none of training."""
     deny: tuple[str, ...] = ()
     """Words or phrases that neither a topic nor a statement may hold, in whatever case."""
-    held_out: tuple[str, ...] = ()
-    """Topics kept for an evaluation, and not debated: compared without case and punctuation."""
+    held_out: tuple[str, ...] | Path = ()
+    """Topics kept for an evaluation, and not debated, or a file of them (.txt, a line each; .json, .jsonl, .csv):
+    compared without case and punctuation."""
+    max_duplicates: Annotated[float, INCIDENTAL] = 0.5
+    """Fraction of the statements of a round that may be duplicates; above it the run ends with what there is."""
+    near: float | None = 0.8
+    """Jaccard similarity of the runs of three words, from 0.7 to 1, from which on a statement is a duplicate too; None
+    for equal ones only. Our choice: of 480 published answers, no two share more than 0.19."""
     debating: Debating = Debating()
     """How the models are asked."""
 
@@ -110,37 +125,60 @@ class Debatune(Settings):
                 raise RecipeError(f"{name}: {count} makes nothing; write 1 or more.")
         if (empty := next((word for word in self.deny if not words(word)), None)) is not None:
             raise RecipeError(f'deny: "{shown(empty)}" holds no word; write the words that are not wanted.')
+        if not 0 <= self.max_duplicates <= 1:
+            raise RecipeError(f"max_duplicates: {self.max_duplicates:g} is not a fraction; write 0.5 for one half.")
+        self._like()
+
+    def identity(self) -> str:
+        """Digest of the topics that are held out: those of a file are known by what they say."""
+        return digest(list(self._held_out))
+
+    @property
+    def _held_out(self) -> Sequence[str]:
+        return read_texts(self.held_out) if isinstance(self.held_out, Path) else self.held_out
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Propose and debate, some topics at a time, until there are enough statements."""
         check_refinable(data, instructions=False)
-        refused = left_out(data, self.deny, self.held_out)
+        refused = left_out(data, self.deny, self._held_out)
         topics = [record for record in data if record.id not in refused]
         most = self._most(len(topics)) if self.target is None else self.target
+        made = Made(self.make, self._like(), self.max_duplicates, most)
         sides: dict[str, Proposed] = {}
         waiting: list[Argument] = []
-        made: dict[str, str | Failure] = {}
-        while (topics or waiting) and (need := most - _count(made)) > 0:
-            begun = min(max(0, ceil((need - len(waiting)) / self._most(1))), AT_ONCE)
-            found = self._proposed(run, benches(topics[:begun], self._sides))
-            topics, sides = topics[begun:], sides | found
-            waiting += [argument for side in found.values() for argument in side.arguments]
-            made |= self._debated(run, waiting[:need])
+        while (topics or waiting) and (need := made.missing) > 0 and not made.repeats:
+            begun = topics[: self._begun(need - len(waiting), len(made.rounds))]
+            found = self._proposed(run, positions(begun, self._sides))
+            topics, sides = topics[len(begun) :], sides | found
+            waiting += made.begin([argument for side in found.values() for argument in side.arguments])
+            made.take(waiting[:need], self._debated(run, waiting[:need]))
             waiting = waiting[need:]
+            made.close(len(begun), last=not topics and not waiting)
         arguments = [argument for side in sides.values() for argument in side.arguments]
-        records = [self._record(run, a, said) for a in arguments if isinstance(said := made.get(a.id), str)]
-        told = Told(self.make, self.arguments, sides, made)
+        records = [self._record(run, a, said) for a in arguments if isinstance(said := made.of.get(a.id), str)]
+        told = Told(self.arguments, sides, made, len(topics))
         decisions = [Decision(id, "drop", refused.get(id) or told.of_topic(id)) for id in data.ids()]
         decisions += [Decision(r.id, "create", self._how(r), (r.id.rpartition("~")[0],)) for r in records]
         told.tables(run)
-        return Result(run.dataset(OUTPUT, records), decisions, format="alpaca", short=self._short(len(records)))
+        return Result(run.dataset(OUTPUT, records), decisions, format="alpaca", short=told.short(self.target))
 
     def plan(self, records: int) -> list[Planned]:
         """2·(1 + A·(2R + 1)) calls a topic where every reply can be used; further tries at most."""
-        most = self._most(records)
+        return self._planned([0] * len(self._sides) * records)
+
+    def plan_for(self, data: Dataset[Record]) -> list[Planned]:
+        """None for topics that are left out, and no list for a side whose row brings its arguments along."""
+        refused = left_out(data, self.deny, self._held_out)
+        sides = positions((record for record in data if record.id not in refused), self._sides)
+        return self._planned([min(self.arguments, len(distinct(side.given))) for side in sides])
+
+    def _planned(self, given: Sequence[int]) -> list[Planned]:
+        """The calls for sides of topics, of which each brings so many arguments along."""
+        before = [0, *accumulate(count or self.arguments for count in given)]
+        most, each = before.pop(), len(self._sides)
         usual = min(most, self.target or most)
-        sides = len(self._sides) * records
-        lists = min(sides, ceil(usual / self._most(1)) * len(self._sides))
+        sides = given.count(0)
+        lists = sum(not count and before[n - n % each] < usual for n, count in enumerate(given))
         told = self.debating
         around = len((DEBATER + REPLY).encode()) + told.argument_tokens
         name = self._speak(self.teacher, told.argument_tokens)
@@ -164,18 +202,26 @@ class Debatune(Settings):
         """Statements that so many topics can come to."""
         return len(self._sides) * self.arguments * topics
 
-    def _proposed(self, run: Run, sides: Sequence[Bench]) -> dict[str, Proposed]:
+    def _begun(self, statements: int, rounds: int) -> int:
+        """Topics of the next round: no more than so many statements need."""
+        together = int(ceil(LEAST_JUDGED / self._most(1)) * GROWTH**rounds)
+        return min(max(0, ceil(statements / self._most(1))), together, AT_ONCE)
+
+    def _like(self) -> NearTexts | None:
+        return None if self.near is None else NearTexts(RUN, self.near)
+
+    def _proposed(self, run: Run, sides: Sequence[Position]) -> dict[str, Proposed]:
         tries = [self._speak(self.teacher, self.debating.argument_tokens, seed) for seed in range(2)]
         return proposed(run, tries, sides, self._ask, self.arguments)
 
-    def _ask(self, side: Bench, named: Sequence[str]) -> Asked:
+    def _ask(self, side: Position, named: Sequence[str]) -> Asked:
         """For arguments, or for those that are missing."""
         request = fill(NAME, side=side.side, topic=side.topic)
         if named:
             listed = fenced("arguments", "\n".join(f"{n}. {text}" for n, text in enumerate(named, start=1)))
             missing, first = str(self.arguments - len(named)), str(len(named) + 1)
             request = fill(NAME_MORE, request=request, named=listed, missing=missing, first=first)
-        return Asked(side.id, _role(DEBATER, side.topic, side.side), request)
+        return Asked(side.id, role(DEBATER, side.topic, side.side), request)
 
     def _debated(self, run: Run, arguments: Sequence[Argument]) -> dict[str, str | Failure]:
         """Of every argument its statement, or why there is none."""
@@ -186,7 +232,7 @@ class Debatune(Settings):
             open_ = [argument for argument in arguments if argument.id not in lost]
             if not open_:
                 return lost
-            told = run.map(stage_of(turn), self._turn(turn), [_speech(argument, turn, floor) for argument in open_])
+            told = run.map(stage_of(turn), self._turn(turn), [speech(argument, turn, floor) for argument in open_])
             floor.said.append(told)
             for argument in open_ if turn % 2 == 0 else ():
                 said = read_turn(told[argument.id])
@@ -200,7 +246,7 @@ class Debatune(Settings):
             if not arguments:
                 break
             step = self._speak(self.teacher, self.debating.statement_tokens, attempt)
-            told = run.map(_conclude(attempt), step, [_conclusion(argument, floor) for argument in arguments])
+            told = run.map(_conclude(attempt), step, [conclusion(argument, floor) for argument in arguments])
             made |= {a.id: self._statement(read_statement(told[a.id], a.about), a) for a in arguments}
             good = told.good()
             arguments = [a for a in arguments if isinstance(made[a.id], Failure) and a.id in good]
@@ -236,38 +282,6 @@ class Debatune(Settings):
         wording = f"template {record.extra['template_id']}"
         return f"prompt: {wording}" if self.make == "prompts" else f"concluded: {self.rounds} rounds, {wording}"
 
-    def _short(self, count: int) -> str:
-        if self.target is None:
-            return "" if count else f"no {self.make} were made, and the report says why"
-        return f"{count:,} of {self.target:,} {self.make}" if count < self.target else ""
-
-
-def _count(made: Mapping[str, str | Failure]) -> int:
-    return sum(isinstance(said, str) for said in made.values())
-
 
 def _conclude(attempt: int) -> str:
     return f"conclude-again-{attempt}" if attempt else "conclude"
-
-
-def _role(template: str, topic: str, side: Side) -> str:
-    other = {"other": OTHER[side]} if template == DEBATER else {}
-    return fill(template, topic=topic, side=side, **other)
-
-
-def _speech(argument: Argument, turn: int, floor: Floor) -> Asked:
-    """What the agent whose turn it is gets to read: its role and, from its own side, the debate so far."""
-    side = OTHER[argument.side] if turn % 2 else argument.side
-    given = {"argument": fenced("argument", argument.text)}
-    if turn:
-        given["debate"] = floor.told(argument, side)
-    if turn > 1:
-        given["owner"] = "your opponent's" if turn % 2 else "your own"
-    template = (OPEN, REBUT, REPLY)[min(turn, 2)]
-    return Asked(argument.id, _role(DEBATER, argument.topic, side), fill(template, **given))
-
-
-def _conclusion(argument: Argument, floor: Floor) -> Asked:
-    given = {"argument": fenced("argument", argument.text), "debate": floor.told(argument)}
-    asked = fill(CONCLUDE, topic=argument.topic, side=argument.side, **given)
-    return Asked(argument.id, _role(OBSERVER, argument.topic, argument.side), asked)

@@ -17,7 +17,7 @@ from tunesift.running.run import Run
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class Position:
     """One side of a topic, and the arguments that its row brings along for it."""
 
     id: str
@@ -38,14 +38,15 @@ class Proposed:
 def left_out(data: Dataset[Record], deny: Sequence[str], held_out: Sequence[str]) -> dict[str, str]:
     """Why topics are not debated, by id; those that are do not appear."""
     apart = set(map(plain, held_out))
-    seen: dict[str, str] = {}
+    seen: dict[str, Record] = {}
     reasons = {}
     for record in data:
         topic = topic_of(record)
         if reason := _unfit(record, deny) or ("held out: kept for an evaluation" if plain(topic) in apart else ""):
             reasons[record.id] = reason
-        elif (earlier := seen.setdefault(plain(topic) or topic, record.id)) != record.id:
-            reasons[record.id] = f'topic twice: as "{shown(earlier)}"'
+        elif (earlier := seen.setdefault(plain(topic) or topic, record)).id != record.id:
+            but = "" if topic_of(earlier) == topic else " but for case and punctuation"
+            reasons[record.id] = f"duplicate topic: says what {shown(earlier.id)} says{but}"
     return reasons
 
 
@@ -70,13 +71,17 @@ def topic_of(record: Record) -> str:
     return record.prompt[-1].text.strip()
 
 
-def benches(topics: Iterable[Record], sides: Sequence[Side]) -> list[Bench]:
+def positions(topics: Iterable[Record], sides: Sequence[Side]) -> list[Position]:
     """The sides of topics."""
-    return [Bench(f"{t.id}~{side}", topic_of(t), side, _given(t, side)) for t in topics for side in sides]
+    return [Position(f"{t.id}~{side}", topic_of(t), side, _given(t, side)) for t in topics for side in sides]
 
 
 def proposed(
-    run: Run, tries: Sequence[Speak], sides: Sequence[Bench], ask: Callable[[Bench, Sequence[str]], Asked], most: int
+    run: Run,
+    tries: Sequence[Speak],
+    sides: Sequence[Position],
+    ask: Callable[[Position, Sequence[str]], Asked],
+    most: int,
 ) -> dict[str, Proposed]:
     """The arguments of each side, by its id: those it brings along, or those that are named, in two tries.
 
@@ -100,13 +105,13 @@ def proposed(
     return {side.id: _proposed(side, found[side.id][:most], wrong.get(side.id), most) for side in sides}
 
 
-def _proposed(side: Bench, texts: Sequence[str], wrong: Failure | None, most: int) -> Proposed:
+def _proposed(side: Position, texts: Sequence[str], wrong: Failure | None, most: int) -> Proposed:
     arguments = tuple(Argument(f"{side.id}-{n}", side.topic, side.side, text) for n, text in enumerate(texts, start=1))
     why = f"{wrong.kind}, {wrong.message}" if wrong else "no more were given" if side.given else "no more were named"
     return Proposed(arguments, why if len(texts) < most else "")
 
 
-def _named(said: Completion | Failure, side: Bench, first: int) -> list[str] | Failure:
+def _named(said: Completion | Failure, side: Position, first: int) -> list[str] | Failure:
     items = said if isinstance(said, Failure) else read_arguments(said, first)
     if isinstance(items, Failure):
         return items

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from tunesift.errors import RecipeError
+from tunesift.methods.debatune_prompts import CONCLUDE, DEBATER, OBSERVER, OPEN, REBUT, REPLY
 from tunesift.methods.debatune_reading import read_turn
 from tunesift.models import ChatModel
 from tunesift.models.base import Completion, Sampling
-from tunesift.prompts import fenced
+from tunesift.prompts import fenced, fill
 from tunesift.records import Failure, Message
 from tunesift.running.result import Planned
 from tunesift.running.step import Outcomes
@@ -118,6 +119,31 @@ class Floor:
         """
         turns = (f"{_label(turn.side, reader)}: {_without_labels(turn.text)}" for turn in self.turns(argument))
         return fenced("debate", "\n\n".join(turns))
+
+
+def role(template: str, topic: str, side: Side) -> str:
+    """The system message of a debater or an observer on a side."""
+    other = {"other": OTHER[side]} if template == DEBATER else {}
+    return fill(template, topic=topic, side=side, **other)
+
+
+def speech(argument: Argument, turn: int, floor: Floor) -> Asked:
+    """What the agent whose turn it is gets to read: its role and, from its own side, the debate so far."""
+    side = OTHER[argument.side] if turn % 2 else argument.side
+    given = {"argument": fenced("argument", argument.text)}
+    if turn:
+        given["debate"] = floor.told(argument, side)
+    if turn > 1:
+        given["owner"] = "your opponent's" if turn % 2 else "your own"
+    template = (OPEN, REBUT, REPLY)[min(turn, 2)]
+    return Asked(argument.id, role(DEBATER, argument.topic, side), fill(template, **given))
+
+
+def conclusion(argument: Argument, floor: Floor) -> Asked:
+    """What the observer gets to read: all turns, under the names of the sides."""
+    given = {"argument": fenced("argument", argument.text), "debate": floor.told(argument)}
+    asked = fill(CONCLUDE, topic=argument.topic, side=argument.side, **given)
+    return Asked(argument.id, role(OBSERVER, argument.topic, argument.side), asked)
 
 
 def stage_of(turn: int) -> str:

@@ -16,7 +16,8 @@ The paper is silent on
 We differ from the paper
     Lists are asked for apart and cached, and we choose from them: a model that sees the number while it writes the
     list can steer the item. `mode=single-shot` is the paper's.
-    Code, tasks and questions with options are duplicates where they are the same throughout, not in two sentences.
+    Code, tasks and questions with options are duplicates where they are the same throughout, not in two sentences;
+    conversations, where they begin alike for thirteen words: greetings are alike.
     The wording of the prompts and the topics are ours.
 """
 
@@ -112,8 +113,8 @@ class GenQA(Settings):
     max_duplicates: Annotated[float, INCIDENTAL] = 0.5
     """Fraction of the rows of a round that may be duplicates; above it the run ends with what there is."""
     near: float | None = None
-    """Jaccard similarity of the runs of three words, from 0.7 to 1, from which on a row is a duplicate too; None to
-    compare first sentences only, as the paper does."""
+    """Jaccard similarity of the runs of three words, from 0.7 to 1, from which on a row is a duplicate too, by what its
+    split repeats; None to compare first sentences only, as the paper does."""
     against: Annotated[tuple[Path, ...], INCIDENTAL] = ()
     """Files of evaluation sets; a row that shares thirteen words in a row with one of their texts is left out."""
     round: int = 4096

@@ -10,19 +10,31 @@ from tunesift.language import languages, scripts
 from tunesift.methods.genqa_prompts import SPLITS, Labels, SplitName, Variant, bans_words
 from tunesift.methods.reflection_reading import refuses
 from tunesift.records import Message
+from tunesift.words import holds_name, length, units, words_of_name
 
 LONG_LINE = 40
 """Characters of a line of the prompt from which its coming back is no accident."""
+LONG_WORDS = 7
+"""The same in words, for scripts without spaces."""
 LEAKEDITEMS = 3
 """Lines of a list that stand in a question again from which on the list has leaked into it."""
 LEAST_PROSE = 60
 """Letters of a message after the first, where it is in Latin script, below which its language is not told."""
 
-ITEM = re.compile(r"^[ \t>*_#-]{0,8}(\d{1,5})[ \t]{0,2}\\?[.):][*_]{0,3}[ \t]+(.+)$", re.M)
-_OPTION = re.compile(r"^[ \t>*_-]{0,8}[(\[]?([A-Z])[*_]{0,3}[.):\]][*_]{0,3}[ \t]+(.+)$", re.M)
+ITEM = re.compile(
+    r"^[ \t>*_#-]{0,8}(?:[(（]|Q(?=[\d ])|No\. ?)?[ \t]?(\d{1,5})[ \t]{0,2}\\?"
+    r"(?:[.):][*_]{0,3}(?:[ \t]+|(?=[^\W\da-z_]))|[）：．、][*_]{0,3}[ \t]*)(.+)$",
+    re.M | re.I,
+)
+"""A numbered line, as models write them: `1.`, `1)`, `(1)`, `1:`, `### 1.`, `**1.**`, `Q1:`, `1、`; `1.5 m` is none."""
+_OPTION = re.compile(
+    r"^[ \t>*_-]{0,8}[(\[（]?([A-Z])[*_]{0,3}"
+    r"(?:[.):\]][*_]{0,3}[ \t]+|[.)](?=[\u3041-\uffdc])|[）：．、][*_]{0,3}[ \t]*)(.+)$",
+    re.M,
+)
 _LETTER = re.compile(
     r"\W{0,6}(?:(?:the )?(?:right |correct )?(?:option|answer)(?: is)?:?[ *(\[]{1,4})?([A-Z])"
-    r"(?:[*_]{0,3}[.):\],]|\W{0,4}$|[ \t]*[-–—])",
+    r"(?:[*_]{0,3}[.):\],。）：．、，]|\W{0,4}$|[ \t]*[-–—])",
     re.I | re.M,
 )
 _SIGNS = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\$[^$\n]*\$|\\\w+|https?://\S+", re.S)
@@ -140,18 +152,21 @@ def options_fault(row: Written, split: SplitName) -> Rejected | None:
 
 def name_leak(asked: str, name: str, variant: Variant) -> str:
     """What of a subject's name stands in a question and must not: the name, or any word of it; empty for nothing."""
-    if not name:
-        return ""
-    said, whole = " ".join(asked.casefold().split()), " ".join(name.casefold().split())
-    words = [w for w in re.findall(r"\w+", whole) if w not in _FILLERS and len(w) > 1] if bans_words(variant) else []
-    return next((w for w in (whole, *words) if re.search(rf"(?<!\w){re.escape(w)}(?!\w)", said)), "")
+    whole = " ".join(name.casefold().split())
+    words = [w for w in words_of_name(name) if w not in _FILLERS and len(w) > 1] if bans_words(variant) else []
+    return next((w for w in (whole, *words) if holds_name(asked, w)), "")
 
 
 def _leaked(messages: Sequence[Message], prompt: str) -> str:
     """A sentence of our prompt that stands in a row."""
     said = " ".join(" ".join(m.text for m in messages).split())
-    lines = (" ".join(part.split()) for part in re.split(r"(?<=[.!?])\s|\n", prompt))
-    return next((line[:80] for line in lines if len(line) >= LONG_LINE and line in said), "")
+    lines = (" ".join(part.split()) for part in re.split(r"(?<=[.!?])\s|(?<=[。！？])|\n", prompt))
+    return next((line[:80] for line in lines if line in said and _is_long(line)), "")
+
+
+def _is_long(line: str) -> bool:
+    found = units(line)
+    return len(line) >= LONG_LINE or (len(found) > len(line.split()) and length(found) >= LONG_WORDS)
 
 
 def holds_words(text: str) -> bool:

@@ -6,8 +6,6 @@ Legend: m texts, D numbers of a vector.
 from __future__ import annotations
 
 import hashlib
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,32 +18,23 @@ from tunesift.errors import DataError, RecipeError, shown
 from tunesift.files import BrokenRow, read_rows
 from tunesift.inputs import input_files
 from tunesift.methods.genqa_checks import Rejected, Written
-from tunesift.methods.genqa_prompts import SPLITS, SplitName
+from tunesift.methods.genqa_likeness import LEAST_WORDS, Part, dedup_key, key_of, parts_of, posed
+from tunesift.methods.genqa_prompts import SPLITS, Split, SplitName
 from tunesift.models import EmbedModel
 from tunesift.reading import read_texts
 from tunesift.records import Failure, Record
 from tunesift.scoring.duplicates import NearTexts
 from tunesift.settings import Settings
+from tunesift.words import length, runs_of, spelled, units
 
-SPLITTER = 1
-"""Number of the rule by which sentences end; another rule is another number, and another run."""
+SPLITTER = 2
+"""Number of the rules by which sentences end and words begin; other rules are another number, and another run."""
 GRAM = 13
 """Words of a run that tells a text of an evaluation set."""
-LEAST_WORDS = 4
-"""Words of a text of an evaluation set below which it tells nothing: a name, a category."""
+LETTERS = "ABCDEFGHIJ"
+"""Of options; a longer list beside a text of an evaluation set has none."""
 TILE = 1024
 """Texts whose similarities are computed together."""
-
-_SENTENCE = re.compile(r"(?<=[.!?])\s|(?<=[。！？؟।])\s?")
-_WORD = re.compile(r"\w+")
-
-
-def dedup_key(text: str, whole: bool = False) -> str:
-    """What duplicates share: the first two sentences, or the whole text, in one spelling (NFKC, spaces, case)."""
-    said = " ".join(unicodedata.normalize("NFKC", text).split())
-    if not whole:
-        said = " ".join([part for part in _SENTENCE.split(said, maxsplit=2) if part][:2])
-    return said.casefold()
 
 
 def text_number(text: str) -> int:
@@ -62,47 +51,95 @@ def first_of_each(texts: Iterable[tuple[int, str]], whole: bool = False) -> dict
     return found
 
 
+class Near:
+    """Parts of one kind of the rows so far, to tell which of them a further one is like."""
+
+    def __init__(self, least: float) -> None:
+        self._texts = NearTexts(3, least)
+        self._besides: list[tuple[str, frozenset[str]]] = []
+        self._rows: list[int] = []
+
+    def like(self, part: Part) -> tuple[int, float] | None:
+        """Number of the first row that has its like, and how much they share."""
+        found = self._texts.likes(part.pieces)
+        return next(((self._rows[n], shared) for n, shared in found if part.may_be(self._besides[n])), None)
+
+    def add(self, part: Part, row: int) -> None:
+        """Remember a part of a row."""
+        self._texts.add(part.pieces)
+        self._besides.append((part.same, part.opening))
+        self._rows.append(row)
+
+
 class Sieve:
     """What was made so far, to tell what a further row repeats."""
 
     def __init__(self, near: float | None, against: frozenset[int]) -> None:
-        self._first: dict[int, int] = {}
-        self._near = NearTexts(3, near) if near is not None else None
+        self._first: dict[int, tuple[int, int]] = {}
+        self._least = near
+        self._near: dict[str, Near] = {}
         self._against = against
         self.kept = 0
 
     def holds_back(self, row: Written, split: SplitName) -> Rejected | None:
         """Why a row is not taken; None for one that is, which is remembered."""
-        asked = row.messages[0].text
-        key = _hashed(dedup_key(asked, SPLITS[split].whole))
+        key, whole = _hashed(key_of(row, split)), text_number(row.messages[0].text)
         if (first := self._first.get(key)) is not None:
-            return Rejected("duplicate", f"begins as row {first} of the output does")
+            return Rejected("duplicate", _repeats(*first, whole, SPLITS[split]))
         if self._against and any(not grams(m.text).isdisjoint(self._against) for m in row.messages):
-            return Rejected("contaminated", f"shares {GRAM} words in a row, or all of them, with an evaluation set")
-        if self._near is not None:
-            words = " ".join(m.text for m in row.messages).casefold().split()
-            if (like := self._near.like(words)) is not None:
-                return Rejected("near_duplicate", f"Jaccard {like[1]:.4f} with row {like[0] + 1} of the output")
-            self._near.add(words)
+            return Rejected("contaminated", f"shares {GRAM} words in a row, or a question, with an evaluation set")
+        parts = parts_of(row, split) if self._least is not None else ()
+        for part in parts:
+            if part.kind in self._near and (like := self._near[part.kind].like(part)):
+                return Rejected("near_duplicate", f"{like[1]:.4f} like row {like[0]} of the output, by its {part.kind}")
         self.kept += 1
-        self._first[key] = self.kept
+        self._first[key] = self.kept, whole
+        for part in parts:
+            self._near.setdefault(part.kind, Near(self._least or 0)).add(part, self.kept)
         return None
 
 
+def _repeats(first: int, first_asked: int, asked: int, split: Split) -> str:
+    """How a row repeats another one that has its key."""
+    if asked == first_asked:
+        return f"asks the same as row {first} of the output"
+    if split.reads == "options":
+        return f"asks the same as row {first} of the output, its options in another order"
+    return f"begins as row {first} of the output does"
+
+
 def grams(text: str) -> set[int]:
-    """Hashes of all runs of thirteen words; of a shorter text, of all of it."""
-    words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    runs = (" ".join(words[n : n + GRAM]) for n in range(max(1, len(words) - GRAM + 1)))
-    return {_hashed(run) for run in runs} if words else set()
+    """Hashes of all runs of thirteen words, of a shorter text of all of it; and the same of a question without options,
+    and with them in any order."""
+    question = posed(text)
+    found = _runs(text)
+    for alone in question.alone():
+        found |= _runs(alone)
+    if question.options:
+        found.add(_hashed("\n".join([spelled(question.stem), *sorted(map(spelled, question.options))])))
+    return found
+
+
+def _runs(text: str) -> set[int]:
+    words = units(spelled(text))
+    return {_hashed(run) for run in runs_of(words, GRAM)} if words else set()
 
 
 def grams_of(paths: Sequence[Path]) -> frozenset[int]:
-    """Those of every text in some files, whatever field it stands in."""
+    """Those of every text in some files, whatever field it stands in.
+
+    Raises `DataError` for a path that has none: rows would be compared with nothing.
+    """
     found: set[int] = set()
     for path in paths:
+        own: set[int] = set()
         for file in input_files(path):
             for text in _texts(file):
-                found |= grams(text)
+                own |= grams(text)
+        if not own:
+            raise DataError(f"{path}: has no text of {LEAST_WORDS} words or more, so that against={path.name} leaves "
+                            "nothing out; name a file with the questions of an evaluation set.")  # fmt: skip
+        found |= own
     return frozenset(found)
 
 
@@ -115,16 +152,31 @@ def _texts(path: Path) -> Iterator[str]:
 
 
 def _inside(value: object) -> Iterator[str]:
-    """Every text inside a JSON value that has words enough to tell anything."""
+    """Every text inside a JSON value that has words enough to tell anything, short ones with their options too."""
     if isinstance(value, str):
-        if len(value.split()) >= LEAST_WORDS:
+        if length(units(value)) >= LEAST_WORDS:
             yield value
     elif isinstance(value, Mapping):
+        yield from _with_options(value)
         for inner in value.values():
             yield from _inside(inner)
     elif isinstance(value, list):
         for inner in value:
             yield from _inside(inner)
+
+
+def _with_options(fields: Mapping[str, object]) -> Iterator[str]:
+    """The short texts of some fields, each with the options beside it: in a list, in one inside a field, or in fields
+    that are called A, B and so on."""
+    inside = [v for v in fields.values() if isinstance(v, Mapping)]
+    beside = [*fields.values(), *(inner for v in inside for inner in v.values())]
+    lists: list[list[object]] = [v for v in beside if isinstance(v, list)]
+    lists += [[v[letter] for letter in LETTERS if letter in v] for v in (fields, *inside)]
+    lists = [v for v in lists if 2 <= len(v) <= len(LETTERS) and all(isinstance(o, str) for o in v)]
+    for text in (v for v in fields.values() if isinstance(v, str) and 0 < length(units(v)) < GRAM):
+        for options in lists:
+            if text not in options:
+                yield "\n".join([text, *(f"{LETTERS[n]}) {option}" for n, option in enumerate(options))])
 
 
 def topics_from(given: tuple[str, ...] | Path) -> tuple[str, ...]:

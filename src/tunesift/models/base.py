@@ -1,4 +1,4 @@
-"""What can a model do, and what does it take and give? Four abilities and the small types they exchange."""
+"""What can a model do, and what does it take and give? Three abilities and the small types they exchange."""
 
 from __future__ import annotations
 
@@ -100,9 +100,3 @@ class Embed(Protocol):
     """Places texts in a space; one vector per text, in order, or a Failure for what is not answered."""
 
     def embed(self, texts: Sequence[str]) -> Sequence[tuple[float, ...] | Failure]: ...
-
-
-class Reward(Protocol):
-    """Rates the last message of conversations; one number each, larger is better."""
-
-    def reward(self, conversations: Sequence[Sequence[Message]]) -> list[float]: ...

@@ -345,8 +345,9 @@
       "aria-label": table.name }, el("table", { class: "small" },
       el("caption", {}, text("bdi", table.name)),
       el("thead", {}, el("tr", {}, ...table.columns.map((name) => el("th", { scope: "col" }, text("bdi", name.replaceAll("_", " ")))))),
-      el("tbody", {}, ...table.rows.map((row) => el("tr", {}, ...row.map((cell) => typeof cell === "number"
-        ? el("td", { class: "number" }, digits(cell, Number.isInteger(cell)))
+      el("tbody", {}, ...table.rows.map((row) => el("tr", {}, ...row.map((cell, n) => typeof cell === "number"
+        ? el("td", { class: "number" }, table.columns[n].endsWith("fraction")
+          ? share(cell, 1) : digits(cell, Number.isInteger(cell)))
         : text("td", cell ?? "–")))))))));
   }
 

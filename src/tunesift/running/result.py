@@ -70,6 +70,12 @@ def reads(method: Method) -> Reads:
     return cast(Reads, getattr(method, "reads", "records"))
 
 
+def planned(method: Method, data: Dataset[Record]) -> list[Planned]:
+    """The stages to expect for these records; a page that asks nobody about some of them has its own `plan_for`."""
+    of_data = getattr(method, "plan_for", None)
+    return method.plan(len(data)) if of_data is None else cast(list[Planned], of_data(data))
+
+
 def kept(data: Dataset[Record], decisions: Sequence[Decision]) -> Dataset[Record]:
     """The records that a selection keeps, in order; one decision for each, in the order of the data."""
     return data.where(np.fromiter(_keeps(data, decisions), bool))  # to its end, where one too many is found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,7 @@ from tunesift.records import Decision, Record
 from tunesift.scoring.deciding import Decisions
 from tunesift.scoring.selectors import Pool
 from tunesift.settings import Settings
+from tunesift.words import runs_of, units
 
 BANDS, ROWS = 25, 5
 """A pair of Jaccard similarity s is looked at with probability 1 - (1 - s^5)^25: 0.9999 at 0.8, 0.99 at 0.7."""
@@ -37,7 +38,7 @@ class Distinct(Settings):
     similarity: float = 0.8
     """Jaccard similarity of the runs of words, from 0.7 to 1, from which on two texts are nearly equal."""
     words: int = 3
-    """Words of one run."""
+    """Words of one run; in scripts without spaces a word is two characters, in Thai and its like three."""
     of: Literal["whole", "instruction", "response"] = "whole"
     """What is compared: the whole conversation, what stands before the last response, or that response."""
 
@@ -50,6 +51,7 @@ class Distinct(Settings):
     def __call__(self, pool: Pool) -> Sequence[Decision]:
         """A record stays unless an earlier one that stays is its like."""
         of, shared = equal_to(pool.data, self._words)
+        equal = of.copy()
         if self.rule == "minhash":
             near_to(pool.data, self._words, (self.words, self.similarity), (of, shared))
 
@@ -57,7 +59,7 @@ class Distinct(Settings):
             if of[place] < 0:
                 return Decision(id, "keep", f"no earlier record is like it: {self.rule}, {self.of}")
             first = next(pool.data[int(of[place]) : int(of[place]) + 1].ids())
-            if shared[place] == 1:
+            if of[place] == equal[place]:
                 return Decision(id, "drop", f"duplicate: says what {first} says")
             return Decision(id, "drop", f"near-duplicate: Jaccard {shared[place]:.4f} with {first}")
 
@@ -65,7 +67,7 @@ class Distinct(Settings):
 
     def _words(self, record: Record) -> list[str]:
         messages = {"whole": record.messages, "instruction": record.prompt, "response": record.messages[-1:]}[self.of]
-        return " ".join(m.text for m in messages).casefold().split()
+        return units(" ".join(m.text for m in messages).casefold())
 
 
 def equal_to(data: Dataset[Record], words: Callable[[Record], list[str]]) -> tuple[Places, Numbers]:
@@ -118,25 +120,27 @@ class NearTexts:
         self._runs: list[Hashes] = []
         self._buckets: dict[tuple[int, int], list[int]] = {}
 
-    def like(self, words: Sequence[str]) -> tuple[int, float] | None:
-        """Number of the first text, from 0, that shares enough of its runs of words, and how much it shares."""
-        mine = runs(words, self._size)
+    def likes(self, pieces: Sequence[Sequence[str]]) -> Iterator[tuple[int, float]]:
+        """Numbers of the texts, from 0, that share enough of the runs of words of all pieces, and how much they do."""
+        mine = self._hashes(pieces)
         near = {n for bucket in enumerate(map(int, _bands(mine))) for n in self._buckets.get(bucket, ())}
         found = ((n, jaccard(mine, self._runs[n])) for n in sorted(near))
-        return next(((n, shared) for n, shared in found if shared >= self._least), None)
+        return ((n, shared) for n, shared in found if shared >= self._least)
 
-    def add(self, words: Sequence[str]) -> None:
-        """Remember a text."""
-        mine = runs(words, self._size)
+    def add(self, pieces: Sequence[Sequence[str]]) -> None:
+        """Remember a text, in pieces whose order does not count."""
+        mine = self._hashes(pieces)
         for bucket in enumerate(map(int, _bands(mine))):
             self._buckets.setdefault(bucket, []).append(len(self._runs))
         self._runs.append(mine)
 
+    def _hashes(self, pieces: Sequence[Sequence[str]]) -> Hashes:
+        return np.unique(np.concatenate([runs(words, self._size) for words in pieces]))
+
 
 def runs(words: Sequence[str], size: int) -> Hashes:
-    """Hashes of the different runs of words, in order; a shorter text is one run."""
-    last = max(1, len(words) - size + 1)
-    texts = (" ".join(words[n : n + size]).encode(errors="replace") for n in range(last))
+    """Hashes of the different runs of so many words, in order; a shorter text is one run."""
+    texts = (run.encode(errors="replace") for run in runs_of(words, size))
     return np.unique(np.fromiter(map(zlib.crc32, texts), np.uint64))
 
 
