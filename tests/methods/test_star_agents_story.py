@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -21,9 +21,9 @@ from harness import kill, stars
 from harness.halfway import killed
 from harness.interrupting import Interrupts
 from harness.stars import QUALITY, Planted, Umpire, Weigher, cast
+from harness.tiny import MakeTiny
 from tunesift import Failure, Local, Run, Span, TargetLoss, TransformersModel, read_dataset
 
-MakeTiny = Callable[..., Path]
 TESTS = Path(__file__).resolve().parents[1]
 
 
