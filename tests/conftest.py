@@ -106,7 +106,7 @@ def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> MakeTiny:
 
     torch.set_num_threads(1)  # for matrices this small, a second thread is only waited for
 
-    def make(kind: str = "llama", *, seed: int = 0, zero: bool = False, length: int = 256) -> Path:
+    def make(kind: str = "llama", *, seed: int = 0, zero: bool = False, length: int = 256, layers: int = 2) -> Path:
         folder = tmp_path_factory.mktemp(f"tiny-{kind}")
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         words = {c: n for n, c in enumerate(["<s>", "</s>", *alphabet, "Ġt", "he", "Ġthe", "in", "ĊĊ", "ĠĠ"])}
@@ -126,14 +126,14 @@ def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> MakeTiny:
         size = len(words)
         if kind == "llama":
             shape = LlamaConfig(
-                vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=4,
                 num_key_value_heads=2, max_position_embeddings=length, bos_token_id=0, eos_token_id=1,
                 initializer_range=0.3, tie_word_embeddings=False,
             )  # fmt: skip
             model = LlamaForCausalLM(shape)
         else:
             gpt2 = GPT2Config(
-                vocab_size=size, n_embd=32, n_layer=2, n_head=4, n_positions=length, bos_token_id=1, eos_token_id=1,
+                vocab_size=size, n_embd=32, n_layer=layers, n_head=4, n_positions=length, bos_token_id=1, eos_token_id=1,
                 initializer_range=0.3,
             )  # fmt: skip
             model = GPT2LMHeadModel(gpt2)

@@ -183,3 +183,14 @@ def test_the_benchmark_of_generating_runs() -> None:
     assert found["faults"]["rows_as_without_faults"] == found["faults"]["rows"] == 40
     assert found["exact"]["calls"] == 200 + 200 // 200 + 1  # n + n / 200
     assert (found["repeating"]["rows"], found["repeating"]["draws"]) == (1, 40)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_star_agents_runs() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "star_agents.py"), "--smoke"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert set(found["seeds_a_second"]) == {"1", "4", "16", "64", "faithful"}
+    assert found["calls_a_seed"]["faithful"] == 1 + 4 + 2 * 4  # base, drawn, and each of those judged in both orders
+    assert found["calls_default_to_faithful"] < 1

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.debater import debated, is_debated
 from harness.generator import generated, is_generating
+from harness.planting import BASE, GAP, JUDGE, OF_BASE, QUALITY, planted, verdict
 from harness.teacher import is_taught, taught
 
 ROW = re.compile(r"row=(\d+)")
@@ -46,6 +47,17 @@ def text_of(messages: object, seed: object, sample: int) -> str:
     return f"reply to row={row[1] if row else '-'} is {hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
 
+def said_by(body: dict[str, Any], sample: int) -> str:
+    """The reply to a request; a model that has the name of an agent of planted quality, or of its judge, speaks so."""
+    name, seed = str(body.get("model")), body.get("seed")
+    last = str(body["messages"][-1]["content"])
+    if name in QUALITY:
+        return planted(name, QUALITY[name], OF_BASE if name == BASE else GAP, last, seed)
+    if name == JUDGE and "level=" in last:
+        return f"Weighed. {verdict(last)}"
+    return text_of(body["messages"], seed, sample)
+
+
 def tokens_in(body: dict[str, Any]) -> int:
     """Tokens of a prompt: words, or the ids that were sent."""
     prompt = body.get("messages", body.get("prompt", body.get("input", "")))
@@ -62,7 +74,7 @@ def usage(body: dict[str, Any], out: int) -> dict[str, int]:
 
 def chat(body: dict[str, Any]) -> dict[str, Any]:
     """A chat completion, `n` of them."""
-    texts = [text_of(body["messages"], body.get("seed"), sample) for sample in range(body.get("n", 1))]
+    texts = [said_by(body, sample) for sample in range(body.get("n", 1))]
     choices = [
         {"index": n, "message": {"role": "assistant", "content": t}, "finish_reason": "stop"}
         for n, t in enumerate(texts)

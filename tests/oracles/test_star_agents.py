@@ -138,7 +138,7 @@ def tried(method: StarAgents, folder: Path, seeds: Sequence[Record], start: int 
 def method(*writers: Writer, **settings: object) -> StarAgents:
     base = Writer(name="base", gap=0.01)
     agents = tuple(Agent(name=w.name, model=w) for w in (base, *writers))
-    given: dict[str, object] = {"pairs": tuple(w.name for w in writers), "draws": 2, **settings}
+    given: dict[str, object] = {"pairs": tuple(w.name for w in writers), "draws": 2, "from_near": 0, **settings}
     return StarAgents(agents=agents, judge=Judge(), small=Scorer(), large=Scorer(large=True), **given)  # type: ignore[arg-type]
 
 
@@ -281,16 +281,16 @@ def test_the_bank_finds_what_is_like_a_seed_forgets_the_oldest_and_knows_no_vect
     assert bank.near((9.0, 0.1), 2) == [D, E]
 
 
-def test_a_seed_never_retrieves_itself(tmp_path: Path) -> None:
-    """With one embedding for all, the first seed knows nothing; the bank has its winner from the second round on."""
-    made = method(*(Writer(name=name, gap=0.2, quality=1.0) for name in "wxyz"), draws=1, from_near=1, round_size=1)
-    drawn = [name for name, _, base in _drawn(tried(made, tmp_path, [seed(n, "same") for n in range(12)]))]
-    assert len(drawn) == 12
-    assert len(set(drawn)) == 1  # after the first draw, the pair that won then is always near
-
-
-def _drawn(_: Trial) -> list[tuple[str, str, int]]:
-    return [call for call in CALLS if call[0] != "base"]
+def test_a_seed_finds_what_earlier_ones_left_in_the_bank(tmp_path: Path) -> None:
+    """All seeds have one vector, all pairs are worth the same, and of equals the first drawn wins: the one nearby."""
+    writers = [Writer(name=name, gap=0.2, quality=1.0) for name in "wxyz"]
+    seeds = [seed(n, "same") for n in range(12)]
+    with_bank = tried(method(*writers, draws=2, from_near=1, round_size=1), tmp_path / "one", seeds)
+    without = tried(method(*writers, draws=2, from_near=0, round_size=1), tmp_path / "two", seeds)
+    assert with_bank.result.data is not None
+    assert without.result.data is not None
+    assert len({record.id.partition("~")[2] for record in with_bank.result.data}) == 1
+    assert len({record.id.partition("~")[2] for record in without.result.data}) > 1
 
 
 # --- oracle 5: the same scorer, and a twin of the base --------------------------------------------------------------
@@ -470,6 +470,16 @@ def test_a_response_that_the_instruction_does_not_help_has_the_widest_gap_and_is
     assert {"what": "not measured: above one", "count": 1, "of": "candidates", "fraction": 0.5} in trial.tables[
         "judging"
     ]
+
+
+def test_what_a_base_wins_is_not_counted_for_the_pair_of_the_same_agent(tmp_path: Path) -> None:
+    made = method(Writer(name="x", gap=0.2, quality=1.0), Writer(name="y", gap=-0.1), pairs=("x", "y", "base"), draws=1)
+    trial = tried(made, tmp_path, [seed(n) for n in range(12)])
+    assert trial.result.data is not None
+    ids = [record.id for record in trial.result.data]
+    won = {row["pair"]: row["won"] for row in trial.tables["pairs"]}
+    assert won == {name: sum(id.partition("~")[2] == name for id in ids) for name in ("x", "y", "base")}
+    assert any(id.endswith("~base~base") for id in ids)
 
 
 # --- oracle 9: what it costs ----------------------------------------------------------------------------------------

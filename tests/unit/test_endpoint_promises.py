@@ -164,6 +164,48 @@ def test_F01_connections_that_are_refused_for_ten_minutes_end_the_run_and_not_so
     assert len(wire.tried) <= 50 + 6 + 30
 
 
+def test_an_endpoint_that_comes_back_after_it_counted_as_gone_is_found_again_and_meanwhile_nobody_waits() -> None:
+    there, wire = unreachable(lambda now: TransportFault("refused", "no connection") if 5 < now < 2_000 else None)
+    lost, waited = list[int](), list[float]()
+    for row in range(300):
+        began = wire.clock.at
+        try:
+            assert isinstance(there.ask(call(row)), tuple)
+        except ModelUnavailable:
+            lost.append(row)
+            waited.append(wire.clock.at - began)
+        wire.clock.at += 10  # others of the run have their turn
+    assert waited[0] >= 600
+    assert max(waited[1:]) < 1, "who comes later does not sit out the outage again"
+    assert 100 < len(lost) < 150
+    assert lost == list(range(lost[0], lost[-1] + 1)), "once it is back, everybody is answered"
+    down = [when for when in wire.tried if 700 < when < 2_000]
+    assert all(29 <= later - earlier <= 41 for earlier, later in pairwise(down)), "a probe each half minute, no more"
+
+
+def test_what_goes_on_without_an_endpoint_that_hangs_waits_for_it_a_tenth_of_its_time() -> None:
+    there, wire = unreachable(lambda now: None)
+
+    def hang(now: float) -> TransportFault | None:
+        if not 5 < now < 8_000:
+            return None
+        wire.clock.at += 120
+        return TransportFault("deadline", "no answer in time")
+
+    wire.broken = hang
+    waited, lost = 0.0, 0
+    while (began := wire.clock.at) < 12_000:
+        try:
+            assert isinstance(there.ask(call(0)), tuple)
+        except ModelUnavailable:
+            waited += wire.clock.at - began if lost else 0.0
+            lost += 1
+        wire.clock.at += 10  # others of the run have their turn
+    assert lost > 100
+    assert 0 < waited < 0.12 * 8_000
+    assert isinstance(there.ask(call(1)), tuple), "and it is found when it is back"
+
+
 @pytest.mark.parametrize("what", ["refused", "unresolved", "closed", "deadline"])
 def test_F01_F02_what_cannot_be_reached_for_a_while_costs_no_row(what: Any) -> None:
     there, wire = unreachable(lambda now: TransportFault(what, "gone") if 5 < now < 125 else None)

@@ -25,10 +25,12 @@ from faultserver.fixtures import Ledger, Make
 from harness.debater import WHY, debated
 from harness.generator import generated
 from harness.larger import Larger
+from harness.stars import QUALITY, Planted, Umpire
 from harness.tiny import classifier, encoder
 from tunesift import (
     IFD,
     Above,
+    Agent,
     Asking,
     Cherry,
     Clear,
@@ -76,8 +78,10 @@ from tunesift import (
     Shortest,
     Smallest,
     Span,
+    StarAgents,
     TransformersModel,
     TunesiftError,
+    Writing,
     run_recipe,
 )
 from tunesift.methods.selectit import PROMPTS
@@ -353,6 +357,32 @@ def labelled(labels: Labels) -> object:
     return generated_by(nested), generated_by(replace(GENQA, labels=labels, splits=("dialog",)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scribe(Planted):
+    """Writes by rule, and says how it was asked."""
+
+    def said(self, conversation: Sequence[Message], sampling: Sampling) -> Completion:
+        how = f"{sampling.temperature} {sampling.max_tokens} {len(conversation)} {self.otherwise}"
+        found = super().said(conversation, sampling).text
+        new = found.removesuffix(" [End]")
+        return Completion(f"{new} {how} [End]" if new != found else f"{found} so the task is done. {how}", "stop", 9)
+
+
+STARS = StarAgents(
+    agents=tuple(Agent(name=n, model=Scribe(name=n, quality=q)) for n, q in {"base": None, **QUALITY}.items()),
+    judge=Umpire(), small=Larger(share=0.9), large=Larger(share=0.6), round_size=2, draws=3, from_near=1,
+)  # fmt: skip
+
+
+def starring(agent: Agent) -> object:
+    others = tuple(a for a in STARS.agents if a.name != "good")
+    return came_of(replace(STARS, agents=(*others, agent), rewrite=True))
+
+
+def writing(how: Writing) -> object:
+    return came_of(replace(STARS, rewrite=True, writing=how))
+
+
 GENQA = GenQA(model=Author(), count=12, boosters=("Be odd.",), variants=("generator-conditional",))
 
 FLIPS = [
@@ -396,10 +426,18 @@ FLIPS = [
     flip(Controllability(judge=Talker()), judged, judge=ScriptedModel(otherwise="100 0"), max_tokens=99,
          parroting=Parroting(least_own=0)),
     flip(Parroting(), parroting, most_repeated=0.2, least_own=0),
+    flip(STARS, came_of, agents=STARS.agents[:4], base=("fair",), pairs=("good", "weak", "poor"), rewrite=True,
+         judge=ScriptedModel(otherwise="[[C]]"), small=Larger(share=0.8), large=Larger(share=0.7), embedder=S, draws=2, near=1,
+         from_near=0, rate=0.1, floor=0.16, ratio="byte", scale="running", template="alpaca", round_size=3,
+         judge_tokens=99, writing=Writing(temperature=0.5)),
+    flip(replace(STARS, round_size=1), came_of, faithful=True),
+    flip(Agent(name="good", model=Scribe(name="good", quality=0.9)), starring, name="better",
+         model=Scribe(name="good", quality=0.1), writes="responses"),
+    flip(Writing(), writing, temperature=0.5, instruction_tokens=99, response_tokens=99, hint=True),
     flip(ScoreRecords(scorers=(IFD(student=S),)), came_of, scorers=(Perplexity(student=S),)),
     flip(IFD(student=S), scores_of, student=OTHER, profile="cherry", ratio="loss", template="alpaca", turns="each"),
     flip(ReversedIFD(student=S), scores_of, student=OTHER, ratio="loss", template="alpaca"),
-    flip(DualIFD(small=S, large=Larger()), scores_of, small=Larger(share=0.8), large=Larger(share=0.2), ratio="loss",
+    flip(DualIFD(small=S, large=Larger(share=0.8)), scores_of, small=Larger(share=0.8), large=Larger(share=0.2), ratio="loss",
          profile="cherry", template="alpaca"),
     flip(Perplexity(student=S), scores_of, student=OTHER, given="nothing", template="alpaca"),
     flip(Largest(fraction=0.2), kept_by, fraction=0.6, below=3.0, at_most=3.0),

@@ -37,11 +37,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from tunesift.datasets import Dataset
-from tunesift.errors import RecipeError, shown
+from tunesift.errors import RecipeError
 from tunesift.methods.refining import check_refinable, tell_refined
 from tunesift.methods.speaking import Hearing, Speak
 from tunesift.methods.star_agents_crowning import Standing, next_to_judge, rewards, scaled, winner
-from tunesift.methods.star_agents_drafts import Candidate, Wanted, written
+from tunesift.methods.star_agents_drafts import Candidate, Wanted, pairs_among, written
 from tunesift.methods.star_agents_judging import ASK, JUDGE, REMIND, TWINS, Match, Settled, judged, read_verdict
 from tunesift.methods.star_agents_pool import MemoryBank, Pair, PairPool
 from tunesift.methods.star_agents_telling import Crowned, Provenance, Told, WriteDown
@@ -67,7 +67,6 @@ from tunesift.scoring.dual_ifd import DualRatio, check_tokens, difficulties, gap
 from tunesift.scoring.ifd import IFD
 from tunesift.settings import Settings
 
-ROLES = ("instructions", "responses")
 ROUND = 16
 """Seeds of a round, where it is not set and the run need not be faithful."""
 RATE = 5.0
@@ -130,18 +129,21 @@ class StarAgents(Settings):
     """Models that must be able to chat."""
 
     def __post_init__(self) -> None:
-        for name, value, least in (("draws", self.draws, 1), ("near", self.near, 0), ("from_near", self.from_near, 0),
-                                   ("judge_tokens", self.judge_tokens, 1)):  # fmt: skip
+        sizes = (("draws", self.draws, 1), ("near", self.near, 0), ("from_near", self.from_near, 0),
+                 ("judge_tokens", self.judge_tokens, 1), ("round_size", self._round, 1))  # fmt: skip
+        for name, value, least in sizes:
             if value < least:
                 raise RecipeError(f"{name}: {value} is too few; write {least} or more.")
         if self.rate is not None and not self.rate > 0:
             raise RecipeError(f"rate: {self.rate:g} moves nothing; write a small number such as 0.0001.")
         if self.faithful and self.round_size not in (None, 1):
             raise RecipeError(f"round_size: {self.round_size} is not faithful, which is 1; leave one of them out.")
-        if self.round_size is not None and self.round_size < 1:
-            raise RecipeError(f"round_size: {self.round_size} holds no seed; write 1 or more.")
         check_agents(self.agents, self.base)
-        if not 0 <= self.floor * (count := len(self._pairs)) < 1:
+        count = len(self._pairs)
+        if self.from_near >= self.draws < count:
+            raise RecipeError(f"from_near: {self.from_near} of {self.draws} draws leave none to other pairs, so that "
+                              f"nothing new is tried; write {self.draws - 1}.")  # fmt: skip
+        if not 0 <= self.floor * count < 1:
             raise RecipeError(f"floor: {self.floor:g} times {count} pairs must be below 1; write 0.01.")
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
@@ -198,7 +200,7 @@ class StarAgents(Settings):
 
     @property
     def _round(self) -> int:
-        return self.round_size or (1 if self.faithful else ROUND)
+        return (1 if self.faithful else ROUND) if self.round_size is None else self.round_size
 
     @property
     def _judge(self) -> Hearing[Verdict]:
@@ -211,13 +213,7 @@ class StarAgents(Settings):
 
     @property
     def _pairs(self) -> list[Pair]:
-        """The pairs that are drawn from, in their order."""
-        named = {role: [a.name for a in self.agents if a.writes in ("both", role)] for role in ROLES}
-        instructors = named["instructions"] if self.rewrite else [""]
-        there = {pair.name: pair for i in instructors for r in named["responses"] for pair in [Pair(i, r)]}
-        if unknown := [name for name in self.pairs if name not in there]:
-            raise RecipeError(f'pairs: "{shown(unknown[0])}" is none of the pairs; there are {", ".join(there)}.')
-        return [there[name] for name in dict.fromkeys(self.pairs)] or list(there.values())
+        return pairs_among(self.agents, self.rewrite, self.pairs)
 
     def _wanted(
         self, seed: Record, pool: PairPool, bank: MemoryBank, vector: Sequence[float] | None, run: Run

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from tunesift.errors import RecipeError, shown
 from tunesift.methods.star_agents_pool import Pair
 from tunesift.methods.star_agents_writing import (
     Agent,
@@ -19,6 +20,21 @@ from tunesift.methods.star_agents_writing import (
 from tunesift.models.base import Completion, Sampling
 from tunesift.records import Failure, Message, Record
 from tunesift.running.run import Run
+
+ROLES = ("instructions", "responses")
+
+
+def pairs_among(agents: Sequence[Agent], rewrite: bool, named: Sequence[str]) -> list[Pair]:
+    """The pairs that are drawn from, in their order: those that are named, else all there can be.
+
+    Raises `RecipeError` for a name that is none of them.
+    """
+    of = {role: [a.name for a in agents if a.writes in ("both", role)] for role in ROLES}
+    instructors = of["instructions"] if rewrite else [""]
+    there = {pair.name: pair for i in instructors for r in of["responses"] for pair in [Pair(i, r)]}
+    if unknown := [name for name in named if name not in there]:
+        raise RecipeError(f'pairs: "{shown(unknown[0])}" is none of the pairs; there are {", ".join(there)}.')
+    return [there[name] for name in dict.fromkeys(named)] or list(there.values())
 
 
 @dataclass(frozen=True, slots=True)

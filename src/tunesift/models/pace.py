@@ -31,6 +31,9 @@ BARREN_ROUNDS = 3
 MOST_PROBE_WAIT_S = 30.0
 LONGEST_OUTAGE_S = 600.0
 """Seconds without an answer to a probe after which the endpoint counts as gone."""
+REST_WHEN_GONE = 9
+"""Times as long as a probe took that nothing is sent once the endpoint counts as gone: what goes on without it sits out
+hanging probes a tenth of its time at most."""
 EASED = 1.05
 """After a cut, requests leave no closer together than answers came in; then so much closer after each clean round. A
 limit on requests per minute is a rate, which a limit on those in flight only follows by overshooting."""
@@ -125,7 +128,7 @@ class Pace:
         """What became of a request; one that was sent before the last cut says nothing about the limit since."""
         self.in_flight -= 1
         if ticket.probe:
-            self._after_probe(signal, now)
+            self._after_probe(ticket, signal, now)
         elif signal == "good":
             self._answered(ticket, now)
         elif signal == "limited":
@@ -187,7 +190,7 @@ class Pace:
         if self._barren >= BARREN_ROUNDS * max(self.limit, LEAST_ROUND):
             self.suspect(now + 1.0)
 
-    def _after_probe(self, signal: Signal, now: float) -> None:
+    def _after_probe(self, ticket: Ticket, signal: Signal, now: float) -> None:
         self._probing = False
         if signal == "neutral":
             self._probe_at = now
@@ -198,7 +201,8 @@ class Pace:
         else:
             self.outages += 1
             self._silent_since = now if self._silent_since is None else self._silent_since
-            self._probe_at = now + self._probe_wait
+            gone = now - self._silent_since > LONGEST_OUTAGE_S
+            self._probe_at = now + max(self._probe_wait, REST_WHEN_GONE * gone * (now - ticket.began))
             self._probe_wait = min(MOST_PROBE_WAIT_S, self._probe_wait * 2)
 
     def _cut(self, limit: float, now: float) -> None:

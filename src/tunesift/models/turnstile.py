@@ -74,19 +74,23 @@ class Turnstile:
         self._waited_longest = False
 
     def enter(self, epoch: int) -> Ticket:
-        """Wait for leave to send."""
+        """Wait for leave to send.
+
+        After the longest outage nobody waits any more, but a probe that is due is still let through: who comes later
+        finds an endpoint that is back.
+        """
         with self._room:
             while True:
                 self._check(epoch)
                 now = self.clock.now()
+                wait = self.pace.wait(now)
+                if wait <= 0:
+                    return self.pace.enter(now)
                 if self.pace.broken and self.pace.silence(now) > LONGEST_OUTAGE_S:
                     minutes = LONGEST_OUTAGE_S / 60
                     self._stop(ModelUnavailable(f"{self._name}: no answer for {minutes:.0f} minutes; start the same "
                                                 "command again when it is there."))  # fmt: skip
                     continue
-                wait = self.pace.wait(now)
-                if wait <= 0:
-                    return self.pace.enter(now)
                 if not math.isinf(wait):
                     waiting(wait)
                 self.clock.wait(self._room, min(wait, SLICE_S))
