@@ -48,7 +48,7 @@ from tunesift.methods.debatune_prompts import (
 )
 from tunesift.methods.debatune_proposing import Position, Proposed, denied, left_out, positions, proposed
 from tunesift.methods.debatune_reading import distinct, plain, read_statement, read_turn
-from tunesift.methods.debatune_sifting import LEAST_JUDGED, RUN, Made
+from tunesift.methods.debatune_sifting import RUN, Made
 from tunesift.methods.debatune_steps import (
     SIDES,
     Argument,
@@ -63,6 +63,7 @@ from tunesift.methods.debatune_steps import (
 from tunesift.methods.debatune_telling import Told
 from tunesift.methods.debatune_templates import TEMPLATES, TEST_TEMPLATE
 from tunesift.methods.refining import check_refinable
+from tunesift.methods.repeating import LEAST_JUDGED
 from tunesift.methods.speaking import Asked, Speak, planned_calls
 from tunesift.models import ChatModel
 from tunesift.models.base import Sampling
