@@ -41,7 +41,8 @@ from tunesift import (
 )
 from tunesift.methods.genqa_prompts import SPLITS, SplitName
 from tunesift.methods.genqa_rounds import Limits, Rounds
-from tunesift.methods.genqa_sifting import grams, grams_of, topics_from
+from tunesift.methods.genqa_sifting import grams, grams_of
+from tunesift.methods.genqa_topics import topics_from
 from tunesift.planning import plan
 from tunesift.recipe import check
 from tunesift.report.collect import collect
@@ -489,7 +490,10 @@ def test_topics_come_from_a_file_and_a_run_knows_them_by_what_they_say(tmp_path:
 
 
 @pytest.mark.parametrize(("name", "text", "sentence"), [
-    ("t.txt", "\n \n", "topics: the list is empty; name topics, or leave it out for our own."),
+    ("t.txt", "\n \n", "t.txt: the file has no records; give a file with at least one."),
+    ("t.txt", "", "t.txt: the file is empty; give a file with at least one record."),
+    ("t.json", "[]", "t.json: the file has no records; give a file with at least one."),
+    ("t.json", '[" "]', "t.json: none of its rows is a record; the first, t.json:1 (byte 1): "),
     ("none.txt", None, "none.txt: there is no such file; check the path."),
     ("none.jsonl", None, "none.jsonl: there is no such file; check the path."),
 ])  # fmt: skip
@@ -501,6 +505,24 @@ def test_a_file_without_topics_is_refused_before_any_call_and_leaves_no_folder(
     with pytest.raises(Exception, match=re.escape(sentence)):
         ran(tmp_path, count=1, topics=str(tmp_path / name))
     assert not (tmp_path / "out.jsonl.run").exists()
+
+
+@pytest.mark.parametrize(("name", "content", "note"), [
+    ("t.txt", b"Tides\nSand \xe9\nDunes\n", "of the topics set aside, first at t.txt:2 (byte 6): byte 11 is not valid UTF-8; "
+     "save the file as UTF-8"),
+    ("t.json", b'["Tides", 3, "Dunes"]', "of the topics set aside, first at t.json:1 (byte 10): a record is a JSON object, not "
+     "a number"),
+])  # fmt: skip
+def test_a_topic_that_cannot_be_read_is_set_aside_and_told(
+    tmp_path: Path, name: str, content: bytes, note: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert topics_from(path) == ("Tides", "Dunes")
+    summary = ran(tmp_path, count=2, topics=str(path), variants=["static-conditional"])
+    assert summary.notes == {note: 1}
+    (aside,) = pq.read_table(summary.folder / "tables" / "topics-set-aside.parquet").to_pylist()
+    assert f"of the topics set aside, first at {aside['row']}: {aside['why']}" == note
 
 
 def test_a_topic_that_is_named_twice_is_refused_and_in_a_file_counts_once(tmp_path: Path) -> None:

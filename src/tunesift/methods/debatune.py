@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from tunesift.datasets import Dataset
-from tunesift.errors import RecipeError, shown
+from tunesift.errors import DataError, RecipeError, shown
 from tunesift.methods.controllability_figures import words
 from tunesift.methods.debatune_prompts import (
     CONCLUDE,
@@ -134,7 +134,14 @@ class Debatune(Settings):
 
     @property
     def _held_out(self) -> Sequence[str]:
-        return read_texts(self.held_out) if isinstance(self.held_out, Path) else self.held_out
+        if not isinstance(self.held_out, Path):
+            return self.held_out
+        found = read_texts(self.held_out)
+        if found.broken:
+            raise DataError(
+                f"{found.broken[0].place}: {found.broken[0].message}; topics that are held out must be read whole."
+            )
+        return found.said
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Propose and debate, some topics at a time, until there are enough statements."""
