@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ import pytest
 
 from faultserver.client import FaultServer
 from harness.generator import LIST_ONLY, generated, numbered, word
+from harness.halfway import killed
 from harness.kill import result as every_byte
 from tunesift import (
     Completion,
@@ -30,6 +28,7 @@ from tunesift import (
     Lists,
     Local,
     Message,
+    Recipe,
     RecipeError,
     ResumeError,
     Run,
@@ -591,6 +590,27 @@ def test_a_budget_that_is_spent_stops_the_run_and_a_larger_one_lets_it_go_on(
     assert (capped / "output.jsonl").read_bytes() == (whole / "output.jsonl").read_bytes()
 
 
+def test_a_call_that_failed_in_the_first_round_and_is_tried_again_changes_the_rounds_after_it(
+    server: FaultServer, tmp_path: Path
+) -> None:
+    def recipe(name: str) -> Recipe:
+        model = {"kind": "http", "url": server.url, "model": "tiny"}
+        method = {"kind": "genqa", "model": model, "count": 100, "boosters": [f"Be row={n}." for n in range(16)]}
+        return check({"output": str(tmp_path / name), "max_failures": 1.0, "method": method})
+
+    whole = run_recipe(recipe("whole.jsonl"))
+    server.script({"match": {"row": 7}, "do": [{"status": 400, "body": "text:no"}]})
+    first = run_recipe(recipe("out.jsonl"))
+    (tables, others) = (s.folder / "tables" / "rounds.parquet" for s in (first, whole))
+    assert not pq.read_table(tables).equals(pq.read_table(others))
+    server.script()
+    again = run_recipe(recipe("out.jsonl"), retry_failed=("refused",))
+    assert again.run_id == first.run_id
+    assert 0 < again.worked < whole.worked
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert pq.read_table(tables).equals(pq.read_table(others))
+
+
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_leaves_the_files_of_one_that_was_not(
     server: FaultServer, tmp_path: Path
@@ -601,18 +621,10 @@ def test_a_run_that_is_killed_again_and_again_leaves_the_files_of_one_that_was_n
     for place in (whole, broken):
         place.mkdir()
     subprocess.run(command(whole, server, *more), check=True, capture_output=True, timeout=300)
-    draw, kills = random.Random(4), 0
-    while kills < 6:
-        with subprocess.Popen(command(broken, server, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              start_new_session=True) as life:  # fmt: skip
-            time.sleep(draw.uniform(1.0, 2.2))
-            if life.poll() is None:
-                os.killpg(life.pid, signal.SIGKILL)
-                kills += 1
-            life.communicate(timeout=60)
-        if life.returncode == 0:
-            break
-    assert kills >= 2
+    draw = random.Random(4)
+    words = command(broken, server, *more)
+    kills = sum(killed(words, broken / "run", draw.randint(10, 60)) for _ in range(5))
+    assert kills == 5
     subprocess.run(command(broken, server, *more), check=True, capture_output=True, timeout=300)
     ours, theirs = every_byte(broken), every_byte(whole)
     for name in (
