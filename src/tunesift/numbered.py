@@ -15,7 +15,7 @@ _ITEM = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A numbered line: `1.`, `1)`, `(1)`, `1:`, `### 1.`, `**1.**`, `Q1:`, `1、`; `1.5 m`, `1:30` and `2.x` are none."""
+    """A numbered line: `1.`, `1)`, `(1)`, `1:`, `### 1.`, `**1.**`, `Q1:`, `1、`; `1.5`, `1:30` and `2.x` are none."""
 
     number: int
     text: str
