@@ -14,7 +14,7 @@ a run are counted in the server's own log: prompts, answers that it gave well, a
 
 `faults` is the largest of the runs where a tenth of the answers is refused (429, 500), cut or reset. `repeating` asks a
 model that writes one row again and again. The plain loop sends as many prompts of the same kind one after the other
-over one httpx connection, and writes a line of JSON for each. Writes `benchmarks/results/generating.json`.
+over one connection, and writes a line of JSON for each. Writes `benchmarks/results/generating.json`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def child_ours(output: Path, url: str, rows: int, settings: list[str]) -> dict[s
 
 def child_loop(output: Path, url: str, rows: int) -> dict[str, Any]:
     """As many prompts, one after the other."""
-    import httpx
+    import httpx2
 
     from tunesift import Labels
     from tunesift.methods.genqa_prompts import Wording
@@ -78,7 +78,7 @@ def child_loop(output: Path, url: str, rows: int) -> dict[str, Any]:
 
     wording, made, sent = Wording(Labels(), "English"), 0, 0
     began = time.perf_counter()
-    with httpx.Client(trust_env=False) as client, output.open("w") as out:
+    with httpx2.Client(trust_env=False) as client, output.open("w") as out:
         while made < rows:
             about = {"topic": "Tides", "subtopic": f"Harbour {sent}", "booster": CLUMSY}
             prompt = wording.about("academic", "generator-conditional", **about)

@@ -17,7 +17,7 @@ import orjson
 
 from tunesift.datasets import Dataset, DatasetWriter, Row, Source
 from tunesift.errors import DataError, shown
-from tunesift.files import KEPT_RAW, BrokenRow, Place, RawRow, check_exists, input_container, read_rows
+from tunesift.files import KEPT_RAW, BrokenRow, Place, RawRow, input_container, read_rows
 from tunesift.formats import (
     PROMPTS,
     TOPIC,
@@ -89,15 +89,19 @@ def read_preferences(path: str | Path, *, limit: int | None = None) -> Dataset[P
     return read(Path(path), Preference, Reading("preference", limit=limit))
 
 
-def read_texts(path: Path) -> list[str]:
-    """What a file lists: the lines of a .txt file, or what the rows of another ask; blank ones are left out."""
-    if path.suffix != ".txt":
-        return [record.messages[-1].text for record in read_dataset(path, prompts=True, duplicate_ids="first")]
-    check_exists(path)
-    try:
-        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); write a text on each line, in UTF-8.") from None
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What a file lists."""
+
+    said: tuple[str, ...]
+    broken: tuple[BrokenRow, ...]
+    """Lines and rows that could not be read."""
+
+
+def read_texts(path: Path) -> Texts:
+    """The lines of a .txt file, or what the rows of another ask, read as an input is; blank ones are left out."""
+    data = read_dataset(path, prompts=True, duplicate_ids="suffix")
+    return Texts(tuple(r.messages[-1].text.strip() for r in data), data.source.broken if data.source else ())
 
 
 def read(path: Path, kind: type[Row], reading: Reading, into: Path | None = None) -> Dataset[Row]:

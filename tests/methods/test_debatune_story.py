@@ -328,6 +328,16 @@ def test_topics_that_are_held_out_come_from_a_file_too_and_a_run_knows_what_it_s
         debate(tmp_path, rows, held_out=str(tmp_path / name))
 
 
+def test_topics_that_are_held_out_are_read_whole_or_nothing_is_debated(tmp_path: Path) -> None:
+    (tmp_path / "apart.txt").write_bytes(b"Zoos are good\nCars \xe9\n")
+    with pytest.raises(DataError) as error:
+        debate(tmp_path, ["Zoos are good"], held_out=str(tmp_path / "apart.txt"))
+    assert str(error.value) == (
+        "apart.txt:2 (byte 14): byte 19 is not valid UTF-8; save the file as UTF-8; topics that are held out must be read whole."
+    )
+    assert not (tmp_path / "rows.jsonl").exists()
+
+
 def test_a_line_that_is_no_text_is_set_aside_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "topics.txt").write_bytes(b"Zoos are good\nCars \xe9\n")
     recipe = {"input": str(tmp_path / "topics.txt"), "output": str(tmp_path / "rows.jsonl"),

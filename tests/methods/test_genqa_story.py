@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ import pytest
 
 from faultserver.client import FaultServer
 from harness.generator import LIST_ONLY, generated, numbered, word
+from harness.halfway import killed
 from harness.kill import result as every_byte
 from tunesift import (
     Completion,
@@ -30,6 +28,7 @@ from tunesift import (
     Lists,
     Local,
     Message,
+    Recipe,
     RecipeError,
     ResumeError,
     Run,
@@ -41,7 +40,8 @@ from tunesift import (
 )
 from tunesift.methods.genqa_prompts import SPLITS, SplitName
 from tunesift.methods.genqa_rounds import Limits, Rounds
-from tunesift.methods.genqa_sifting import grams, grams_of, topics_from
+from tunesift.methods.genqa_sifting import grams, grams_of
+from tunesift.methods.genqa_topics import topics_from
 from tunesift.planning import plan
 from tunesift.recipe import check
 from tunesift.report.collect import collect
@@ -489,7 +489,10 @@ def test_topics_come_from_a_file_and_a_run_knows_them_by_what_they_say(tmp_path:
 
 
 @pytest.mark.parametrize(("name", "text", "sentence"), [
-    ("t.txt", "\n \n", "topics: the list is empty; name topics, or leave it out for our own."),
+    ("t.txt", "\n \n", "t.txt: the file has no records; give a file with at least one."),
+    ("t.txt", "", "t.txt: the file is empty; give a file with at least one record."),
+    ("t.json", "[]", "t.json: the file has no records; give a file with at least one."),
+    ("t.json", '[" "]', "t.json: none of its rows is a record; the first, t.json:1 (byte 1): "),
     ("none.txt", None, "none.txt: there is no such file; check the path."),
     ("none.jsonl", None, "none.jsonl: there is no such file; check the path."),
 ])  # fmt: skip
@@ -501,6 +504,24 @@ def test_a_file_without_topics_is_refused_before_any_call_and_leaves_no_folder(
     with pytest.raises(Exception, match=re.escape(sentence)):
         ran(tmp_path, count=1, topics=str(tmp_path / name))
     assert not (tmp_path / "out.jsonl.run").exists()
+
+
+@pytest.mark.parametrize(("name", "content", "note"), [
+    ("t.txt", b"Tides\nSand \xe9\nDunes\n", "of the topics set aside, first at t.txt:2 (byte 6): byte 11 is not valid UTF-8; "
+     "save the file as UTF-8"),
+    ("t.json", b'["Tides", 3, "Dunes"]', "of the topics set aside, first at t.json:1 (byte 10): a record is a JSON object, not "
+     "a number"),
+])  # fmt: skip
+def test_a_topic_that_cannot_be_read_is_set_aside_and_told(
+    tmp_path: Path, name: str, content: bytes, note: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert topics_from(path) == ("Tides", "Dunes")
+    summary = ran(tmp_path, count=2, topics=str(path), variants=["static-conditional"])
+    assert summary.notes == {note: 1}
+    (aside,) = pq.read_table(summary.folder / "tables" / "topics-set-aside.parquet").to_pylist()
+    assert f"of the topics set aside, first at {aside['row']}: {aside['why']}" == note
 
 
 def test_a_topic_that_is_named_twice_is_refused_and_in_a_file_counts_once(tmp_path: Path) -> None:
@@ -569,6 +590,27 @@ def test_a_budget_that_is_spent_stops_the_run_and_a_larger_one_lets_it_go_on(
     assert (capped / "output.jsonl").read_bytes() == (whole / "output.jsonl").read_bytes()
 
 
+def test_a_call_that_failed_in_the_first_round_and_is_tried_again_changes_the_rounds_after_it(
+    server: FaultServer, tmp_path: Path
+) -> None:
+    def recipe(name: str) -> Recipe:
+        model = {"kind": "http", "url": server.url, "model": "tiny"}
+        method = {"kind": "genqa", "model": model, "count": 100, "boosters": [f"Be row={n}." for n in range(16)]}
+        return check({"output": str(tmp_path / name), "max_failures": 1.0, "method": method})
+
+    whole = run_recipe(recipe("whole.jsonl"))
+    server.script({"match": {"row": 7}, "do": [{"status": 400, "body": "text:no"}]})
+    first = run_recipe(recipe("out.jsonl"))
+    (tables, others) = (s.folder / "tables" / "rounds.parquet" for s in (first, whole))
+    assert not pq.read_table(tables).equals(pq.read_table(others))
+    server.script()
+    again = run_recipe(recipe("out.jsonl"), retry_failed=("refused",))
+    assert again.run_id == first.run_id
+    assert 0 < again.worked < whole.worked
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert pq.read_table(tables).equals(pq.read_table(others))
+
+
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_leaves_the_files_of_one_that_was_not(
     server: FaultServer, tmp_path: Path
@@ -579,18 +621,10 @@ def test_a_run_that_is_killed_again_and_again_leaves_the_files_of_one_that_was_n
     for place in (whole, broken):
         place.mkdir()
     subprocess.run(command(whole, server, *more), check=True, capture_output=True, timeout=300)
-    draw, kills = random.Random(4), 0
-    while kills < 6:
-        with subprocess.Popen(command(broken, server, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              start_new_session=True) as life:  # fmt: skip
-            time.sleep(draw.uniform(1.0, 2.2))
-            if life.poll() is None:
-                os.killpg(life.pid, signal.SIGKILL)
-                kills += 1
-            life.communicate(timeout=60)
-        if life.returncode == 0:
-            break
-    assert kills >= 2
+    draw = random.Random(4)
+    words = command(broken, server, *more)
+    kills = sum(killed(words, broken / "run", draw.randint(10, 60)) for _ in range(5))
+    assert kills == 5
     subprocess.run(command(broken, server, *more), check=True, capture_output=True, timeout=300)
     ours, theirs = every_byte(broken), every_byte(whole)
     for name in (

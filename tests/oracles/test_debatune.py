@@ -119,6 +119,22 @@ OURS = {
         ("1. Cars pollute.\n2. CARS pollute!\n3. Buses.", ["Cars pollute.", "Buses."]),
     "bullets around the numbers":
         ("- 1. Cars pollute.\n- 2. Buses.", ["Cars pollute.", "Buses."]),
+    "numbers in brackets":
+        ("(1) Cars pollute.\n(2) Buses are cheaper.", ["Cars pollute.", "Buses are cheaper."]),
+    "numbers as headings":
+        ("### 1. Cars pollute.\n\n### 2. Buses are cheaper.", ["Cars pollute.", "Buses are cheaper."]),
+    "numbers of questions":
+        ("Q1: Cars pollute.\nQ2: Buses are cheaper.", ["Cars pollute.", "Buses are cheaper."]),
+    "numbers of Chinese":
+        ("1、汽车污染空气。\n2、公共汽车更便宜。", ["汽车污染空气。", "公共汽车更便宜。"]),
+    "numbers without a space":
+        ("1.Cars pollute.\n2.buses are cheaper.\n3.“Trains” are safer.",
+         ["Cars pollute.", "buses are cheaper.", "“Trains” are safer."]),
+    "numbers in brackets inside an item":
+        ("1. Cars do two things:\n(1) noise and\n(2) dirt.\n2. Buses are cheaper.",
+         ["Cars do two things: (1) noise and (2) dirt.", "Buses are cheaper."]),
+    "an item that begins on the next line":
+        ("1.\nCars pollute.\n2.\nBuses are cheaper.", ["Cars pollute.", "Buses are cheaper."]),
     "thought aloud before":
         ("<think>1. Perhaps.</think>1. Cars pollute.", ["Cars pollute."]),
 }  # fmt: skip

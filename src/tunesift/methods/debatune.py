@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from tunesift.datasets import Dataset
-from tunesift.errors import RecipeError, shown
+from tunesift.errors import DataError, RecipeError, shown
 from tunesift.methods.controllability_figures import words
 from tunesift.methods.debatune_prompts import (
     CONCLUDE,
@@ -48,7 +48,7 @@ from tunesift.methods.debatune_prompts import (
 )
 from tunesift.methods.debatune_proposing import Position, Proposed, denied, left_out, positions, proposed
 from tunesift.methods.debatune_reading import distinct, plain, read_statement, read_turn
-from tunesift.methods.debatune_sifting import LEAST_JUDGED, RUN, Made
+from tunesift.methods.debatune_sifting import RUN, Made
 from tunesift.methods.debatune_steps import (
     SIDES,
     Argument,
@@ -63,6 +63,7 @@ from tunesift.methods.debatune_steps import (
 from tunesift.methods.debatune_telling import Told
 from tunesift.methods.debatune_templates import TEMPLATES, TEST_TEMPLATE
 from tunesift.methods.refining import check_refinable
+from tunesift.methods.repeating import LEAST_JUDGED
 from tunesift.methods.speaking import Asked, Speak, planned_calls
 from tunesift.models import ChatModel
 from tunesift.models.base import Sampling
@@ -133,7 +134,14 @@ class Debatune(Settings):
 
     @property
     def _held_out(self) -> Sequence[str]:
-        return read_texts(self.held_out) if isinstance(self.held_out, Path) else self.held_out
+        if not isinstance(self.held_out, Path):
+            return self.held_out
+        found = read_texts(self.held_out)
+        if found.broken:
+            raise DataError(
+                f"{found.broken[0].place}: {found.broken[0].message}; topics that are held out must be read whole."
+            )
+        return found.said
 
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Propose and debate, some topics at a time, until there are enough statements."""

@@ -1,7 +1,7 @@
 """What did a debater say? From a completion to arguments, a turn, or a statement; or to the reason why it is none.
 
-Arguments come as a numbered list, which models write in many ways: `1.` and `1)`, in bold, over several lines, with a
-remark before and after, each with the number 1.
+Arguments come as a numbered list, which models write in many ways: in bold, over several lines, with a remark before
+and after, each with the number 1.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from tunesift.language import switch
 from tunesift.methods.debatune_prompts import mention, prompt_leak
 from tunesift.methods.reflection_reading import refuses
 from tunesift.models.base import Completion
+from tunesift.numbered import item_of
 from tunesift.parsing import answer_of
 from tunesift.records import Failure
 
 NO_LIST = Failure("unreadable", "no numbered list")
 MOST_NUMBER = 20
 """Largest number, other than the next one, at which a line is taken for an item: larger ones are years and amounts."""
+MARGIN = 3
+"""Blanks before an item of a list inside another item, at least."""
 BEGINNING = 400
 """Characters in which a refusal stands that is one."""
 SHORT = 40
 """Words below which a turn that disclaims an opinion says nothing else."""
 
-_ITEM = re.compile(
-    r"(?P<indent>\s{0,8})(?:[-*•+>]\s{1,3})?[*_]{0,3}(?P<number>\d{1,4})[.)\]:](?!\d)[*_]{0,3}\s{0,8}(?P<text>.*)"
-)
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“"}
 _LABEL = re.compile(r"[*_\s]{0,4}(?:AI|Opponent|Affirmative|Negative)[*_]{0,2}:[*_]{0,2}\s{0,4}", re.I)
 _AS_MODEL = re.compile(
@@ -128,18 +128,19 @@ def hedges(text: str) -> bool:
 def _items(lines: Sequence[str], first: int) -> list[list[str]]:
     """The lines of each item.
 
-    An item begins with the next number, or with another small one at the margin; it goes on over lines, and ends at a
-    blank one. What stands before the first item is passed over.
+    An item begins with the next number, or with another small one at the margin, written like the first item's; it goes
+    on over lines, and ends at a blank one. What stands before the first item is passed over.
     """
     items: list[list[str]] = []
-    expected, is_open = first, False
+    expected, is_open, opening = first, False, ""
     for line in lines:
-        found = _ITEM.fullmatch(line.rstrip())
-        number = int(found["number"]) if found else 0
-        stray = bool(items) and found is not None and len(found["indent"]) < 3 and 0 < number <= MOST_NUMBER
-        if found is not None and (number == expected or stray):
-            items.append([found["text"]])
-            expected, is_open = number + 1, True
+        found = item_of(line)
+        begins = found is not None and (not items or found.opening == opening) and (
+            found.number == expected or (bool(items) and found.indent < MARGIN and 0 < found.number <= MOST_NUMBER)
+        )  # fmt: skip
+        if found is not None and begins:
+            items.append([found.text])
+            expected, is_open, opening = found.number + 1, True, found.opening
         elif not line.strip():
             is_open = False
         elif is_open:

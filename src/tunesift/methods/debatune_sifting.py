@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 
 from tunesift.methods.debatune_reading import plain
 from tunesift.methods.debatune_steps import Argument
+from tunesift.methods.repeating import Repeating
 from tunesift.records import Failure
 from tunesift.scoring.duplicates import NearTexts
 from tunesift.words import spelled, units
 
-LEAST_JUDGED = 20
-"""Statements, of one round or of several together, below which their share of duplicates says nothing."""
 RUN = 3
 """Words of the runs by which two statements are compared."""
 
@@ -53,13 +52,16 @@ class Made:
     _rows: list[str] = field(default_factory=list)
     _first: dict[str, str] = field(default_factory=dict)
     _now: Counter[str] = field(default_factory=Counter)
-    _judged: Counter[str] = field(default_factory=Counter)
-    _all: Counter[str] = field(default_factory=Counter)
+    _made: int = 0
+    _repeating: Repeating = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._repeating = Repeating(self.what, self.most)
 
     @property
     def missing(self) -> int:
         """Rows that are still to be made."""
-        return self.wanted - self._all["made"] - self._now["made"]
+        return self.wanted - self._made
 
     def begin(self, arguments: Sequence[Argument]) -> list[Argument]:
         """Those to debate: none that the other side of its topic has, too.
@@ -81,27 +83,18 @@ class Made:
             self._take(argument.id, repeated or found)
 
     def close(self, topics: int, last: bool) -> None:
-        """The round, in which so many topics were begun, is over: what it says about repeating.
-
-        After the last one, what few statements say counts as well, together with all before.
-        """
+        """The round, in which so many topics were begun, is over: what it says about repeating."""
         names = ("arguments", "read", "duplicates", "made")
         self.rounds.append({"round": len(self.rounds) + 1, "topics": topics, **{n: self._now[n] for n in names}})
-        self._judged.update(self._now)
-        self._all.update(self._now)
+        repeats = self._repeating.close(self._now["read"], self._now["duplicates"], last)
+        self.repeats = repeats if self.missing else ""
         self._now.clear()
-        judged = self._all if last else self._judged
-        read, repeated = judged["read"], judged["duplicates"]
-        if self.missing and (last or read >= LEAST_JUDGED) and repeated > self.most * read:
-            self.repeats = (f"the model repeats itself: {repeated:,} of {read:,} {self.what} were duplicates, more "
-                            f"than max_duplicates={self.most:g}")  # fmt: skip
-        if self._judged["read"] >= LEAST_JUDGED:
-            self._judged.clear()
 
     def _take(self, id: str, found: Outcome) -> None:
         self.of[id] = found
         repeated, made = int(isinstance(found, Duplicate)), int(isinstance(found, str))
         self._now.update(arguments=1, read=repeated + made, duplicates=repeated, made=made)
+        self._made += made
 
     def _repeated(self, id: str, statement: str) -> Duplicate | None:
         """What a statement repeats of the output; None for a new one, which is remembered."""

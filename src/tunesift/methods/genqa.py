@@ -50,8 +50,8 @@ from tunesift.methods.genqa_prompts import (
     check_generator,
 )
 from tunesift.methods.genqa_rounds import FIRST_ROUND, GROWTH, Limits, Made, Rounds, most_draws
-from tunesift.methods.genqa_sifting import SPLITTER, EmbedQuestion, Sieve, grams_of, nearest, topics_from
-from tunesift.methods.genqa_topics import topics_of
+from tunesift.methods.genqa_sifting import SPLITTER, EmbedQuestion, Sieve, grams_of, nearest
+from tunesift.methods.genqa_topics import topics_aside, topics_from, topics_of
 from tunesift.models import ChatModel, EmbedModel, name_of
 from tunesift.models.base import Sampling
 from tunesift.models.ngrams import HashedNgrams
@@ -184,12 +184,15 @@ class GenQA(Settings):
             parts.append(run.dataset(f"round-{len(parts) + 1}", made.of(draws, picked, told)))
             rounds.close()
         output = run.dataset(OUTPUT, chain.from_iterable(parts))
-        tables = {**rounds.tables(), "nothing-came-of": made.lost, "diversity": [*self._diversity(output, run)]}
+        aside = topics_aside(self.topics)
+        tables = {**rounds.tables(), "topics-set-aside": aside, "nothing-came-of": made.lost,
+                  "diversity": [*self._diversity(output, run)]}  # fmt: skip
         for name, rows in tables.items():
             if rows:
                 run.table(name, rows)
         short = f"{len(output):,} of {self.count:,}; {rounds.short}" if rounds.short else ""
-        return Result(output, Decisions(output, made.decide), format="messages", short=short)
+        notes = {"of the topics set aside, first at {row}: {why}".format(**aside[0]): len(aside)} if aside else {}
+        return Result(output, Decisions(output, made.decide), format="messages", short=short, notes=notes)
 
     def plan(self, records: int) -> list[Planned]:
         """One call a row, and one a list; further draws at most."""

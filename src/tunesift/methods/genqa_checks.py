@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tunesift.language import languages, scripts
 from tunesift.methods.genqa_prompts import SPLITS, Labels, SplitName, Variant, bans_words
 from tunesift.methods.reflection_reading import refuses
+from tunesift.numbered import item_of
 from tunesift.records import Message
 from tunesift.words import holds_name, length, units, words_of_name
 
@@ -21,12 +22,6 @@ LEAKEDITEMS = 3
 LEAST_PROSE = 60
 """Letters of a message after the first, where it is in Latin script, below which its language is not told."""
 
-ITEM = re.compile(
-    r"^[ \t>*_#-]{0,8}(?:[(（]|Q(?=[\d ])|No\. ?)?[ \t]?(\d{1,5})[ \t]{0,2}\\?"
-    r"(?:[.):][*_]{0,3}(?:[ \t]+|(?=[^\W\da-z_]))|[）：．、][*_]{0,3}[ \t]*)(.+)$",
-    re.M | re.I,
-)
-"""A numbered line, as models write them: `1.`, `1)`, `(1)`, `1:`, `### 1.`, `**1.**`, `Q1:`, `1、`; `1.5 m` is none."""
 _OPTION = re.compile(
     r"^[ \t>*_-]{0,8}[(\[（]?([A-Z])[*_]{0,3}"
     r"(?:[.):\]][*_]{0,3}[ \t]+|[.)](?=[\u3041-\uffdc])|[）：．、][*_]{0,3}[ \t]*)(.+)$",
@@ -92,7 +87,7 @@ class Wanted:
 
 def listed(text: str) -> list[tuple[int, str]]:
     """The numbered lines of a text: number and name, without marks around it."""
-    return [(int(m[1]), m[2].strip(" \t*_`.;,")) for m in ITEM.finditer(text)]
+    return [(i.number, i.text.strip(" \t*_`.;,")) for line in text.splitlines() if (i := item_of(line)) and i.text]
 
 
 def same(a: str, b: str) -> bool:

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from functools import cache
 
 from tunesift.methods.genqa_checks import (
-    ITEM,
     Rejected,
     Wanted,
     Written,
@@ -27,6 +26,7 @@ from tunesift.methods.genqa_checks import (
 from tunesift.methods.genqa_prompts import SPLITS, Labels
 from tunesift.methods.reflection_reading import refuses
 from tunesift.models.base import Completion
+from tunesift.numbered import item_of
 from tunesift.parsing import answer_of
 from tunesift.records import Failure, Message
 
@@ -145,7 +145,7 @@ def _stated(text: str, label: str, number: int | None) -> tuple[int, str] | Reje
     if line is None:
         return Rejected("not_stated", label)
     said = text[line.end() :].partition("\n")[0].strip(" \t*_`.;,")
-    said = (m[2] if (m := ITEM.match(said)) else said).strip(" \t*_`.;,")
+    said = (item.text if (item := item_of(said)) else said).strip(" \t*_`.;,")
     places = [n for n, name in items if same(name, said)]
     if number is None:
         return (places[0], said) if places else Rejected("index_mismatch", f"{said}: is not in the list")

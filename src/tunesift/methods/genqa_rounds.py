@@ -15,6 +15,7 @@ from tunesift.methods.genqa_draws import Draw
 from tunesift.methods.genqa_prompts import SplitName
 from tunesift.methods.genqa_reading import read_row
 from tunesift.methods.genqa_sifting import Sieve
+from tunesift.methods.repeating import Repeating
 from tunesift.models.base import Completion
 from tunesift.records import Decision, Failure, Record
 from tunesift.running.step import Outcomes
@@ -22,8 +23,6 @@ from tunesift.running.step import Outcomes
 FIRST_ROUND, GROWTH = 64, 4
 """Draws of the first round, and how many times larger each round is than the one before, up to `Limits.round`: a model
 that repeats itself is found by few calls, and a good one waits at the end of few rounds. Our choice."""
-LEAST_JUDGED = 20
-"""Rows that could be read, of one round or of several together, below which their share of duplicates says nothing."""
 REPEATS = ("duplicate", "near_duplicate")
 TAKEN_OUT = (*REPEATS, "contaminated")
 """Reasons for which a row is not tried again: there is nothing wrong with the reply."""
@@ -59,8 +58,11 @@ class Rounds:
     _begun: Counter[str] = field(default_factory=Counter)
     _again: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     _now: Counter[str] = field(default_factory=Counter)
-    _judged: Counter[str] = field(default_factory=Counter)
+    _repeating: Repeating = field(init=False)
     _repeats: str = ""
+
+    def __post_init__(self) -> None:
+        self._repeating = Repeating("rows", self.limits.duplicates)
 
     def next(self) -> list[tuple[SplitName, int, int]]:
         """Split, number and try of the rows of the next round, never more than are missing; none at the end."""
@@ -100,13 +102,7 @@ class Rounds:
         """The round is over: what it says about repeating."""
         names = ("draws", "further_tries", "read", "duplicates", "made")
         self.rows.append({"round": len(self.rows) + 1, **{name: self._now[name] for name in names}})
-        self._judged.update(self._now)
-        read, repeated = self._judged["read"], self._judged["duplicates"]
-        if read >= LEAST_JUDGED:
-            self._judged.clear()
-            if self.missing and repeated > self.limits.duplicates * read:
-                self._repeats = (f"the model repeats itself: {repeated:,} of {read:,} rows were duplicates, more than "
-                                 f"max_duplicates={self.limits.duplicates:g}")  # fmt: skip
+        self._repeats = self._repeating.close(self._now["read"], self._now["duplicates"])
 
     @property
     def missing(self) -> int:

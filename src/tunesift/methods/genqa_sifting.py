@@ -14,14 +14,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from tunesift.errors import DataError, RecipeError, shown
+from tunesift.errors import DataError
 from tunesift.files import BrokenRow, read_rows
 from tunesift.inputs import input_files
 from tunesift.methods.genqa_checks import Rejected, Written
 from tunesift.methods.genqa_likeness import LEAST_WORDS, Part, dedup_key, key_of, parts_of, posed
 from tunesift.methods.genqa_prompts import SPLITS, Split, SplitName
 from tunesift.models import EmbedModel
-from tunesift.reading import read_texts
 from tunesift.records import Failure, Record
 from tunesift.scoring.duplicates import NearTexts
 from tunesift.settings import Settings
@@ -177,19 +176,6 @@ def _with_options(fields: Mapping[str, object]) -> Iterator[str]:
         for options in lists:
             if text not in options:
                 yield "\n".join([text, *(f"{LETTERS[n]}) {option}" for n, option in enumerate(options))])
-
-
-def topics_from(given: tuple[str, ...] | Path) -> tuple[str, ...]:
-    """The topics of a setting, none named twice; or those of a file, a line or a record each, repeated ones once."""
-    found: dict[str, str] = {}
-    for said in (" ".join(name.split()) for name in (read_texts(given) if isinstance(given, Path) else given)):
-        if said and said.casefold() in found and not isinstance(given, Path):
-            raise RecipeError(f'topics: "{shown(said)}" is named twice; name each topic once, whatever its case.')
-        found.setdefault(said.casefold(), said)
-    found.pop("", None)
-    if not found:
-        raise RecipeError("topics: the list is empty; name topics, or leave it out for our own.")
-    return tuple(found.values())
 
 
 def _hashed(text: str) -> int:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from tunesift.errors import RecipeError, shown
+from tunesift.reading import read_texts
+
 AREAS = {
     "nature": """
         Optics; Thermodynamics; Electromagnetism; Acoustics; Astronomy; Particle physics; Organic chemistry;
@@ -57,3 +62,22 @@ AREAS = {
 def topics_of(*areas: str) -> tuple[str, ...]:
     """The topics of some areas, in order."""
     return tuple(" ".join(topic.split()) for area in areas for topic in AREAS[area].split(";"))
+
+
+def topics_from(given: tuple[str, ...] | Path) -> tuple[str, ...]:
+    """The topics of a setting, none named twice; or those of a file, a line or a record each, repeated ones once."""
+    found: dict[str, str] = {}
+    for said in (" ".join(name.split()) for name in (read_texts(given).said if isinstance(given, Path) else given)):
+        if said and said.casefold() in found and not isinstance(given, Path):
+            raise RecipeError(f'topics: "{shown(said)}" is named twice; name each topic once, whatever its case.')
+        found.setdefault(said.casefold(), said)
+    found.pop("", None)
+    if not found:
+        raise RecipeError("topics: the list is empty; name topics, or leave it out for our own.")
+    return tuple(found.values())
+
+
+def topics_aside(given: tuple[str, ...] | Path | None) -> list[dict[str, object]]:
+    """Lines and rows of a file of topics that could not be read, and of which no topic is made."""
+    broken = read_texts(given).broken if isinstance(given, Path) else ()
+    return [{"row": str(row.place), "why": row.message} for row in broken]

@@ -145,6 +145,15 @@ class Journal:
             if part.number not in skip:
                 yield from load(self._folder / "stages" / stage, part)
 
+    def has_one_dataset(self, stage: str) -> bool:
+        """Whether all rows of a stage came as one data set."""
+        with storage_errors(self._folder):
+            query = ("SELECT (SELECT coalesce(sum(rows), 0) FROM part WHERE stage = :s) + "
+                     "(SELECT count(*) FROM result WHERE stage = :s)")  # fmt: skip
+            (rows,) = self.db.execute(query, {"s": stage}).fetchone()
+            query = "SELECT 1 FROM given WHERE stage = ? AND first = 0 AND rows = ?"
+            return self.db.execute(query, (stage, rows)).fetchone() is not None
+
     def take_back(self, stages: Sequence[str], keep: Callable[[str], Iterator[Entry]]) -> None:
         """Begin these stages again: what is kept of each waits in stock for an item of its id and content.
 

@@ -88,17 +88,26 @@ def repair(folder: Path) -> Repaired:
 
 
 def retry_failed(folder: Path, journal: Journal, kinds: Collection[str]) -> int:
-    """Take back the failures of these kinds, and with them the stages from the first that has one; how many there are.
+    """Take back the failures of these kinds, and with them what trying them again may change; how many there are.
 
-    Trying them again may change what later stages are given: there, what is given as before keeps its outcome.
+    What is given to those stages as before keeps its outcome.
     """
     stages = journal.stages()
     counts = [sum(e.failure in kinds for e in journal.failed(stage)) for stage in stages]
     first = next((place for place, count in enumerate(counts) if count), None)
     if first is not None:
         _begin_again(folder)
-        journal.take_back(stages[first:], lambda stage: (e for e in journal.entries(stage) if e.failure not in kinds))
+        journal.take_back(
+            _open_from(journal, first), lambda stage: (e for e in journal.entries(stage) if e.failure not in kinds)
+        )
     return sum(counts)
+
+
+def _open_from(journal: Journal, first: int) -> list[str]:
+    """The stages that other outcomes of one may change: it, those after it, and those before it to which a page in
+    rounds may have come back; one that has the rows of a single data set was given all of them before."""
+    stages = journal.stages()
+    return [*(stage for stage in stages[:first] if not journal.has_one_dataset(stage)), *stages[first:]]
 
 
 def reopen(folder: Path, journal: Journal) -> None:
@@ -226,7 +235,7 @@ def _redo(folder: Path, found: Sequence[Finding]) -> list[str]:
             + len(sound_rows(journal.db, stage)[1])
             for stage in lost
         }
-        journal.take_back(stages[first:], lambda stage: _kept(journal, stage, lost.get(stage, ())))
+        journal.take_back(_open_from(journal, first), lambda stage: _kept(journal, stage, lost.get(stage, ())))
     return [f'stage "{stage}": {count:,} rows are lost and will be done again.' for stage, count in rows.items()]
 
 
