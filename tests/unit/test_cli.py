@@ -357,7 +357,7 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
         "star-agents",
         "score",
     }
-    assert set(found["scorers"]) == {"ifd", "reversed-ifd", "perplexity"}
+    assert set(found["scorers"]) == {"ifd", "reversed-ifd", "dual-ifd", "perplexity"}
     baselines = {"random", "longest", "shortest"}
     by_score = {"confident", "largest", "smallest", "above", "quota", "combined", "diverse"}
     assert set(found["selectors"]) == {*by_score, *baselines, "distinct"}
