@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tunesift.errors import Stopped
 from tunesift.running import stopping
 from tunesift.running.stopping import Stop
 
@@ -69,3 +70,15 @@ def test_work_that_goes_on_when_the_grace_is_over_is_left(
     assert exits == [130]
     assert "what is in flight takes longer than 0.2 s" in capfd.readouterr().err
     assert (tmp_path / stopping.LEFT).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_ends_as_asked_ends_with_the_code_that_a_shell_gives_the_signal(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    stop = Stop()
+    stop.check(tmp_path)
+    stop.ask(number)
+    with pytest.raises(Stopped, match="stopped when asked to; start the same command again to go on") as end:
+        stop.check(tmp_path)
+    assert end.value.exit_code == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
