@@ -95,7 +95,7 @@ def test_a_model_without_a_price_is_entered_with_its_tokens_and_no_money(tmp_pat
     for billed in ("exact", "unknown"):
         request = asking(model="free")
         ledger.reserve(request)
-        ledger.settle(ended(request, billed, 7, 3))  # type: ignore[arg-type]
+        ledger.settle(ended(request, billed, 7, 3))
     assert ledger.spent() == [Spent("free", 2, 7, 3, 0, 15, 0)]
     ledger.close()
 
@@ -194,7 +194,7 @@ def test_what_was_settled_is_on_disk_soon_though_nobody_asks_for_anything_more(t
 def test_who_waits_for_a_reservation_does_not_wait_for_what_is_held_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(books, "HOLD_S", 20.0)
+    monkeypatch.setattr(books, "HOLD_S", 3.0)
     ledger = Ledger(tmp_path, Caps(), PRICES)
     request = asking()
     ledger.reserve(request)

@@ -193,12 +193,15 @@ def test_every_record_has_exactly_one_decision(life: Life, decided: list[str], s
 
 
 def test_a_record_that_is_only_said_to_be_new_has_no_decision(life: Life) -> None:
-    with life() as run, pytest.raises(RunError, match='^record "r0" has 0 decisions; every record must have exactly one'):
+    with (
+        life() as run,
+        pytest.raises(RunError, match=r'^record "r0" has 0 decisions; every record must have exactly one'),
+    ):
         run.finish(Dataset.of(records(2)), [Decision(f"r{n}", "create", "created: all") for n in range(2)])
 
 
 def test_without_an_input_every_decision_is_on_something_new(life: Life) -> None:
-    with life() as run, pytest.raises(RunError, match='^"r0" was decided on and is no record of the input'):
+    with life() as run, pytest.raises(RunError, match=r'^"r0" was decided on and is no record of the input'):
         run.finish(None, [Decision("r0", "keep", "kept: all")])
     with life() as run:
         assert run.finish(None, [Decision("r0", "create", "created: all")]) == {"create": 1}
