@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from tunesift import StorageError
 from tunesift.errors import DiskFull
 from tunesift.running import fsio
-from tunesift.running.fsio import storage_errors, write_batches, write_json, write_table
+from tunesift.running.fsio import digest, read_json, storage_errors, write_batches, write_json, write_table
 
 
 def sqlite_error(code: int) -> sqlite3.OperationalError:
@@ -95,3 +96,18 @@ def test_a_file_that_reads_back_otherwise_is_named(tmp_path: Path) -> None:
         write_batches(path, TABLE.schema, lambda: next(halves).to_batches())
     assert str(refusal.value) == f"{path}.tmp: reads back other than it was written; check the disk."
     assert not path.exists()
+
+
+def test_a_temporary_file_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    part = tmp_path / "x.parquet.tmp"
+    part.mkdir()
+    for writer in ("table", "batches"):
+        with pytest.raises(StorageError, match=re.escape(str(tmp_path / "x.parquet"))):
+            WRITERS[writer](tmp_path / "x.parquet")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for read in (read_json, digest):
+        with pytest.raises(StorageError) as refusal:
+            read(tmp_path / "not there")
+        assert str(refusal.value).startswith(f"{tmp_path / 'not there'}: ")

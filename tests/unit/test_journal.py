@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -399,7 +400,8 @@ def test_a_part_that_reads_back_otherwise_is_not_sealed(
 ) -> None:
     read = pq.ParquetFile.read
     monkeypatch.setattr(pq.ParquetFile, "read", lambda file, **options: read(file, **options).slice(1))
-    with pytest.raises(StorageError, match="reads back other than it was written"):
+    part = stage_folder(tmp_path) / "part-000000.parquet.tmp"
+    with pytest.raises(StorageError, match=rf"^{part}: reads back other than it was written; check the disk\.$"):
         opened().commit(entries(range(PART)))
     monkeypatch.undo()
     assert recorded(tmp_path, "SELECT * FROM part") == []
@@ -480,6 +482,49 @@ def test_an_open_row_that_is_not_as_it_was_is_named_with_its_database(tmp_path: 
             read()
         assert str(refusal.value) == said
     journal.close()
+
+
+def test_an_open_row_that_is_not_as_it_was_is_not_sealed(opened: Opened, tmp_path: Path) -> None:
+    stage = opened()
+    stage.commit(entries(range(PART - 1)))
+    stage._db.execute("UPDATE result SET id = 'other' WHERE row = 1")
+    with pytest.raises(StorageError) as refusal:
+        stage.commit(entries([PART - 1]))
+    assert str(refusal.value).startswith(f'{tmp_path / "state.db"}: row 1 of the stage "ifd" is not as it was written;')
+    assert parts(tmp_path) == []
+
+
+def test_a_part_that_cannot_be_recorded_leaves_its_rows_open(opened: Opened, tmp_path: Path) -> None:
+    stage = opened()
+    stage._db.execute("INSERT INTO part VALUES ('ifd', 0, 1, 0, 1, '', 0)")
+    with pytest.raises(StorageError) as refusal:
+        stage.commit(entries(range(PART)))
+    assert str(refusal.value).startswith(f"{stage_folder(tmp_path)}: ")
+    assert len(recorded(tmp_path, "SELECT row FROM result")) == PART
+
+
+def test_a_test_can_kill_the_process_at_every_step_of_writing_and_each_is_passed_once(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test that was to die at a point which is never passed would prove nothing."""
+    stage, rows = opened(), pa.table({"n": [1]})
+
+    def passed(write: Callable[[], object]) -> dict[str, int]:
+        monkeypatch.setattr(fsio, "_PASSED", {})
+        write()
+        return fsio._PASSED
+
+    monkeypatch.setattr(fsio, "_ARMED", "nowhere:1")
+    settled = dict.fromkeys(("file.synced", "file.renamed", "file.dir_synced"), 1)
+    checked = dict.fromkeys(("part.tmp_written", "part.verified"), 1)
+    assert passed(lambda: stage.begin([0])) == dict.fromkeys(("intent.before_commit", "intent.committed"), 1)
+    assert passed(lambda: stage.commit(entries([0]))) == dict.fromkeys(("result.before_commit", "result.committed"), 1)
+    assert passed(lambda: stage._seal(0)) == {
+        **checked, **settled, "part.settled": 1, "seal.mid_txn": 1, "seal.committed": 1}  # fmt: skip
+    assert passed(lambda: write_json(tmp_path / "a.json", {})) == {"file.tmp_written": 1, **settled}
+    assert passed(lambda: fsio.write_table(tmp_path / "a.parquet", rows)) == {**checked, **settled}
+    assert passed(lambda: fsio.write_batches(tmp_path / "b.parquet", rows.schema, rows.to_batches)) == {
+        **checked, **settled}  # fmt: skip
 
 
 def test_parts_without_failures_are_not_read_for_them(opened: Opened, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from tunesift.running.fsio import digest, read_json, write_json
 from tunesift.running.journal import Journal
 from tunesift.running.locking import looked_at
 from tunesift.running.mending import Finding, Repaired, repair, verify
+from tunesift.running.progress import Progress
 from tunesift.settings import Json
 
 worked: list[str] = []
@@ -357,6 +358,29 @@ def test_an_outcome_in_stock_that_is_not_as_it_was_is_made_again(tmp_path: Path)
     retry(folder, "unanswered")
     change(folder, "UPDATE stock SET outcome = '\"OTHER\"' WHERE stage = 'first' AND id = 'r7'")
     assert sorted(page(folder)[0]) == ["r3", "r3~", "r7"]
+
+
+class Heard(Progress):
+    """Remembers how many were taken over from an earlier course of each stage."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, int]] = []
+
+    def take_over(self, stage: str, items: int) -> None:
+        self.taken.append((stage, items))
+
+
+def test_what_is_taken_from_stock_is_told_and_is_not_counted_as_work(tmp_path: Path) -> None:
+    folder, heard = tmp_path / "run", Heard()
+    page(folder, sick=(3,))
+    ill.clear()
+    retry(folder, "unanswered")
+    data = Dataset.of(Record(f"r{n}", (Message("user", "say"), Message("assistant", f"word {n}"))) for n in range(30))
+    with Run(folder, Local(), progress=heard) as run:
+        run.map("first", Shout(), data)
+        run.map("first", Shout(), data)
+        assert [s.worked for s in run.stages] == [1, 0]
+    assert heard.taken == [("first", 29)]
 
 
 def test_more_outcomes_than_are_taken_from_stock_together_are_all_taken(tmp_path: Path) -> None:
