@@ -75,11 +75,13 @@ def test_the_first_signal_asks_and_the_second_leaves_at_once_with_its_own_code(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("listened", [True, False])
 def test_a_signal_that_comes_when_the_work_is_over_changes_nothing(
-    exits: list[int], capfd: pytest.CaptureFixture[str]
+    exits: list[int], capfd: pytest.CaptureFixture[str], listened: bool
 ) -> None:
     stop = Stop()
-    stop.listen()
+    if listened:
+        stop.listen()
     stop.deafen()
     assert soon(lambda: not listening())
     for number in (signal.SIGINT, signal.SIGTERM):

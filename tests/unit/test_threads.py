@@ -60,6 +60,24 @@ class Meet(Slow):
         return super(Meet, self).__call__(chunk)
 
 
+MANY_MEETING = threading.Barrier(40, timeout=10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeetMany(Slow):
+    """Forty items wait for one another, which is more than a pool of threads has by itself on any machine."""
+
+    def __call__(self, chunk: Sequence[Record], /) -> list[Score | Failure]:
+        MANY_MEETING.wait()
+        return [Score(1.0) for _ in chunk]
+
+
+def test_as_many_calls_as_an_endpoint_allows_wait_for_their_answers_at_once(tmp_path: Path) -> None:
+    MANY_MEETING.reset()
+    with Run(tmp_path / "run", Local()) as run:
+        assert len(run.map("meet", MeetMany(student=ScriptedModel(concurrency=40)), records(80)).good()) == 80
+
+
 LAST_IS_DONE = threading.Event()
 
 
@@ -308,6 +326,23 @@ def test_what_is_done_when_the_next_item_turns_out_to_have_changed_is_written_do
     with life() as run:
         run.map("stumble", Stumble(), items)
     assert all(worked.count(id) == 1 for id in again)
+
+
+def test_an_item_that_is_found_changed_while_another_is_written_down_is_told_after_that(life: Life) -> None:
+    items = [record("r0", "raise"), *records(6)[1:]]
+    with life() as run, pytest.raises(ModelUnavailable):
+        run.map("stumble", Stumble(), items)
+    assert set(worked) >= {"r1", "r2", "r3"}
+    worked.clear()
+    items[0] = record("r0")
+    one_by_one = {"executor": Local(chunk=1)}
+    alone = Stumble(student=ScriptedModel(concurrency=1))
+    with life(**one_by_one) as run, pytest.raises(ResumeError, match='"r3" is not what it was'):
+        run.map("stumble", alone, [*items[:3], record("r3", "other"), *items[4:]])
+    assert worked == ["r0"]
+    with life(**one_by_one) as run:
+        assert len(run.map("stumble", alone, items).good()) == 6
+    assert worked.count("r0") == 1
 
 
 def test_what_is_in_flight_when_a_page_turns_out_to_have_changed_is_written_down(life: Life) -> None:

@@ -57,6 +57,14 @@ def died(folder: Path, given: Dataset[Record], at: str) -> None:
     deadly.clear()
 
 
+def test_an_id_that_was_not_asked_for_is_named(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", Local()) as run:
+        found = run.map("echo", Echo(), data(3))
+        for asked in (found, found.good()):
+            with pytest.raises(KeyError, match=r"^'who'$"):
+                asked["who"]
+
+
 def test_a_resumed_dataset_makes_only_the_rows_that_are_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
