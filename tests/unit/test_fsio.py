@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tunesift import StorageError
 from tunesift.errors import DiskFull
 from tunesift.running import fsio
-from tunesift.running.fsio import storage_errors
+from tunesift.running.fsio import digest, read_json, storage_errors, write_batches, write_json, write_table
 
 
 def sqlite_error(code: int) -> sqlite3.OperationalError:
@@ -48,3 +51,62 @@ def test_a_disk_that_fails_with_no_room_left_is_a_full_one(tmp_path: Path, monke
     monkeypatch.setattr(fsio, "NO_ROOM_BYTES", 2**62)  # more than any disk has free
     assert isinstance(told(sqlite_error(IOERR_SHMSIZE), tmp_path / "not" / "there" / "yet"), DiskFull)
     assert not isinstance(told(sqlite_error(sqlite3.SQLITE_CORRUPT), tmp_path), DiskFull)
+
+
+TABLE = pa.table({"id": [f"r{n % 7}" for n in range(5000)], "value": [n % 13 for n in range(5000)]})
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "json": lambda path: write_json(path, {"kept": 1}),
+    "table": lambda path: write_table(path, TABLE),
+    "batches": lambda path: write_batches(path, TABLE.schema, TABLE.to_batches),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_file_that_cannot_be_written_is_named_by_its_own_name_and_not_its_temporary_one(
+    tmp_path: Path, writer: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / "within").mkdir(parents=True)
+    for path in (tmp_path / "file" / "x.parquet", tmp_path / "folder"):
+        with pytest.raises(StorageError) as refusal:
+            WRITERS[writer](path)
+        assert str(refusal.value).startswith(f"{path}: ")
+        assert str(refusal.value).endswith("; check the disk and start again.")
+
+
+@pytest.mark.parametrize("writer", ["table", "batches"])
+def test_columns_are_compressed_and_a_changed_byte_of_theirs_is_found_by_whoever_reads_them(
+    tmp_path: Path, writer: str
+) -> None:
+    path = tmp_path / "x.parquet"
+    WRITERS[writer](path)
+    column = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    assert column.compression == "ZSTD"
+    whole = bytearray(path.read_bytes())
+    whole[column.data_page_offset + column.total_compressed_size - 1] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(OSError, match=r"(?i)checksum|crc"):
+        pq.ParquetFile(path, page_checksum_verification=True).read()
+
+
+def test_a_file_that_reads_back_otherwise_is_named(tmp_path: Path) -> None:
+    path, halves = tmp_path / "x.parquet", iter([TABLE, TABLE.slice(1)])
+    with pytest.raises(StorageError) as refusal:
+        write_batches(path, TABLE.schema, lambda: next(halves).to_batches())
+    assert str(refusal.value) == f"{path}.tmp: reads back other than it was written; check the disk."
+    assert not path.exists()
+
+
+def test_a_table_whose_temporary_file_cannot_be_made_names_that_one(tmp_path: Path) -> None:
+    part = tmp_path / "x.parquet.tmp"
+    part.mkdir()
+    with pytest.raises(StorageError) as refusal:
+        write_table(tmp_path / "x.parquet", TABLE)
+    assert str(refusal.value).startswith(f"{part}: ")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for read in (read_json, digest):
+        with pytest.raises(StorageError) as refusal:
+            read(tmp_path / "not there")
+        assert str(refusal.value).startswith(f"{tmp_path / 'not there'}: ")

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,7 +20,7 @@ from tunesift.running import journal as storage
 from tunesift.running.database import transaction
 from tunesift.running.fsio import read_json, write_json
 from tunesift.running.journal import Journal, StageJournal
-from tunesift.running.parts import Entry, find
+from tunesift.running.parts import Entry, Sealed, find, load
 
 PART = 8
 
@@ -164,8 +165,9 @@ def test_a_finished_stage_takes_no_more_rows(opened: Opened, tmp_path: Path) -> 
     stage.commit(entries(range(11)))
     stage.finish(11)
     for life in (stage, opened()):
-        with pytest.raises(ResumeError, match=r'^stage "ifd" was finished with 11 rows and is now asked for more;'):
-            life.get(11)
+        for row in (11, 2 * PART):
+            with pytest.raises(ResumeError, match=r'^stage "ifd" was finished with 11 rows and is now asked for more;'):
+                life.get(row)
     assert [opened().get(row) for row in (8, 10)] == entries([8, 10])
 
 
@@ -307,10 +309,52 @@ def test_any_changed_byte_of_a_sealed_part_is_noticed_when_it_is_read(opened: Op
     again = opened()
     for place in range(0, len(whole), 61):
         part.write_bytes(whole[:place] + bytes([whole[place] ^ 0x20]) + whole[place + 1 :])
-        with pytest.raises(StorageError, match=r"part-000000\.parquet: is not as it was sealed"):
+        with pytest.raises(StorageError) as refusal:
             again.get(3)
+        assert str(refusal.value) == f"{part}: is not as it was sealed; tunesift repair {tmp_path} does its rows again."
+    part.unlink()
+    with pytest.raises(StorageError) as refusal:
+        again.get(3)
+    assert str(refusal.value).startswith(f"{part}: ")
     part.write_bytes(whole)
     assert again.get(3) == entry(3)
+
+
+def test_a_part_is_read_once_for_all_its_rows(opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened().commit(entries(range(2 * PART)))
+    again, loaded = opened(), []
+
+    def watched(folder: Path, sealed: Sealed) -> list[Entry]:
+        loaded.append(sealed.number)
+        return load(folder, sealed)
+
+    monkeypatch.setattr(storage, "load", watched)
+    assert [again.get(row) for row in range(2 * PART)] == entries(range(2 * PART))
+    assert loaded == [0, 1]
+
+
+def test_a_part_that_cannot_get_its_name_is_named(opened: Opened, tmp_path: Path) -> None:
+    stage = opened()
+    part = stage_folder(tmp_path) / "part-000000.parquet"
+    part.mkdir()
+    with pytest.raises(StorageError) as refusal:
+        stage.commit(entries(range(PART)))
+    assert str(refusal.value).startswith(f"{part}: ")
+
+
+def test_a_data_set_is_believed_in_every_life_where_nothing_was_done_before_it(opened: Opened) -> None:
+    for _ in range(3):
+        assert opened().expects(0, 3, "a")
+    assert not opened().expects(0, 3, "b")
+    assert not opened().expects(0, 3, "a"), "nobody is believed any more"
+
+
+@pytest.mark.parametrize("done", [3, PART, PART + 3, 2 * PART])
+def test_a_data_set_is_not_believed_over_rows_that_are_done(opened: Opened, done: int) -> None:
+    opened().commit(entries(range(done)))
+    for first in range(done):
+        assert not opened().expects(first, 99, "a")
+    assert opened().expects(done, 99, "a")
 
 
 def test_a_damaged_database_is_refused_with_a_sentence(tmp_path: Path) -> None:
@@ -328,8 +372,9 @@ def test_a_damaged_database_is_refused_with_a_sentence(tmp_path: Path) -> None:
 def test_an_unwritable_disk_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"check the disk and start again\.$"):
         Journal(tmp_path / "missing")
-    with pytest.raises(StorageError, match=r"check the disk and start again\.$"):
-        write_json(tmp_path / "missing" / "run.json", {})
+    path = tmp_path / "missing" / "run.json"
+    with pytest.raises(StorageError, match=rf"^{path}: .*; check the disk and start again\.$"):
+        write_json(path, {})
 
 
 def test_a_failed_sync_leaves_the_rows_open_for_the_next_life(
@@ -355,7 +400,8 @@ def test_a_part_that_reads_back_otherwise_is_not_sealed(
 ) -> None:
     read = pq.ParquetFile.read
     monkeypatch.setattr(pq.ParquetFile, "read", lambda file, **options: read(file, **options).slice(1))
-    with pytest.raises(StorageError, match="reads back other than it was written"):
+    part = stage_folder(tmp_path) / "part-000000.parquet.tmp"
+    with pytest.raises(StorageError, match=rf"^{part}: reads back other than it was written; check the disk\.$"):
         opened().commit(entries(range(PART)))
     monkeypatch.undo()
     assert recorded(tmp_path, "SELECT * FROM part") == []
@@ -402,15 +448,21 @@ def test_stages_are_kept_apart(tmp_path: Path) -> None:
 
 def test_what_goes_wrong_with_the_disk_names_the_run_wherever_it_happens(opened: Opened, tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    stage = journal.stage("ifd", {"n": 1})
+    stage, full = journal.stage("ifd", {"n": 1}), journal.stage("full", {})
     stage.commit(entries(range(3)))
+    full.commit(entries(range(PART)))
+    midway = journal.entries("full")
+    assert [next(midway) for _ in range(PART)] == entries(range(PART))
     alone = Journal(tmp_path)  # of which no stage is open
+    (tmp_path / "stages" / "full" / "_SUCCESS.json").mkdir()
     journal.db.close()
     alone.db.close()
     asked: list[Callable[[], object]] = [
         lambda: journal.stage("embed", {}), journal.stages, lambda: journal.sealed("ifd"), journal.empty_stock,
         lambda: list(journal.entries("ifd")), journal.close, lambda: alone.take_back(["ifd"], alone.entries),
         lambda: stage.get(0), lambda: stage.begin([5]), lambda: stage.commit([entry(5)]), lambda: stage.finish(3),
+        lambda: next(midway), lambda: full.finish(PART), lambda: alone.take_back(["full"], alone.entries),
+        lambda: journal.put_by("ifd", {}, iter([])), journal.reuses,
         lambda: list(stage.failures(0, 3)), lambda: stage.expects(0, 3, "a"), lambda: stage.in_stock("r0", b"0" * 16),
     ]  # fmt: skip
     for ask in asked:
@@ -430,6 +482,49 @@ def test_an_open_row_that_is_not_as_it_was_is_named_with_its_database(tmp_path: 
             read()
         assert str(refusal.value) == said
     journal.close()
+
+
+def test_an_open_row_that_is_not_as_it_was_is_not_sealed(opened: Opened, tmp_path: Path) -> None:
+    stage = opened()
+    stage.commit(entries(range(PART - 1)))
+    stage._db.execute("UPDATE result SET id = 'other' WHERE row = 1")
+    with pytest.raises(StorageError) as refusal:
+        stage.commit(entries([PART - 1]))
+    assert str(refusal.value).startswith(f'{tmp_path / "state.db"}: row 1 of the stage "ifd" is not as it was written;')
+    assert parts(tmp_path) == []
+
+
+def test_a_part_that_cannot_be_recorded_leaves_its_rows_open(opened: Opened, tmp_path: Path) -> None:
+    stage = opened()
+    stage._db.execute("INSERT INTO part VALUES ('ifd', 0, 1, 0, 1, '', 0)")
+    with pytest.raises(StorageError) as refusal:
+        stage.commit(entries(range(PART)))
+    assert str(refusal.value).startswith(f"{stage_folder(tmp_path)}: ")
+    assert len(recorded(tmp_path, "SELECT row FROM result")) == PART
+
+
+def test_a_test_can_kill_the_process_at_every_step_of_writing_and_each_is_passed_once(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test that was to die at a point which is never passed would prove nothing."""
+    stage, rows = opened(), pa.table({"n": [1]})
+
+    def passed(write: Callable[[], object]) -> dict[str, int]:
+        monkeypatch.setattr(fsio, "_PASSED", {})
+        write()
+        return fsio._PASSED
+
+    monkeypatch.setattr(fsio, "_ARMED", "nowhere:1")
+    settled = dict.fromkeys(("file.synced", "file.renamed", "file.dir_synced"), 1)
+    checked = dict.fromkeys(("part.tmp_written", "part.verified"), 1)
+    assert passed(lambda: stage.begin([0])) == dict.fromkeys(("intent.before_commit", "intent.committed"), 1)
+    assert passed(lambda: stage.commit(entries([0]))) == dict.fromkeys(("result.before_commit", "result.committed"), 1)
+    assert passed(lambda: stage._seal(0)) == {
+        **checked, **settled, "part.settled": 1, "seal.mid_txn": 1, "seal.committed": 1}  # fmt: skip
+    assert passed(lambda: write_json(tmp_path / "a.json", {})) == {"file.tmp_written": 1, **settled}
+    assert passed(lambda: fsio.write_table(tmp_path / "a.parquet", rows)) == {**checked, **settled}
+    assert passed(lambda: fsio.write_batches(tmp_path / "b.parquet", rows.schema, rows.to_batches)) == {
+        **checked, **settled}  # fmt: skip
 
 
 def test_parts_without_failures_are_not_read_for_them(opened: Opened, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tunesift.books import Asking, Attempt, Billed
 from tunesift.budget import Caps, Price
 from tunesift.errors import BudgetSpent, StorageError
+from tunesift.running import ledger as books
 from tunesift.running.ledger import Amount, Ledger, Spent, _Entry, read_spent
 
 PRICES = {"m": Price(prompt=1.0, completion=2.0)}
@@ -82,6 +83,46 @@ def test_amounts_are_added_and_taken_away_place_by_place() -> None:
     assert Amount(5, 50, 500) + Amount(1, 20, 300) == Amount(6, 70, 800)
 
 
+def test_money_is_said_without_a_point_where_it_is_whole(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Caps(micros=1_000_000), {"m": Price(prompt=100_000.0, completion=200_000.0)})
+    with pytest.raises(BudgetSpent, match=r"^the next request may cost up to 2 and 0 of 1 is spent; raise --max-cost"):
+        ledger.reserve(asking())
+    ledger.close()
+
+
+def test_a_model_without_a_price_is_entered_with_its_tokens_and_no_money(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Caps(), PRICES)
+    for billed in ("exact", "unknown"):
+        request = asking(model="free")
+        ledger.reserve(request)
+        ledger.settle(ended(request, billed, 7, 3))
+    assert ledger.spent() == [Spent("free", 2, 7, 3, 0, 15, 0)]
+    ledger.close()
+
+
+def test_a_model_that_was_never_billed_has_no_place_in_what_was_spent(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Caps(), PRICES)
+    request = asking()
+    ledger.reserve(request)
+    ledger.settle(ended(request, "nothing"))
+    assert ledger.spent() == []
+    ledger.close()
+
+
+def test_what_has_no_room_alone_is_refused_before_it_is_held_and_what_has_is_let_through(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Caps(tokens=30), PRICES)
+    request = asking()
+    ledger.reserve(request)
+    ledger.check(asking(25, 5))  # it has no room beside what is under way, and may have it soon
+    with pytest.raises(BudgetSpent, match=r"^the next request may take up to 31 tokens and 0 of 30 are spent; raise"):
+        ledger.check(asking(25, 6))
+    ledger.settle(ended(request, "exact", 10, 5))
+    ledger.check(asking())
+    with pytest.raises(BudgetSpent, match=r"^the next request may take up to 16 tokens and 15 of 30 are spent; raise"):
+        ledger.check(asking(10, 6))
+    ledger.close()
+
+
 def test_a_word_is_said_once_when_most_of_a_cap_is_spent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ledger = Ledger(tmp_path, Caps(tokens=1000), PRICES)
     said = []
@@ -135,6 +176,41 @@ def test_a_reservation_is_on_disk_before_the_request_may_leave(tmp_path: Path) -
     ledger.reserve(asking())
     beside = sqlite3.connect(tmp_path / "money.db")
     assert beside.execute("SELECT tokens, micros FROM reservation").fetchall() == [(15, 20)]
+
+
+def test_what_was_settled_is_on_disk_soon_though_nobody_asks_for_anything_more(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, Caps(), PRICES)
+    request = asking()
+    ledger.reserve(request)
+    ledger.settle(ended(request, "exact", 3, 1))
+    beside, until = sqlite3.connect(tmp_path / "money.db"), time.monotonic() + 5
+    while beside.execute("SELECT count(*) FROM reservation").fetchone() != (0,):
+        assert time.monotonic() < until, "a kill would make what is exactly known an unknown"
+        time.sleep(0.01)
+    assert beside.execute("SELECT exact_prompt, exact_completion FROM spend").fetchall() == [(3, 1)]
+    ledger.close()
+
+
+def test_who_waits_for_a_reservation_does_not_wait_for_what_is_held_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(books, "HOLD_S", 3.0)
+    ledger = Ledger(tmp_path, Caps(), PRICES)
+    request = asking()
+    ledger.reserve(request)
+    began = time.monotonic()
+    for _ in range(5):
+        ledger.settle(ended(request, "exact", 3, 1))
+        ledger.reserve(request := asking())
+    assert time.monotonic() - began < 10
+    ledger.close()
+
+
+def test_a_ledger_that_nobody_closed_keeps_no_process_from_ending(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    ledger = Ledger(tmp_path, Caps(), PRICES)
+    assert [(t.name, t.daemon) for t in threading.enumerate() if t not in before] == [("ledger", True)]
+    ledger.close()
 
 
 def test_512_callers_together_do_not_pass_a_cap(tmp_path: Path) -> None:
@@ -313,6 +389,37 @@ def test_what_a_later_life_takes_over_is_held_back_until_it_is_settled(tmp_path:
     again.close()
 
 
+@pytest.mark.parametrize("caps", [Caps(calls=2), Caps(tokens=19), Caps(micros=25)], ids=["calls", "tokens", "money"])
+def test_what_an_earlier_life_sent_counts_after_it_is_settled_as_if_this_one_had_sent_it(
+    tmp_path: Path, caps: Caps
+) -> None:
+    first = Ledger(tmp_path, Caps(), PRICES)
+    sent, following = asking(), asking()
+    first.reserve_together([sent])
+    first.close()
+    again = Ledger(tmp_path, caps, PRICES)
+    again.adopt([sent])
+    again.settle(ended(sent, "exact", 3, 1))  # 1 call, 4 tokens, 5 millionths
+    again.reserve(following)  # 1 call, 15 tokens, 20 millionths: just what is left
+    again.settle(ended(following, "exact", 10, 5))
+    with pytest.raises(BudgetSpent):
+        again.reserve(asking())
+    again.close()
+
+
+def test_a_later_life_sends_a_file_of_its_own_beside_one_that_is_still_out(tmp_path: Path) -> None:
+    first = Ledger(tmp_path, Caps(), PRICES)
+    first.reserve_together([replace(asking(), request=f"a{n}") for n in range(3)])
+    first.close()
+    again = Ledger(tmp_path, Caps(), PRICES)
+    file = [replace(asking(), request=f"b{n}") for n in range(3)]
+    again.reserve_together(file)
+    assert total(again) == (0, 45), "what this life has under way is not spent yet"
+    again.settle(ended(file[0], "nothing"))
+    again.close()
+    assert total(Ledger(tmp_path, Caps(), PRICES)) == (0, 75)
+
+
 def test_a_file_of_requests_is_on_disk_before_it_may_leave_and_read_whole_from_outside(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path, Caps(), PRICES)
     ledger.reserve_together([replace(asking(), request=f"{n:032x}") for n in range(200)])
@@ -335,6 +442,9 @@ def test_what_goes_wrong_with_the_disk_names_the_folder_of_the_ledger(tmp_path: 
     with pytest.raises(StorageError) as refusal:
         read_spent(tmp_path)
     assert str(refusal.value).startswith(f"{tmp_path / 'money.db'}: ")
+    with pytest.raises(StorageError) as refusal:
+        Ledger(tmp_path, Caps(), PRICES)
+    assert str(refusal.value).startswith(f"{tmp_path}: ")
 
 
 def test_a_provider_that_bills_more_than_a_request_can_cost_ends_the_run(tmp_path: Path) -> None:

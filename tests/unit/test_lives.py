@@ -160,6 +160,14 @@ def test_progress_says_how_many_of_a_round_are_done_already(life: Life) -> None:
     assert sum(int(str(s[1])) for s in first.said if s[0] == "advance") == 15
 
 
+def test_progress_says_how_many_of_those_that_are_done_failed(life: Life) -> None:
+    heard = Heard()
+    items = [record("a", "refuse it"), record("b"), record("c"), record("d"), record("e", "refuse it too"), record("f")]
+    with life(progress=heard, max_failures=1.0) as run:
+        run.map("measure", Measure(), items)
+    assert [s for s in heard.said if s[0] == "advance"] == [("advance", 4, 1), ("advance", 2, 1)]
+
+
 def test_progress_ends_whatever_happens(life: Life) -> None:
     heard = Heard()
     with life(progress=heard) as run, pytest.raises(ModelUnavailable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -37,6 +38,17 @@ def test_a_folder_is_written_while_the_process_that_its_note_names_lives(tmp_pat
     assert is_written(tmp_path)
     (tmp_path / "holder.json").write_text("{}")
     assert not is_written(tmp_path)
+
+
+def test_a_process_that_may_not_be_asked_is_another_user_s_and_alive(
+    tmp_path: Path, dead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(pid: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refused)
+    say(tmp_path, dead, HERE)
+    assert is_written(tmp_path)
 
 
 def test_to_ask_whether_a_process_lives_does_nothing_to_it(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import random
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,11 +25,14 @@ from tunesift import (
     Settings,
     StorageError,
 )  # fmt: skip
+from tunesift.inputs import path_as_text
 from tunesift.running import journal as storage
+from tunesift.running.database import record
 from tunesift.running.fsio import digest, read_json, write_json
 from tunesift.running.journal import Journal
 from tunesift.running.locking import looked_at
-from tunesift.running.mending import Repaired, repair, verify
+from tunesift.running.mending import Finding, Repaired, repair, verify
+from tunesift.running.progress import Progress
 from tunesift.settings import Json
 
 worked: list[str] = []
@@ -357,6 +360,29 @@ def test_an_outcome_in_stock_that_is_not_as_it_was_is_made_again(tmp_path: Path)
     assert sorted(page(folder)[0]) == ["r3", "r3~", "r7"]
 
 
+class Heard(Progress):
+    """Remembers how many were taken over from an earlier course of each stage."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, int]] = []
+
+    def take_over(self, stage: str, items: int) -> None:
+        self.taken.append((stage, items))
+
+
+def test_what_is_taken_from_stock_is_told_and_is_not_counted_as_work(tmp_path: Path) -> None:
+    folder, heard = tmp_path / "run", Heard()
+    page(folder, sick=(3,))
+    ill.clear()
+    retry(folder, "unanswered")
+    data = Dataset.of(Record(f"r{n}", (Message("user", "say"), Message("assistant", f"word {n}"))) for n in range(30))
+    with Run(folder, Local(), progress=heard) as run:
+        run.map("first", Shout(), data)
+        run.map("first", Shout(), data)
+        assert [s.worked for s in run.stages] == [1, 0]
+    assert heard.taken == [("first", 29)]
+
+
 def test_more_outcomes_than_are_taken_from_stock_together_are_all_taken(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     page(folder, rows=600, sick=(599,))
@@ -448,3 +474,127 @@ def test_what_cannot_be_read_is_blamed_and_not_the_lock(tmp_path: Path) -> None:
     (tmp_path / "LOCK").touch()
     with pytest.raises(OSError, match="somewhere else"), looked_at(tmp_path):
         raise OSError("somewhere else")
+
+
+def with_output(folder: Path, output: Path) -> None:
+    """A run that is complete and has written its output, as its result says."""
+    page(folder)
+    output.write_bytes(b"what is kept\n")
+    said: dict[str, Json] = {"path": path_as_text(output), "sha256": digest(output)}
+    write_json(folder / "result.json", {"counts": {}, "files": {}, "output": said})
+
+
+def test_an_output_is_looked_for_where_it_was_written_and_beside_its_folder(tmp_path: Path) -> None:
+    folder, output = tmp_path / "run", tmp_path / "elsewhere" / "kept.jsonl"
+    output.parent.mkdir()
+    with_output(folder, output)
+    assert verify(folder) == []
+    output.write_bytes(b"what is kept, changed\n")
+    said = f"{output}: is not as the run wrote it; remove it, and the same command writes it again."
+    assert verify(folder) == [Finding(said, "none")]
+    assert repair(folder) == Repaired([], [Finding(said, "none")])
+    (tmp_path / "kept.jsonl").write_bytes(b"what is kept\n")  # a copy that is as it was written is enough
+    assert verify(folder) == []
+    output.unlink()  # both were moved to another place together
+    assert verify(folder) == []
+    (tmp_path / "kept.jsonl").write_bytes(b"changed too\n")
+    assert [(f.cure, f.said.partition(":")[0]) for f in verify(folder)] == [("none", str(tmp_path / "kept.jsonl"))]
+    (tmp_path / "kept.jsonl").unlink()
+    assert verify(folder) == [Finding(f"{output}: is missing; the same command writes it again.", "write again")]
+    assert repair(folder).said == [f"{output}: is missing; it will be written again."]
+    assert verify(folder) == [], "the run is no longer complete"
+
+
+def test_an_input_folder_that_is_lost_is_read_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder)
+    write_json(folder / "result.json", {"counts": {}, "files": {"inputs/records.arrow": "0" * 64}})
+    said = f"{folder / 'inputs' / 'records.arrow'}: is missing; the input will be read again."
+    assert repair(folder).said == [said]
+    assert page(folder)[0] == []
+
+
+def test_a_journal_of_another_run_is_told_from_this_one_s(tmp_path: Path) -> None:
+    folder, other = tmp_path / "run", tmp_path / "other"
+    stopped_at(folder, "r22~")
+    stopped_at(other, "r28~")
+    (folder / "state.db").write_bytes((other / "state.db").read_bytes())
+    said = (f"{folder / 'state.db'}: has lost the run that stands beside it; tunesift repair {folder} builds it anew "
+            "from the run's parts.")  # fmt: skip
+    assert verify(folder) == [Finding(said, "rebuild")]
+
+
+def test_parts_of_a_stage_that_the_journal_has_forgotten_are_found_and_taken_up_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder)
+    change(folder, "DELETE FROM part WHERE stage = 'second'")
+    change(folder, "DELETE FROM stage WHERE name = 'second'")
+    place = folder / "stages" / "second"
+    assert verify(folder) == [
+        Finding(f"{place / f'part-{n:06d}.parquet'}: holds rows that the journal has lost; tunesift repair {folder} takes "
+                "them up again.", "rebuild")
+        for n in range(4)
+    ]  # fmt: skip
+    repair(folder)
+    assert page(folder)[0] == []
+    assert verify(folder) == []
+
+
+def test_a_record_that_does_not_fit_its_part_is_found_and_the_part_s_rows_are_done_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    stopped_at(folder, "r29~")
+    with closing(Journal(folder)) as journal:
+        wrong = journal.sealed("second")[1]
+        journal.db.execute("DELETE FROM part WHERE stage = 'second' AND number = 1")
+        record(journal.db, "second", replace(wrong, failed=3))
+    said = f"{folder / 'stages' / 'second'}: part 1 does not hold the rows recorded."
+    assert verify(folder) == [Finding(said, "redo rows", "second", 1)]
+    assert repair(folder).said[-1] == 'stage "second": 8 rows are lost and will be done again.'
+
+
+def test_an_open_row_that_is_not_as_it_was_is_found_and_named(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    stopped_at(folder, "r22~")
+    change(folder, "UPDATE result SET outcome = '\"OTHER\"' WHERE stage = 'second' AND row = 17")
+    said = (f'{folder / "state.db"}: row 17 of the stage "second" is not as it was written; tunesift repair {folder} does '
+            "it again.")  # fmt: skip
+    assert verify(folder) == [Finding(said, "redo rows", "second")]
+
+
+def test_a_list_of_parts_that_is_another_stage_s_is_found_and_written_again(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder)
+    stages = folder / "stages"
+    (stages / "second" / "_SUCCESS.json").write_bytes((stages / "first" / "_SUCCESS.json").read_bytes())
+    success = stages / "second" / "_SUCCESS.json"
+    assert verify(folder) == [Finding(f"{success}: names other parts than the journal.", "write again")]
+    repair(folder)
+    assert page(folder)[0] == []
+    assert verify(folder) == []
+
+
+def test_open_rows_are_kept_where_the_damage_of_the_database_is_not_theirs(tmp_path: Path) -> None:
+    """A database that can no longer be written, since a page of it is broken, may still tell most of what it holds."""
+    folder = tmp_path / "run"
+    stopped_at(folder, "r22~")
+    path = folder / "state.db"
+    with closing(sqlite3.connect(path)) as db:
+        (number,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'discarded'").fetchone()
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+    whole = bytearray(path.read_bytes())
+    whole[(number - 1) * size : number * size] = b"\xff" * size
+    path.write_bytes(whole)
+    assert [f.cure for f in verify(folder)] == ["rebuild"]
+    assert 'stage "second": 4 open rows are kept.' in repair(folder).said
+    assert page(folder)[0] == [f"r{n}~" for n in range(20, 30)]
+
+
+def test_a_run_that_is_begun_again_asks_only_for_what_is_new_and_keeps_the_rest(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    page(folder)
+    with Run(folder, Local()) as run:
+        run.reopen()
+    assert not (folder / "result.json").exists()
+    tried, found = page(folder, rows=32)
+    assert tried == ["r30", "r31", "r30~", "r31~"]
+    assert len(found) == 32

@@ -181,6 +181,8 @@ def test_decisions_are_written_a_few_at_a_time_and_compared_with_what_was_writte
     (["r0", "r1"], 'record "r2" has 0 decisions; every record must have exactly one.'),
     (["r0", "r1", "r2", "r1"], 'record "r1" has 2 decisions; every record must have exactly one.'),
     (["r0", "r1", "r2", "who"], '"who" was decided on and is no record of the input; a new record is "create".'),
+    ([], 'record "r0" has 0 decisions; every record must have exactly one.'),
+    (["a", "b", "c"], 'record "r0" has 0 decisions; every record must have exactly one.'),
     (["r0", "r1", "r2", ""], '"" was decided on and is no record of the input; a new record is "create".'),
 ])  # fmt: skip
 def test_every_record_has_exactly_one_decision(life: Life, decided: list[str], said: str) -> None:
@@ -188,6 +190,33 @@ def test_every_record_has_exactly_one_decision(life: Life, decided: list[str], s
         run.finish(Dataset.of(records(3)), [Decision(id, "drop", "dropped: all") for id in decided])
     assert str(refusal.value) == said
     assert not (run.folder / "decisions.parquet").exists()
+
+
+def test_a_record_that_is_only_said_to_be_new_has_no_decision(life: Life) -> None:
+    with (
+        life() as run,
+        pytest.raises(RunError, match=r'^record "r0" has 0 decisions; every record must have exactly one'),
+    ):
+        run.finish(Dataset.of(records(2)), [Decision(f"r{n}", "create", "created: all") for n in range(2)])
+
+
+def test_without_an_input_every_decision_is_on_something_new(life: Life) -> None:
+    with life() as run, pytest.raises(RunError, match=r'^"r0" was decided on and is no record of the input'):
+        run.finish(None, [Decision("r0", "keep", "kept: all")])
+    with life() as run:
+        assert run.finish(None, [Decision("r0", "create", "created: all")]) == {"create": 1}
+
+
+def test_what_cannot_be_written_into_a_run_s_folder_names_the_place(life: Life) -> None:
+    with life() as run:
+        (run.folder / "made").write_text("no folder")
+        with pytest.raises(StorageError) as refusal:
+            run.dataset("winners", records(1))
+        assert str(refusal.value).startswith(f"{run.folder / 'made' / 'winners'}: ")
+        (run.folder / "progress.json").mkdir()
+        with pytest.raises(StorageError) as refusal:
+            run.finish(Dataset.of([]), [])
+        assert str(refusal.value).startswith(f"{run.folder}: ")
 
 
 def test_a_folder_that_cannot_be_made_is_refused_with_a_sentence(tmp_path: Path) -> None:

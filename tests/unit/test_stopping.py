@@ -6,11 +6,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tunesift.errors import Stopped
 from tunesift.running import stopping
 from tunesift.running.stopping import Stop
 
@@ -20,8 +21,9 @@ def exits(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Codes with which the process would have ended; signals are put back afterwards."""
     found: list[int] = []
     monkeypatch.setattr(os, "_exit", found.append)
-    handlers = {number: signal.getsignal(number) for number in stopping.GRACE_S}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield found
+    signal.set_wakeup_fd(-1)
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
@@ -35,6 +37,79 @@ def waiting(stop: Stop) -> threading.Thread:
     os.write(tell, bytes([signal.SIGINT]))
     time.sleep(0.1)
     return thread
+
+
+def soon(so: Callable[[], object]) -> bool:
+    """Whether something comes to be so within some seconds."""
+    until = time.monotonic() + 10
+    while not so() and time.monotonic() < until:
+        time.sleep(0.01)
+    return bool(so())
+
+
+def listening() -> list[bool]:
+    """Threads that hear signals: whether each lets the process end without it."""
+    return [t.daemon for t in threading.enumerate() if t.name == "stop"]
+
+
+@pytest.mark.parametrize(("first", "second"), [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)])
+def test_the_first_signal_asks_and_the_second_leaves_at_once_with_its_own_code(
+    exits: list[int], capfd: pytest.CaptureFixture[str], tmp_path: Path, first: signal.Signals, second: signal.Signals
+) -> None:
+    stop = Stop()
+    stop.folder = tmp_path
+    assert (stop.listening, stop.asked) == (False, False)
+    stop.listen()
+    assert (stop.listening, stop.asked, listening()) == (True, False, [True])
+    os.kill(os.getpid(), first)
+    assert soon(lambda: stop.asked)
+    assert capfd.readouterr().err == "stopping after what is in flight; a second signal leaves at once\n"
+    assert (exits, (tmp_path / stopping.LEFT).exists()) == ([], False)
+    os.kill(os.getpid(), second)
+    assert soon(lambda: not listening())
+    assert (exits, (tmp_path / stopping.LEFT).exists()) == ([128 + second], True)
+    with pytest.raises(Stopped) as end:
+        stop.check(tmp_path)
+    assert end.value.exit_code == 128 + first
+    stop.deafen()
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("listened", [True, False])
+def test_a_signal_that_comes_when_the_work_is_over_changes_nothing(
+    exits: list[int], capfd: pytest.CaptureFixture[str], listened: bool
+) -> None:
+    stop = Stop()
+    if listened:
+        stop.listen()
+    stop.deafen()
+    assert soon(lambda: not listening())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+    time.sleep(0.05)
+    assert (stop.asked, exits, capfd.readouterr().err) == (False, [], "")
+    assert signal.set_wakeup_fd(-1) == -1, "signals would be written into whatever file is opened next"
+    stop.deafen()  # once more
+
+
+def test_other_signals_are_neither_the_first_nor_the_second_nor_the_end_of_the_grace() -> None:
+    heard, tell = os.pipe()
+    os.write(tell, bytes([signal.SIGCHLD, signal.SIGWINCH, signal.SIGTERM]))
+    assert stopping._next(heard, None) == signal.SIGTERM
+    os.write(tell, bytes([signal.SIGCHLD]))
+    assert stopping._next(heard, 0.05) is None
+    os.close(tell)
+    with pytest.raises(stopping._NobodyListens):
+        stopping._next(heard, None)
+    os.close(heard)
+
+
+def test_a_run_is_left_whether_its_folder_is_open_or_gone_or_was_never_there(exits: list[int], tmp_path: Path) -> None:
+    stop = Stop()
+    stop._leave(signal.SIGINT, signal.SIGTERM)
+    stop.folder = tmp_path / "gone"
+    stop._leave(signal.SIGTERM, None)
+    assert exits == [143, 143]
 
 
 def test_work_that_is_over_after_the_first_signal_is_not_taken_for_work_that_takes_too_long(
@@ -69,3 +144,15 @@ def test_work_that_goes_on_when_the_grace_is_over_is_left(
     assert exits == [130]
     assert "what is in flight takes longer than 0.2 s" in capfd.readouterr().err
     assert (tmp_path / stopping.LEFT).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_ends_as_asked_ends_with_the_code_that_a_shell_gives_the_signal(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    stop = Stop()
+    stop.check(tmp_path)
+    stop.ask(number)
+    with pytest.raises(Stopped, match="stopped when asked to; start the same command again to go on") as end:
+        stop.check(tmp_path)
+    assert end.value.exit_code == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]

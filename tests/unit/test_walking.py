@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from tunesift import Dataset, Local, Message, ModelUnavailable, Record, ResumeError, Run, Settings
+from tunesift import Dataset, Failure, Local, Message, ModelUnavailable, Record, ResumeError, Run, Settings
 from tunesift.running import journal as storage
 
 worked: list[str] = []
@@ -36,6 +36,16 @@ class Echo(Settings):
         return [r.response for r in chunk]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Choosy(Echo):
+    """Echoes, and refuses two."""
+
+    returns: ClassVar[type[str]] = str
+
+    def __call__(self, chunk: Sequence[Record], /) -> list[str | Failure]:  # type: ignore[override]
+        return [Failure("refused", f"{r.id}: no") if r.id in ("r3", "r28") else r.response for r in chunk]
+
+
 def data(rows: int = 30, *, changed: int = -1) -> Dataset[Record]:
     return Dataset.of(
         Record(f"r{n}", (Message("user", "say"), Message("assistant", "changed" if n == changed else f"word {n}")))
@@ -55,6 +65,24 @@ def died(folder: Path, given: Dataset[Record], at: str) -> None:
     with pytest.raises(ModelUnavailable):
         life(folder, given)
     deadly.clear()
+
+
+def test_an_id_that_was_not_asked_for_is_named(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", Local()) as run:
+        found = run.map("echo", Echo(), data(3))
+        for asked in (found, found.good()):
+            with pytest.raises(KeyError, match=r"^'who'$"):
+                asked["who"]
+
+
+def test_failures_of_a_resumed_dataset_are_told_with_their_reasons(tmp_path: Path) -> None:
+    for _ in range(2):
+        with Run(tmp_path / "run", Local(chunk=5)) as run:
+            found = run.map("choosy", Choosy(), data())
+            refused = {id: Failure("refused", f"{id}: no") for id in ("r3", "r28")}
+            assert found.failures() == refused
+            assert {id: found[id] for id in refused} == refused
+            assert len(found.good()) == 28
 
 
 def test_a_resumed_dataset_makes_only_the_rows_that_are_missing(
