@@ -7,6 +7,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from tunesift import ResumeError, StorageError
 from tunesift.disk import sync
 from tunesift.running import fsio
 from tunesift.running import journal as storage
-from tunesift.running.database import transaction
+from tunesift.running.database import FORMAT, transaction
 from tunesift.running.fsio import read_json, write_json
 from tunesift.running.journal import Journal, StageJournal
 from tunesift.running.parts import Entry, Sealed, find, load
@@ -367,6 +368,76 @@ def test_a_damaged_database_is_refused_with_a_sentence(tmp_path: Path) -> None:
     database.write_bytes(content)
     with pytest.raises(StorageError, match=r"^\S+: .*(damaged|malformed).*; check the disk and start again\.$"):
         Journal(tmp_path)
+
+
+def lose(folder: Path) -> None:
+    for path in folder.glob("state.db*"):
+        path.unlink()
+
+
+def empty(folder: Path) -> None:
+    lose(folder)
+    (folder / "state.db").touch()
+
+
+def put_in_a_database_of_nobody_s(folder: Path) -> None:
+    lose(folder)
+    with closing(sqlite3.connect(folder / "state.db")) as db:
+        db.execute("CREATE TABLE other (n INTEGER)")
+
+
+def put_in_another_run_s(folder: Path) -> None:
+    lose(folder)
+    (folder / "beside").mkdir()
+    Journal(folder / "beside").close()
+    (folder / "beside" / "state.db").rename(folder / "state.db")
+
+
+@pytest.mark.parametrize("damage", [lose, empty, put_in_a_database_of_nobody_s, put_in_another_run_s])
+def test_a_folder_that_has_lost_its_journal_is_not_taken_for_a_new_one(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    with closing(Journal(tmp_path)) as journal:
+        write_json(tmp_path / "run.json", {"journal": journal.run})
+    damage(tmp_path)
+    said = (f"{tmp_path / 'state.db'}: has lost the run that stands beside it; tunesift repair {tmp_path} builds it anew "
+            "from the run's parts.")  # fmt: skip
+    for _ in range(2):
+        with pytest.raises(StorageError) as refusal:
+            Journal(tmp_path)
+        assert str(refusal.value) == said
+    if damage is not put_in_another_run_s:  # that one is put aside first
+        Journal(tmp_path, "anew").close()
+
+
+def test_a_sealed_part_alone_is_proof_of_a_run_and_what_is_none_is_not(opened: Opened, tmp_path: Path) -> None:
+    opened().commit(entries(range(PART)))
+    moved = tmp_path / "moved.parquet"
+    shutil.copyfile(stage_folder(tmp_path) / "part-000000.parquet", moved)
+    for folder in (tmp_path / "sound", tmp_path / "broken", tmp_path / "link", tmp_path / "linked"):
+        (folder / "stages").mkdir(parents=True)
+        if folder.name == "linked":
+            (folder / "stages" / "ifd").symlink_to(stage_folder(tmp_path))
+        else:
+            (folder / "stages" / "ifd").mkdir()
+    place = Path("stages", "ifd", "part-000000.parquet")
+    shutil.copyfile(moved, tmp_path / "sound" / place)
+    (tmp_path / "broken" / place).write_bytes(moved.read_bytes()[:-1])
+    (tmp_path / "link" / place).symlink_to(moved)
+    with pytest.raises(StorageError, match="has lost the run that stands beside it"):
+        Journal(tmp_path / "sound")
+    for name in ("broken", "link", "linked"):
+        Journal(tmp_path / name).close()
+
+
+def test_a_folder_of_another_version_is_refused_with_both_versions(opened: Opened, tmp_path: Path) -> None:
+    stage = opened()
+    for change, said in (("UPDATE meta SET value = '9' WHERE key = 'format'", 9),
+                         ("DELETE FROM meta WHERE key = 'format'", 2)):  # fmt: skip
+        stage._db.execute(change)
+        with pytest.raises(ResumeError) as refusal:
+            Journal(tmp_path)
+        assert str(refusal.value) == f"{tmp_path}: is a run of format {said}, not {FORMAT}; use another folder."
 
 
 def test_an_unwritable_disk_is_a_storage_error(tmp_path: Path) -> None:
