@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -553,6 +554,27 @@ def test_an_open_row_that_is_not_as_it_was_is_named_with_its_database(tmp_path: 
             read()
         assert str(refusal.value) == said
     journal.close()
+
+
+def test_checksums_are_the_same_ones_in_every_release_that_has_this_format(tmp_path: Path) -> None:
+    """CRC-32 of the fields as a JSON list without spaces; with another one, a run begun before would be refused."""
+    journal = Journal(tmp_path)
+    journal.stage("ifd", {}).commit([entry(row, "nö", "refused") for row in range(PART + 1)])
+    queries = {
+        "SELECT crc, stage, row, id, lower(hex(digest)), failure, outcome FROM result": 1,
+        "SELECT crc, stage, number, rows, failed, bytes, sha256 FROM part": 1,
+        "SELECT crc, stage, id, lower(hex(digest)), failure, outcome FROM stock": PART + 1,
+    }
+    found = [row for query in list(queries)[:2] for row in recorded(tmp_path, query)]
+    journal.close()
+    journal = Journal(tmp_path)
+    journal.take_back(["ifd"], journal.entries)
+    journal.close()
+    found += recorded(tmp_path, list(queries)[2])
+    assert len(found) == sum(queries.values())
+    for said, *fields in found:
+        assert said == zlib.crc32(json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode())
+    assert FORMAT == 3
 
 
 def test_an_open_row_that_is_not_as_it_was_is_not_sealed(opened: Opened, tmp_path: Path) -> None:
