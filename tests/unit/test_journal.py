@@ -6,7 +6,9 @@ import hashlib
 import json
 import shutil
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +19,7 @@ from tunesift import ResumeError, StorageError
 from tunesift.disk import sync
 from tunesift.running import fsio
 from tunesift.running import journal as storage
-from tunesift.running.database import transaction
+from tunesift.running.database import FORMAT, transaction
 from tunesift.running.fsio import read_json, write_json
 from tunesift.running.journal import Journal, StageJournal
 from tunesift.running.parts import Entry, Sealed, find, load
@@ -369,6 +371,76 @@ def test_a_damaged_database_is_refused_with_a_sentence(tmp_path: Path) -> None:
         Journal(tmp_path)
 
 
+def lose(folder: Path) -> None:
+    for path in folder.glob("state.db*"):
+        path.unlink()
+
+
+def empty(folder: Path) -> None:
+    lose(folder)
+    (folder / "state.db").touch()
+
+
+def put_in_a_database_of_nobody_s(folder: Path) -> None:
+    lose(folder)
+    with closing(sqlite3.connect(folder / "state.db")) as db:
+        db.execute("CREATE TABLE other (n INTEGER)")
+
+
+def put_in_another_run_s(folder: Path) -> None:
+    lose(folder)
+    (folder / "beside").mkdir()
+    Journal(folder / "beside").close()
+    (folder / "beside" / "state.db").rename(folder / "state.db")
+
+
+@pytest.mark.parametrize("damage", [lose, empty, put_in_a_database_of_nobody_s, put_in_another_run_s])
+def test_a_folder_that_has_lost_its_journal_is_not_taken_for_a_new_one(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    with closing(Journal(tmp_path)) as journal:
+        write_json(tmp_path / "run.json", {"journal": journal.run})
+    damage(tmp_path)
+    said = (f"{tmp_path / 'state.db'}: has lost the run that stands beside it; tunesift repair {tmp_path} builds it anew "
+            "from the run's parts.")  # fmt: skip
+    for _ in range(2):
+        with pytest.raises(StorageError) as refusal:
+            Journal(tmp_path)
+        assert str(refusal.value) == said
+    if damage is not put_in_another_run_s:  # that one is put aside first
+        Journal(tmp_path, "anew").close()
+
+
+def test_a_sealed_part_alone_is_proof_of_a_run_and_what_is_none_is_not(opened: Opened, tmp_path: Path) -> None:
+    opened().commit(entries(range(PART)))
+    moved = tmp_path / "moved.parquet"
+    shutil.copyfile(stage_folder(tmp_path) / "part-000000.parquet", moved)
+    for folder in (tmp_path / "sound", tmp_path / "broken", tmp_path / "link", tmp_path / "linked"):
+        (folder / "stages").mkdir(parents=True)
+        if folder.name == "linked":
+            (folder / "stages" / "ifd").symlink_to(stage_folder(tmp_path))
+        else:
+            (folder / "stages" / "ifd").mkdir()
+    place = Path("stages", "ifd", "part-000000.parquet")
+    shutil.copyfile(moved, tmp_path / "sound" / place)
+    (tmp_path / "broken" / place).write_bytes(moved.read_bytes()[:-1])
+    (tmp_path / "link" / place).symlink_to(moved)
+    with pytest.raises(StorageError, match="has lost the run that stands beside it"):
+        Journal(tmp_path / "sound")
+    for name in ("broken", "link", "linked"):
+        Journal(tmp_path / name).close()
+
+
+def test_a_folder_of_another_version_is_refused_with_both_versions(opened: Opened, tmp_path: Path) -> None:
+    stage = opened()
+    for change, said in (("UPDATE meta SET value = '9' WHERE key = 'format'", 9),
+                         ("DELETE FROM meta WHERE key = 'format'", 2)):  # fmt: skip
+        stage._db.execute(change)
+        with pytest.raises(ResumeError) as refusal:
+            Journal(tmp_path)
+        assert str(refusal.value) == f"{tmp_path}: is a run of format {said}, not {FORMAT}; use another folder."
+
+
 def test_an_unwritable_disk_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"check the disk and start again\.$"):
         Journal(tmp_path / "missing")
@@ -482,6 +554,27 @@ def test_an_open_row_that_is_not_as_it_was_is_named_with_its_database(tmp_path: 
             read()
         assert str(refusal.value) == said
     journal.close()
+
+
+def test_checksums_are_the_same_ones_in_every_release_that_has_this_format(tmp_path: Path) -> None:
+    """CRC-32 of the fields as a JSON list without spaces; with another one, a run begun before would be refused."""
+    journal = Journal(tmp_path)
+    journal.stage("ifd", {}).commit([entry(row, "nö", "refused") for row in range(PART + 1)])
+    queries = {
+        "SELECT crc, stage, row, id, lower(hex(digest)), failure, outcome FROM result": 1,
+        "SELECT crc, stage, number, rows, failed, bytes, sha256 FROM part": 1,
+        "SELECT crc, stage, id, lower(hex(digest)), failure, outcome FROM stock": PART + 1,
+    }
+    found = [row for query in list(queries)[:2] for row in recorded(tmp_path, query)]
+    journal.close()
+    journal = Journal(tmp_path)
+    journal.take_back(["ifd"], journal.entries)
+    journal.close()
+    found += recorded(tmp_path, list(queries)[2])
+    assert len(found) == sum(queries.values())
+    for said, *fields in found:
+        assert said == zlib.crc32(json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode())
+    assert FORMAT == 3
 
 
 def test_an_open_row_that_is_not_as_it_was_is_not_sealed(opened: Opened, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 from collections.abc import Sequence
@@ -41,8 +42,9 @@ class End(Measure):
 def test_nothing_more_is_begun_once_a_run_is_to_end(life: Life) -> None:
     with life() as run:
         running.append(run)
-        with pytest.raises(Stopped):
+        with pytest.raises(Stopped) as end:
             run.map("end", End(), records(20))
+        assert str(end.value).startswith(f"{run.folder}: stopped when asked to;")
         assert run._journal.db.execute("SELECT row FROM intent").fetchall() == []
     assert worked == ["r0", "r1", "r2", "r3"]
 
@@ -166,6 +168,20 @@ def test_progress_says_how_many_of_those_that_are_done_failed(life: Life) -> Non
     with life(progress=heard, max_failures=1.0) as run:
         run.map("measure", Measure(), items)
     assert [s for s in heard.said if s[0] == "advance"] == [("advance", 4, 1), ("advance", 2, 1)]
+
+
+def test_a_stage_is_reported_and_logged_with_what_was_asked_done_and_failed(
+    life: Life, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = [record("a", "refuse it"), *records(5)]
+    with life(max_failures=1.0) as run:
+        run.map("measure", Measure(), items[:2])
+    with life(max_failures=1.0) as run, caplog.at_level(logging.INFO):
+        run.map("measure", Measure(), items)
+    (told,) = run.stages
+    assert (told.stage, told.items, told.worked, told.failed) == ("measure", 6, 4, 1)
+    assert 0 <= told.seconds < 60
+    assert "stage measure: 6 items, 4 done now, 1 failed" in caplog.messages
 
 
 def test_progress_ends_whatever_happens(life: Life) -> None:

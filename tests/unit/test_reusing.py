@@ -5,12 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from harness.interrupting import Interrupts
-from tunesift import Recipe, RunError, recipe_for, run_recipe
+from tunesift import Recipe, ResumeError, RunError, recipe_for, run_recipe
+from tunesift.running.database import FORMAT
+from tunesift.running.fsio import write_json
+from tunesift.running.journal import Journal
+from tunesift.running.parts import Entry
+from tunesift.running.reusing import reuse
 from tunesift.telling import told_run
 
 ROWS = [{"instruction": f"Question {n} of many?", "output": f"Answer {n} of many."} for n in range(40)]
@@ -87,3 +94,53 @@ def test_what_is_no_other_run_is_refused_and_leaves_no_folder(first: Recipe, lin
     assert not recipe.run_folder.exists()
     with pytest.raises(RunError, match="is this run's own folder"):
         run_recipe(taking(first, first.run_folder))
+
+
+def other_run(folder: Path) -> None:
+    """A run that was killed with a row begun: two outcomes and a failure."""
+    folder.mkdir()
+    journal = Journal(folder)
+    write_json(folder / "run.json", {"format": FORMAT, "journal": journal.run})
+    stage = journal.stage("score", {"n": 1})
+    rows = [Entry(row, f"r{row}", bytes(16), None, f"{row}") for row in range(2)]
+    stage.commit([*rows, Entry(2, "r2", bytes(16), "refused", "no")])
+    stage.begin([3])
+    journal.db.close()  # as a kill leaves it
+
+
+def test_another_run_is_left_as_it_is_and_what_is_put_by_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, other = tmp_path / "run", tmp_path / "other"
+    other_run(other)
+    folder.mkdir()
+    with closing(Journal(folder)) as journal, caplog.at_level(logging.INFO):
+        assert reuse(journal, folder, other) == 2, "a failure is not taken"
+        assert [r.message for r in caplog.records] == [f"2 outcomes are put by from {other}"]
+        assert reuse(journal, folder, other) == 0, "it was taken already"
+        stage = journal.stage("score", {"n": 1})
+        assert [stage.in_stock(f"r{row}", bytes(16)) for row in range(3)] == [(None, "0"), (None, "1"), None]
+    with closing(sqlite3.connect(other / "state.db")) as db:
+        assert db.execute("SELECT (SELECT count(*) FROM intent), (SELECT count(*) FROM crash)").fetchone() == (1, 0)
+
+
+def test_a_run_that_has_begun_takes_over_nothing(tmp_path: Path) -> None:
+    folder, other = tmp_path / "run", tmp_path / "other"
+    other_run(other)
+    folder.mkdir()
+    with closing(Journal(folder)) as journal:
+        journal.stage("score", {"n": 1})
+        assert reuse(journal, folder, other) == 0
+        assert not journal.reuses()
+
+
+def test_a_run_of_another_version_is_not_taken_from(tmp_path: Path) -> None:
+    folder, other = tmp_path / "run", tmp_path / "other"
+    other_run(other)
+    write_json(other / "run.json", {"format": FORMAT - 1})
+    folder.mkdir()
+    with closing(Journal(folder)) as journal, pytest.raises(ResumeError) as refusal:
+        reuse(journal, folder, other)
+    assert str(refusal.value) == (
+        f"{other}: is a run of another version, whose outcomes cannot be taken; leave --reuse out."
+    )

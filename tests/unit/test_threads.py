@@ -102,11 +102,11 @@ def test_items_that_rest_before_they_are_tried_again_keep_no_others_waiting(tmp_
 
 
 def test_who_waits_for_an_answer_goes_on_when_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "MOMENT_S", 3.0)
+    monkeypatch.setattr(local, "MOMENT_S", 20.0)
     began = time.monotonic()
     with Run(tmp_path / "run", Local()) as run:
         run.map("slow", Slow(student=ScriptedModel(concurrency=2)), records(12))
-    assert time.monotonic() - began < 9, "each round waited its moment out"
+    assert time.monotonic() - began < 15, "each round waited its moment out"
 
 
 FIRST_WAS_TURNED_AWAY = threading.Event()
