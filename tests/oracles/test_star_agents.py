@@ -176,6 +176,15 @@ def test_without_a_base_nobody_wins_and_of_equals_the_better_judged_then_the_bas
     assert winner([base, second, first]) is second
 
 
+def test_of_two_candidates_that_are_worth_the_same_the_one_of_the_lower_pair_wins_however_they_were_drawn(
+    tmp_path: Path,
+) -> None:
+    made = method(Writer(name="x", gap=0.2, quality=1.0), Writer(name="y", gap=0.2, quality=1.0), from_near=0)
+    trial = tried(made, tmp_path, [seed(n) for n in range(30)])
+    assert trial.result.data is not None
+    assert [record.id for record in trial.result.data] == [f"s{n}~x" for n in range(30)]
+
+
 # --- oracle 2 and 3: evolution --------------------------------------------------------------------------------------
 
 

@@ -75,6 +75,12 @@ def rewards(standings: Iterable[Standing]) -> dict[Pair, float]:
     return {standing.candidate.pair: standing.worth for standing in standings if not standing.candidate.base}
 
 
+def above_0(standings: Mapping[str, Sequence[Standing]]) -> list[float]:
+    """The positive gaps among a round's candidates."""
+    found = (s.gap.value for own in standings.values() for s in own if isinstance(s.gap, Score))
+    return [gap for gap in found if gap is not None and gap > 0]
+
+
 def scaled(gaps: Sequence[float | None], largest: float) -> list[float]:
     """Share of a largest gap that is known from other seeds, from 0 to 1."""
     return [min(1.0, max(0.0, gap or 0.0) / largest) for gap in gaps]
