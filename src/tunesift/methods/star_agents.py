@@ -41,7 +41,7 @@ from tunesift.errors import RecipeError
 from tunesift.methods.refining import check_refinable, tell_refined
 from tunesift.methods.speaking import Hearing, Speak
 from tunesift.methods.star_agents_crowning import Standing, above_0, next_to_judge, rewards, scaled, winner
-from tunesift.methods.star_agents_drafts import Candidate, Wanted, pairs_among, written
+from tunesift.methods.star_agents_drafts import Candidate, Wanted, first_alike, pairs_among, written
 from tunesift.methods.star_agents_judging import ASK, JUDGE, REMIND, TWINS, Match, Settled, judged, read_verdict
 from tunesift.methods.star_agents_pool import MemoryBank, Pair, PairPool
 from tunesift.methods.star_agents_telling import Crowned, Provenance, Told, WriteDown
@@ -228,8 +228,10 @@ class StarAgents(Settings):
     def _standings(
         self, run: Run, found: Mapping[str, Sequence[Candidate]], gaps: Sequence[float]
     ) -> dict[str, list[Standing]]:
-        """How difficult every candidate is; the large scorer is asked only where that is not known without it."""
-        records = [candidate.record for own in found.values() for candidate in own]
+        """How difficult every candidate is; the large scorer is asked only where that is not known without it. Two of a
+        seed that say the same are weighed once, since a batch's rounding must not tell them apart."""
+        first = {id: twin for own in found.values() for id, twin in first_alike(own).items()}
+        records = [one.record for own in found.values() for one in own if first[one.record.id] == one.record.id]
         scorers = [IFD(student=model, template=self.template) for model in evened(self.small, self.large)]
         small = run.map("ifd-small", scorers[0], records)
         sizes = {record.id: size_of(record) for record in records}
@@ -242,7 +244,7 @@ class StarAgents(Settings):
         standings, order = {}, {pair: place for place, pair in enumerate(self._pairs)}
         for seed, drafted in found.items():
             own = sorted(drafted, key=lambda one: -1 if one.base else order[one.pair])
-            ids = [candidate.record.id for candidate in own]
+            ids = [first[candidate.record.id] for candidate in own]
             measured = [known[id] or gap_of(small[id], large[id], self.ratio, sizes[id]) for id in ids]
             values = [None if isinstance(gap, Failure) else gap.value for gap in measured]
             shares = scaled(values, largest) if largest > 0 else difficulties(values)
@@ -259,8 +261,8 @@ class StarAgents(Settings):
                 Match(standing.candidate.record, base.candidate.record)
                 for seed, own in standings.items()
                 if (base := bases[seed]) is not None
-                for standing in (_unjudged(own) if self.faithful else [next_to_judge(own)])
-                if standing is not None
+                for standing in (own if self.faithful else [next_to_judge(own)])
+                if standing is not None and standing.quality is None
             ]
             if not matches:
                 return dict(standings)
@@ -288,10 +290,6 @@ def _twins(base: Standing | None, own: Sequence[Standing]) -> list[str]:
     if base is None:
         return []
     return [s.id for s in own if not s.candidate.base and s.candidate.record.messages == base.candidate.record.messages]
-
-
-def _unjudged(own: Sequence[Standing]) -> list[Standing]:
-    return [standing for standing in own if standing.quality is None]
 
 
 def _with(standing: Standing, settled: Mapping[str, Settled]) -> Standing:
