@@ -58,6 +58,7 @@ def next_to_judge(standings: Sequence[Standing]) -> Standing | None:
 
 def winner(standings: Sequence[Standing]) -> Standing | None:
     """The candidate with the largest worth (eq. 1): of equal ones the better judged, then a base, then the first.
+    Bases come first in `standings`, then the others in the order of the pairs.
 
     Where nothing is worth anything, the first base; None where no base was written.
     """
