@@ -229,7 +229,7 @@ def plan(what: Annotated[str, typer.Argument(help="Name of a method or a recipe 
 
 @app.command()
 def inspect(run: Annotated[Path, typer.Argument(help="A run's folder, such as kept.json.run.")],
-            id: Annotated[str | None, typer.Argument(help="A record's id.")] = None,
+            id: Annotated[str | None, typer.Argument(help="A record's id, in the input or in the output.")] = None,
             as_json: AsJson = False) -> None:  # fmt: skip
     """Show a run's settings, balance and reasons; or one record, its scores and its decision."""
     commands.inspect(run, id, as_json)

@@ -43,7 +43,7 @@ def open_folder(recipe: Recipe, sha256: str | None, journal: str) -> dict[str, A
         raise ResumeError(f"{path.parent}: is a run of format {old.get('format')}, not {FORMAT}; use another folder.")
     changed = _telling(differences(old["settings"], new["settings"]))
     if changed:
-        said = ", ".join(f"{p} was {_told(a)} and is now {_told(b)}" for p, a, b in changed[:3])
+        said = ", ".join(_change(*one) for one in changed[:3])
         right = f"write to another output, with --reuse {path.parent} to take over what stays the same"
         raise ResumeError(f"{path.parent}: holds another run: {said}; {right}.")
     if old["input"]["sha256"] != (sha256 or ""):
@@ -80,6 +80,13 @@ def has_work(folder: Path) -> bool:
         return bool(rows_done(folder))
     except sqlite3.Error:
         return (folder / "state.db").exists()
+
+
+def _change(path: str, was: Json, now: Json) -> str:
+    """What one setting was and is; of long lists that begin alike, how many entries."""
+    if isinstance(was, list) and isinstance(now, list) and _told(was) == _told(now):
+        return f"{path} had {len(was)} entries and now has {len(now)}"
+    return f"{path} was {_told(was)} and is now {_told(now)}"
 
 
 def _told(value: Json) -> str:

@@ -81,6 +81,12 @@ def _no_setting(text: str) -> str:
     return f'"{shown(text)}" is not a setting; write name=value, such as keep=10%.'
 
 
+def _kinds_in(entry: Json) -> dict[str, Json]:
+    """The kinds of the groups of settings in an entry of a list: those of a further entry, where it names none."""
+    groups = entry.items() if isinstance(entry, dict) else ()
+    return {name: {"kind": group["kind"]} for name, group in groups if isinstance(group, dict) and "kind" in group}
+
+
 def put(place: Json, path: Sequence[str], value: Json) -> Json:
     """A mapping or a list with a value put in at a path; what is neither becomes a mapping."""
     head, rest = path[0], path[1:]
@@ -88,7 +94,8 @@ def put(place: Json, path: Sequence[str], value: Json) -> Json:
         return {"kind": value}
     if isinstance(place, list) and head.isdigit() and int(head) <= len(place):
         number = int(head)
-        old = next(iter(place[number:]), {})  # the number behind the last one is a further entry
+        further = _kinds_in(place[-1]) if place else {}  # the number behind the last one is a further entry
+        old = next(iter(place[number:]), further)
         return [*place[:number], put(old, rest, value) if rest else value, *place[number + 1 :]]
     found = place if isinstance(place, dict) else {}
     old = found.get(head)

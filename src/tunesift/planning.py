@@ -6,7 +6,7 @@ import json
 import math
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,8 +94,18 @@ def plan(recipe: Recipe) -> Plan:
         missing=tuple(f"{path}: {shown(name)}" for path, name in missing(recipe.method)),
         unnamed=tuple(f"{path}: is not given; the run first asks {shown(model.list_url)}, and takes "
                       "the one that it lists" for path, model in unnamed(recipe.method).items()),
-        waits=sum(math.ceil(s.items * s.forwards / at_once[s.model]) + 1 for s in asked),
+        waits=_waits(asked, at_once),
     )  # fmt: skip
+
+
+def _waits(asked: Sequence[Planned], at_once: Mapping[str, int]) -> int:
+    """How many answers are waited for one after the other, a probe before each stage included."""
+    longest: dict[str | int, int] = {}
+    for number, stage in enumerate(asked):
+        own = stage.rounds * math.ceil(stage.items * stage.forwards / stage.rounds / at_once[stage.model]) + 1
+        together = stage.stage if stage.rounds > 1 else number
+        longest[together] = max(own, longest.get(together, 0))
+    return sum(longest.values())
 
 
 def _bound(stage: Planned, each: int) -> tuple[int, int]:

@@ -133,7 +133,7 @@ def told_run(folder: Path, as_json: bool) -> str:
 def told_record(folder: Path, id: str, as_json: bool) -> str:
     """One record, its decision, and its outcome in every stage; with it, outcomes of what was made of it.
 
-    `id` is a record's id, the beginning of just one, or its number, from 1.
+    `id` is a record's id, that of a record that was made of it, the beginning of just one, or its number, from 1.
     """
     whole = run_folder(folder)
     id, action, reason = _decided(whole, id)
@@ -158,18 +158,23 @@ def told_record(folder: Path, id: str, as_json: bool) -> str:
 
 
 def _decided(run: RunFolder, said: str) -> tuple[str, str, str]:
-    """The decision on a record of this id, of this number, or else on the only one whose id begins so."""
+    """The decision on a record of this id, of this number, or of which this was made; or else on the only one whose id
+    begins so."""
     begins: list[tuple[str, str, str]] = []
     numbered = None
+    parents: list[tuple[str, str, str]] = []
     for number, decision in enumerate(run.decisions(), start=1):
         if decision[0] == said:
             return decision
         begins += [decision] if decision[0].startswith(said) and len(begins) < 2 else []
         numbered = decision if str(number) == said else numbered
+        parents += [decision] if said.startswith(f"{decision[0]}~") else []
     if numbered is None and (noted := _noted(run.path, said)):
         return said, "nothing", noted
     if numbered is None and len(begins) == 1:
         return begins[0]
+    if numbered is None and parents:
+        return max(parents, key=lambda parent: len(parent[0]))
     if numbered is None:
         why = "several ids begin with" if begins else "no record has the id"
         raise DataError(f'{run.path}: {why} "{shown(said)}"; ids are in report.html, and 5 means the fifth record.')

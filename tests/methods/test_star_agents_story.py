@@ -144,7 +144,8 @@ def judged_by_hand(ledger: Ledger) -> int:
             continue
         base = next(id for id in own if "~base~" in id)
         best = (0.5 * gaps[base] / most, 0.5)
-        for id in sorted((id for id in own if id != base), key=lambda id: -gaps[id]):
+        place = {id: list(QUALITY).index(id.rpartition("~")[2]) for id in own if id != base}
+        for id in sorted(place, key=lambda id: (-gaps[id], place[id])):  # of equal ones the lower pair
             if gaps[id] > 0 and (gaps[id] / most, 1.0) > best:
                 count += 1
                 worth = 0.5 * (1 + (ledger.level[id] > 1) - (ledger.level[id] < 1))

@@ -12,17 +12,22 @@ from faultserver.client import FaultServer
 from tunesift import (
     Agent,
     Budget,
+    DataError,
     HttpModel,
     Recipe,
+    ResumeError,
     ScriptedModel,
     Span,
     StarAgents,
     TargetLoss,
     run_recipe,
 )
+from tunesift.console import told as last_words
 from tunesift.perform import Summary
+from tunesift.planning import plan
 from tunesift.report.collect import collect
 from tunesift.report.data import ReportData
+from tunesift.telling import told_record
 
 SEEDS = 12
 SMALL = {"clear": 0.8, "plain": 0.5, "odd": 0.625}
@@ -138,3 +143,43 @@ def test_what_agents_cost_stands_beside_them_and_what_roles_share_is_said_to_be_
     assert [row[:3] for row in tables["endpoints"].rows] == [
         ("cheap", "agents.second", spent["cheap"].calls), ("dear", "agents.first, judge", spent["dear"].calls)
     ]  # fmt: skip
+
+
+def test_what_speaks_against_a_run_is_a_note_in_its_last_words_and_in_its_result(tmp_path: Path) -> None:
+    summary, _ = told(tmp_path, "[[A]]", "clear", "odd")
+    assert summary.notes == {"of 12 matches are ties: wins rest on difficulty alone": 12}
+    assert "  note: 12 of 12 matches are ties: wins rest on difficulty alone" in last_words(summary).splitlines()
+
+
+def test_a_plan_says_how_long_it_takes_to_wait_for_one_round_after_another(tmp_path: Path) -> None:
+    rows = [{"instruction": f"Say {n}.", "output": "old"} for n in range(64)]
+    (tmp_path / "seeds.json").write_text(json.dumps(rows))
+    first, second = (HttpModel(url="http://127.0.0.1:9/v1", model=name, concurrency=8) for name in ("a", "b"))
+    agents = (Agent(name="first", model=first), Agent(name="second", model=second))
+
+    def waits(**settings: bool) -> int:
+        page = StarAgents(agents=agents, judge=first, small=scorer(SMALL), large=scorer(LARGE), **settings)  # type: ignore[arg-type]
+        return plan(Recipe(method=page, input=tmp_path / "seeds.json", output=tmp_path / "out.json")).waits
+
+    # Four rounds of 16: the first agent writes 32 each, the judge judges 64 each and as many again; a probe for each.
+    assert waits() == (4 * 32 // 8 + 1) + 2 * (4 * 64 // 8 + 1)
+    # 64 rounds of one: all that is written is written together, and so is all that is judged.
+    assert waits(faithful=True) == 3 * (64 + 1)
+
+
+def test_a_row_of_the_output_is_found_by_the_id_that_stands_in_it(tmp_path: Path) -> None:
+    summary, _ = told(tmp_path, "[[A]]", "clear", "odd")
+    row = json.loads((tmp_path / "out.json").read_text())[0]
+    assert row["id"].endswith("~clear")
+    seed = row["id"].partition("~")[0]
+    assert told_record(summary.folder, row["id"], False) == told_record(summary.folder, seed, False)
+    with pytest.raises(DataError, match="no record has the id"):
+        told_record(summary.folder, f"{seed}clear", False)
+
+
+def test_another_list_of_agents_in_the_same_folder_is_told_by_how_many_there_were(tmp_path: Path) -> None:
+    told(tmp_path, "[[A]]", "clear", "odd")
+    agents = tuple(Agent(name=name, model=ScriptedModel(otherwise=name)) for name in ("plain", "clear"))
+    page = StarAgents(agents=agents, judge=ScriptedModel(), small=scorer(SMALL), large=scorer(LARGE))
+    with pytest.raises(ResumeError, match=r"method\.agents had 3 entries and now has 2"):
+        run_recipe(Recipe(method=page, input=tmp_path / "seeds.json", output=tmp_path / "out.json"))

@@ -7,7 +7,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -176,6 +176,15 @@ def test_without_a_base_nobody_wins_and_of_equals_the_better_judged_then_the_bas
     assert winner([base, second, first]) is second
 
 
+def test_of_two_candidates_that_are_worth_the_same_the_one_of_the_lower_pair_wins_however_they_were_drawn(
+    tmp_path: Path,
+) -> None:
+    made = method(Writer(name="x", gap=0.2, quality=1.0), Writer(name="y", gap=0.2, quality=1.0), from_near=0)
+    trial = tried(made, tmp_path, [seed(n) for n in range(30)])
+    assert trial.result.data is not None
+    assert [record.id for record in trial.result.data] == [f"s{n}~x" for n in range(30)]
+
+
 # --- oracle 2 and 3: evolution --------------------------------------------------------------------------------------
 
 
@@ -323,6 +332,29 @@ def test_oracle_5_who_says_what_the_base_says_needs_no_judge_and_ties(tmp_path: 
     assert trial.result.data is not None
     assert [record.id for record in trial.result.data] == ["s1~base~base"]
     assert TWINS.worth == 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounding(Scorer):
+    """Its losses differ in their last digits by the place in a batch, as those of real weights do."""
+
+    def _lost(self, span: Span) -> TargetLoss:
+        nats = super()._lost(span).nats
+        return TargetLoss(tuple(n + 1e-5 * len(PASSES) * bool(span.context) for n in nats), False)
+
+    def loss(self, spans: Sequence[Span]) -> list[TargetLoss | Failure]:
+        return [one for span in spans for one in super(Rounding, self).loss([span])]
+
+
+def test_oracle_5_who_says_what_the_base_says_is_weighed_once_and_does_not_win_by_rounding(tmp_path: Path) -> None:
+    base = ScriptedModel(otherwise="gap=0.1 good=0 said alike")
+    agents = (Agent(name="base", model=base), Agent(name="other", model=replace(base, concurrency=2)))
+    made = StarAgents(agents=agents, judge=Judge(), small=Rounding(), large=Scorer(large=True), pairs=("other",))
+    trial = tried(made, tmp_path, [seed(n) for n in range(10)])
+    assert trial.result.data is not None
+    assert {record.id.partition("~")[2] for record in trial.result.data} == {"base~base"}
+    assert len(PASSES) == 10 * 4
+    assert {"what": "same as the base", "count": 10, "of": "candidates", "fraction": 0.5} in trial.tables["judging"]
 
 
 # --- oracle 6: the judge --------------------------------------------------------------------------------------------

@@ -11,10 +11,12 @@ import pytest
 from tunesift import (
     IFD,
     Above,
+    Agent,
     Cherry,
     Diverse,
     DualIFD,
     HashedNgrams,
+    HttpModel,
     Largest,
     Quota,
     Random,
@@ -25,6 +27,7 @@ from tunesift import (
     ScriptedModel,
     Select,
     Smallest,
+    StarAgents,
     TransformersModel,
     load_recipe,
     recipe_for,
@@ -99,6 +102,20 @@ def test_a_new_kind_drops_the_settings_of_the_old_one() -> None:
         scorer=ReversedIFD(student=ScriptedModel()), keep=Largest(fraction=0.1, below=1.0)
     )
     assert method("scorer.kind=ifd") == method(), "the kind that it is changes nothing"
+
+
+def test_a_further_entry_of_a_list_has_models_of_the_kinds_of_the_one_before_unless_it_says_otherwise() -> None:
+    agents = ["agents.0.model.url=http://a/v1", "agents.0.model.model=a", "agents.1.model.url=http://b/v1",
+              "agents.1.model.model=b", "judge.url=http://a/v1", "judge.model=a", "small.name=s", "large.name=l"]  # fmt: skip
+    third = method(
+        *agents, "agents.2.name=c", "agents.2.model.url=http://c/v1", "agents.2.model.model=c", of="star-agents"
+    )
+    assert isinstance(third, StarAgents)
+    assert third.agents[2] == Agent(name="c", model=HttpModel(url="http://c/v1", model="c"))
+    local = method(*agents, "agents.2.name=c", "agents.2.model.kind=transformers", "agents.2.model.name=phi",
+                   of="star-agents")  # fmt: skip
+    assert isinstance(local, StarAgents)
+    assert local.agents[2] == Agent(name="c", model=TransformersModel(name="phi"))
 
 
 def test_settings_reach_into_what_a_new_kind_brings_with_it() -> None:

@@ -40,8 +40,8 @@ from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
 from tunesift.methods.refining import check_refinable, tell_refined
 from tunesift.methods.speaking import Hearing, Speak
-from tunesift.methods.star_agents_crowning import Standing, next_to_judge, rewards, scaled, winner
-from tunesift.methods.star_agents_drafts import Candidate, Wanted, pairs_among, written
+from tunesift.methods.star_agents_crowning import Standing, above_0, next_to_judge, rewards, scaled, winner
+from tunesift.methods.star_agents_drafts import Candidate, Wanted, first_alike, pairs_among, written
 from tunesift.methods.star_agents_judging import ASK, JUDGE, REMIND, TWINS, Match, Settled, judged, read_verdict
 from tunesift.methods.star_agents_pool import MemoryBank, Pair, PairPool
 from tunesift.methods.star_agents_telling import Crowned, Provenance, Told, WriteDown
@@ -153,13 +153,13 @@ class StarAgents(Settings):
         seeds = data.only({id for id in data.ids() if id not in left})
         pool, bank = PairPool.uniform(self._pairs), MemoryBank()
         told = Told(self.agents, run, pool)
-        crowned: list[Crowned] = []
+        crowned, gaps = list[Crowned](), list[float]()
         for part in seeds.batches(self._round):
             run.turn(len(crowned), len(seeds))
             vectors = run.map("embed", EmbedInstruction(model=self.embedder), part).good()
             wanted = [one for seed in part for one in self._wanted(seed, pool, bank, vectors.get(seed.id), run)]
             drafts = written(run, wanted, self.agents, self.writing, self.rewrite)  # eq. 2-3
-            standings = self._judged(run, self._standings(run, drafts.candidates, told.gaps))  # eq. 4-6
+            standings = self._judged(run, self._standings(run, drafts.candidates, gaps))  # eq. 4-6
             found = [
                 Crowned(seed, winner(standings[seed.id]), drafts.why_no_base(seed.id)) for seed in part
             ]  # eq. 7, 1
@@ -169,6 +169,7 @@ class StarAgents(Settings):
             for one in found:
                 bank.add(vectors.get(one.id), one.earner)
             crowned += found
+            gaps += above_0(standings)
         run.turn(len(crowned), len(seeds))
         run.map("score", WriteDown(), crowned)
         return self._result(data, left, crowned, run, told)
@@ -190,13 +191,13 @@ class StarAgents(Settings):
                 if calls:
                     name = stage if agent.is_endpoint else f"{stage}-{agent.name}"
                     planned.append(Planned(name, calls, 1, name_of(agent.model), around=around, answer=tokens))
-        return [
-            *planned,
+        planned += [
             Planned("ifd-small", base + drawn, 2, name_of(self.small)),
             Planned("ifd-large", base + drawn, 2, name_of(self.large)),
             *self._judge.planned(len((JUDGE + ASK).encode()) + 2 * self.writing.response_tokens, 2 * drawn),
             Planned("score", records, 0, ""),
         ]
+        return [replace(one, rounds=max(1, ceil(records / self._round))) for one in planned]
 
     @property
     def _round(self) -> int:
@@ -227,8 +228,10 @@ class StarAgents(Settings):
     def _standings(
         self, run: Run, found: Mapping[str, Sequence[Candidate]], gaps: Sequence[float]
     ) -> dict[str, list[Standing]]:
-        """How difficult every candidate is; the large scorer is asked only where that is not known without it."""
-        records = [candidate.record for own in found.values() for candidate in own]
+        """How difficult every candidate is; the large scorer is asked only where that is not known without it. Two of a
+        seed that say the same are weighed once, since a batch's rounding must not tell them apart."""
+        first = {id: twin for own in found.values() for id, twin in first_alike(own).items()}
+        records = [one.record for own in found.values() for one in own if first[one.record.id] == one.record.id]
         scorers = [IFD(student=model, template=self.template) for model in evened(self.small, self.large)]
         small = run.map("ifd-small", scorers[0], records)
         sizes = {record.id: size_of(record) for record in records}
@@ -238,9 +241,10 @@ class StarAgents(Settings):
         for id in large if self.ratio == "perplexity" else ():
             check_tokens(id, small[id], large[id])
         largest = float(np.percentile(gaps, PERCENTILE)) if gaps and self.scale == "running" else 0.0
-        standings = {}
-        for seed, own in found.items():
-            ids = [candidate.record.id for candidate in own]
+        standings, order = {}, {pair: place for place, pair in enumerate(self._pairs)}
+        for seed, drafted in found.items():
+            own = sorted(drafted, key=lambda one: -1 if one.base else order[one.pair])
+            ids = [first[candidate.record.id] for candidate in own]
             measured = [known[id] or gap_of(small[id], large[id], self.ratio, sizes[id]) for id in ids]
             values = [None if isinstance(gap, Failure) else gap.value for gap in measured]
             shares = scaled(values, largest) if largest > 0 else difficulties(values)
@@ -257,8 +261,8 @@ class StarAgents(Settings):
                 Match(standing.candidate.record, base.candidate.record)
                 for seed, own in standings.items()
                 if (base := bases[seed]) is not None
-                for standing in (_unjudged(own) if self.faithful else [next_to_judge(own)])
-                if standing is not None
+                for standing in (own if self.faithful else [next_to_judge(own)])
+                if standing is not None and standing.quality is None
             ]
             if not matches:
                 return dict(standings)
@@ -272,9 +276,9 @@ class StarAgents(Settings):
         there = (of[d.record_id].chosen if d.record_id in of else data.by_id(d.record_id) for d in decisions
                  if d.action != "drop")  # fmt: skip
         output = run.dataset(OUTPUT, (record for record in there if record is not None))
-        told.tables()
+        doubts = told.tables()
         tell_refined(run, data, output)
-        return Result(output, decisions, Provenance(crowned, left))
+        return Result(output, decisions, Provenance(crowned, left), notes=doubts)
 
 
 def _left_alone(record: Record, why: str) -> Decision:
@@ -286,10 +290,6 @@ def _twins(base: Standing | None, own: Sequence[Standing]) -> list[str]:
     if base is None:
         return []
     return [s.id for s in own if not s.candidate.base and s.candidate.record.messages == base.candidate.record.messages]
-
-
-def _unjudged(own: Sequence[Standing]) -> list[Standing]:
-    return [standing for standing in own if standing.quality is None]
 
 
 def _with(standing: Standing, settled: Mapping[str, Settled]) -> Standing:

@@ -58,6 +58,7 @@ def next_to_judge(standings: Sequence[Standing]) -> Standing | None:
 
 def winner(standings: Sequence[Standing]) -> Standing | None:
     """The candidate with the largest worth (eq. 1): of equal ones the better judged, then a base, then the first.
+    Bases come first in `standings`, then the others in the order of the pairs.
 
     Where nothing is worth anything, the first base; None where no base was written.
     """
@@ -73,6 +74,12 @@ def winner(standings: Sequence[Standing]) -> Standing | None:
 def rewards(standings: Iterable[Standing]) -> dict[Pair, float]:
     """What the drawn pairs of a seed were worth; a base's own calls move no probability."""
     return {standing.candidate.pair: standing.worth for standing in standings if not standing.candidate.base}
+
+
+def above_0(standings: Mapping[str, Sequence[Standing]]) -> list[float]:
+    """The positive gaps among a round's candidates."""
+    found = (s.gap.value for own in standings.values() for s in own if isinstance(s.gap, Score))
+    return [gap for gap in found if gap is not None and gap > 0]
 
 
 def scaled(gaps: Sequence[float | None], largest: float) -> list[float]:

@@ -60,6 +60,12 @@ class Candidate:
     base: bool
 
 
+def first_alike(own: Sequence[Candidate]) -> dict[str, str]:
+    """By the id of each candidate of a seed, that of the first one that says the same."""
+    said: dict[tuple[Message, ...], str] = {}
+    return {one.record.id: said.setdefault(one.record.messages, one.record.id) for one in own}
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
     """What an agent wrote, or did not write, and cannot be used."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,14 +21,13 @@ from tunesift.running.charts import Band, Chart
 from tunesift.running.run import Run
 from tunesift.settings import Settings
 
-_LOG = logging.getLogger(__name__)
 MANY = 0.5
 """Share of gaps below 0, of ties, or of vectors of zeros, from which on it is told as a doubt."""
 DOUBTS = (
-    ("gap below 0", "measured", "{n:,} of {of:,} gaps are below 0: the large scorer does not understand instructions "
+    ("gap below 0", "measured", "of {of:,} gaps are below 0: the large scorer does not understand instructions "
      "better than the small one, and this pair of scorers is not suited"),
-    ("ties", "matches", "{n:,} of {of:,} matches are ties: wins rest on difficulty alone"),
-    ("seeds without a vector", "seeds", "{n:,} of {of:,} instructions have no vector, or one of zeros: the memory bank "
+    ("ties", "matches", "of {of:,} matches are ties: wins rest on difficulty alone"),
+    ("seeds without a vector", "seeds", "of {of:,} instructions have no vector, or one of zeros: the memory bank "
      "knows nothing of them"),
 )  # fmt: skip
 """What of what, where it is many, makes one doubt, and in which words."""
@@ -140,8 +138,6 @@ class Told:
     run: Run
     pool: PairPool
     """The probabilities now."""
-    gaps: list[float] = field(default_factory=list)
-    """Positive gaps of all rounds so far."""
     _calls: Counter[str] = field(default_factory=Counter)
     _tokens: Counter[str] = field(default_factory=Counter)
     _lost: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -193,7 +189,6 @@ class Told:
             return
         self._counts["measured"] += 1
         self._counts["gap below 0"] += gap.value < 0
-        self.gaps += [gap.value] if gap.value > 0 else []
         chosen = won and not standing.candidate.base
         self._chosen += [gap.value] if chosen else []
         what = WON if chosen else STAYED if won else LOST
@@ -211,8 +206,9 @@ class Told:
             self._counts["orders disagree"] += standing.match.is_split
             self._counts["no verdict"] += standing.match.is_unread
 
-    def tables(self) -> None:
-        """Everything the report shows besides decisions and scores."""
+    def tables(self) -> dict[str, int]:
+        """Everything the report shows besides decisions and scores; hands back what speaks against the outcome, as
+        notes to the user."""
         lost = Counter[str]()
         for (agent, _), count in self._lost.items():
             lost[agent] += count
@@ -233,7 +229,10 @@ class Told:
             for what, n, of in wholes
         ))  # fmt: skip
         self.run.chart("difficulty", (), replace(DIFFICULTY, caption=self._caption(), bands=self._bands()))
-        self._doubts()
+        told = ((words, self._counts[what], self._counts[of]) for what, of, words in DOUBTS)
+        doubts = {words.format(of=whole): count for words, count, whole in told if count > MANY * whole}
+        self.run.table("doubts", ({"doubt": f"{count:,} {words}"} for words, count in doubts.items()))
+        return doubts
 
     def _record_of(self, pair: str) -> dict[str, object]:
         """How often a pair was compared with the base, and how it fared."""
@@ -261,18 +260,6 @@ class Told:
         else:
             said += "No candidate won against its base. "
         return said + (f"{every - measured:,} of {every:,} candidates have no gap." if every > measured else "")
-
-    def _doubts(self) -> None:
-        """What speaks against trusting the outcome, in a table and in the log."""
-        counts = self._counts
-        doubts = [
-            words.format(n=counts[what], of=counts[of])
-            for what, of, words in DOUBTS
-            if counts[what] > MANY * counts[of]
-        ]
-        self.run.table("doubts", ({"doubt": doubt} for doubt in doubts))
-        for doubt in doubts:
-            _LOG.warning("%s", doubt)
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -53,6 +53,8 @@ class Planned:
     """Most tokens of an answer, for a pass that writes one."""
     spare: bool = False
     """Asked only where something before came out so; the items are the most there can be."""
+    rounds: int = 1
+    """Turns in which the items are done, one after the other; in a turn, all models of a stage are asked together."""
 
 
 class Method(Protocol):
