@@ -115,7 +115,7 @@ class RunFolder:
         A stage of scores is one whose outcomes have a value and parts.
         """
         found: dict[str, Numbers] = {}
-        for stage, kind in self._stages():
+        for stage, kind in self._stages:
             values = self._values(stage)
             if values is not None:
                 found[kind] = values
@@ -130,7 +130,7 @@ class RunFolder:
     def parts(self, ids: Collection[str]) -> dict[str, dict[str, float]]:
         """What the scores of a few records were made of; the main score's win where two have a name."""
         found: dict[str, dict[str, float]] = {}
-        for stage, _ in self._stages():
+        for stage, _ in self._stages:
             for id, outcome in self._outcomes(stage):
                 if id in ids:
                     made = orjson.loads(outcome)
@@ -143,7 +143,7 @@ class RunFolder:
         record that has any part has none of the first name."""
         if not self.scores:
             return None
-        stage = next(folder for folder, kind in reversed(self._stages()) if kind == self.main[0])
+        stage = next(folder for folder, kind in reversed(self._stages) if kind == self.main[0])
         found = [np.full(len(self.actions), np.nan) for _ in names]
         for id, outcome in self._outcomes(stage):
             parts = orjson.loads(outcome)["parts"]
@@ -154,6 +154,7 @@ class RunFolder:
                     values[place] = parts.get(name, np.nan)
         return found
 
+    @cached_property
     def _stages(self) -> list[tuple[Path, str]]:
         """Folder and kind of every finished stage."""
         folders = sorted(
