@@ -23,7 +23,7 @@ def check(lives: Lives, most_again: int) -> None:
     told = f"{lives.told()}, repeats {lives.repeats}"
     print(told)
     assert max(lives.repeats) <= most_again, told
-    assert lives.idle <= max(5, lives.kills / 5), f"too many lives did nothing: {told}"
+    assert lives.idle <= max(5, lives.kills / 3), f"too many lives did nothing: {told}"
 
 
 def survive_page(place: Path, kills: int, slots: int, chunk: int) -> None:
