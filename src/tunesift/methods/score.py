@@ -14,7 +14,7 @@ from typing import Literal
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
-from tunesift.methods.gaps import gaps_of, tell_gaps
+from tunesift.methods.gaps import tell_gaps
 from tunesift.methods.select import AnyScorer, check_kinds, planned_for
 from tunesift.records import Decision, Failure, Record, Score
 from tunesift.running.result import Planned, Result
@@ -46,7 +46,7 @@ class ScoreRecords(Settings):
         }
         decisions = [Decision(id, "keep", f"scored: {failed.get(id, 'all scorers')}") for id in data.ids()]
         dual = found.get(DualIFD.kind)
-        notes = {} if dual is None else tell_gaps(run, gaps_of(dual.good()))
+        notes = {} if dual is None else tell_gaps(run, dual.good(), decisions)
         return Result(data, decisions, _Table(found), notes=notes)
 
     def plan(self, records: int) -> list[Planned]:

@@ -29,7 +29,7 @@ from pydantic import Field
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
-from tunesift.methods.gaps import gaps_of, tell_gaps
+from tunesift.methods.gaps import tell_gaps
 from tunesift.models import name_of
 from tunesift.records import Decision, Record
 from tunesift.running.result import Planned, Result, kept
@@ -87,7 +87,7 @@ class Select(Settings):
         pool = self._measured(data, run)
         decisions = chosen(pool, self.keep, run)
         dual = pool.named.get(DualIFD.kind)
-        notes = {} if dual is None else tell_gaps(run, gaps_of(dual.scores))
+        notes = {} if dual is None else tell_gaps(run, dual.scores, decisions)
         return Result(kept(data, decisions), decisions, notes=notes)
 
     def _measured(self, data: Dataset[Record], run: Run) -> Pool:

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from tunesift.evaluation.pairwise import Outcomes
+from tunesift.methods.gaps import MANY, UNSUITED
 from tunesift.methods.star_agents_crowning import Standing, parts_of
 from tunesift.methods.star_agents_drafts import Drafts
 from tunesift.methods.star_agents_judging import TWINS
@@ -21,11 +22,8 @@ from tunesift.running.charts import Band, Chart
 from tunesift.running.run import Run
 from tunesift.settings import Settings
 
-MANY = 0.5
-"""Share of gaps below 0, of ties, or of vectors of zeros, from which on it is told as a doubt."""
 DOUBTS = (
-    ("gap below 0", "measured", "of {of:,} gaps are below 0: the large scorer does not understand instructions "
-     "better than the small one, and this pair of scorers is not suited"),
+    ("gap below 0", "measured", f"of {{of:,}} {UNSUITED}"),
     ("ties", "matches", "of {of:,} matches are ties: wins rest on difficulty alone"),
     ("seeds without a vector", "seeds", "of {of:,} instructions have no vector, or one of zeros: the memory bank "
      "knows nothing of them"),

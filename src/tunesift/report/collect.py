@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tunesift.records import Record, rule_of
 from tunesift.report.data import Bar, Broken, Figure, Group, Histogram, ReportData, Row, Table
 from tunesift.report.folder import RunFolder, run_folder
 from tunesift.report.spending import priced, spent_on
-from tunesift.running.charts import MOST_POINTS, Band, Chart, Described
+from tunesift.running.charts import Described
 
 SHOWN = 4000
 """Records on the page; of more, those at both ends and around the cut, and evenly spaced others."""
@@ -28,14 +27,6 @@ MAX_FACT = 300
 MAX_TEXT = 4000
 """Characters of one message on the page."""
 BINS = 40
-TWO = ("ifd_small", "ifd_large")
-"""Parts of a score that are two models' numbers."""
-DIFFICULTY = Chart(
-    "points", TWO[1], TWO[0], "action", x_name="IFD by the large model", y_name="IFD by the small model",
-    noun="records",
-    caption="A point is a record. Above the diagonal the large model gains more from the instruction than the small "
-    "one; where most lie below it, this pair of models is not suited.",
-)  # fmt: skip
 _FIRST, _LAST = "stopped-early", "nothing-came-of"
 """Tables that say why a run ended short, and, row by row, what of it came to nothing."""
 _DOUBTS = "doubts"
@@ -65,7 +56,7 @@ def collect(folder: Path, counts: Mapping[str, int], short: str = "") -> ReportD
         total=max(counts["in"], len(found.actions)),
         broken=_broken(folder),
         tables=tuple(_table(*each) for each in sorted(_with_money(tables, folder, run).items(), key=_rank)),
-        figures=tuple(f for f in (_difficulty(found), *(_figure(*each) for each in found.charts())) if f),
+        figures=tuple(_figure(*each) for each in found.charts()),
         doubts=doubts,
     )
 
@@ -170,26 +161,6 @@ def _histogram(values: Numbers, kept: Bools, scorer: str) -> Histogram | None:
     chosen, others = values[scored][inside], values[scored][~inside]
     least = float(chosen.min()) if len(chosen) and (others < chosen.min()).any() else None
     return Histogram(scorer, float(low), float(high), bins[0], bins[1], least, int((~scored).sum()))
-
-
-def _difficulty(found: RunFolder) -> Figure | None:
-    """Two models' numbers of the same records, where the score is made of such and the method drew none itself."""
-    if any((d.chart.y, d.chart.x) == TWO for _, d, _ in found.charts()) or (parts := found.parts_of_main(*TWO)) is None:
-        return None
-    both = np.flatnonzero(np.isfinite(parts[0]) & np.isfinite(parts[1]))
-    if not len(both):
-        return None
-    least = np.linspace(0, len(both) - 1, min(len(both), MOST_POINTS)).astype(np.int64)
-    told = f"{len(least):,} of {len(both):,} records, evenly spaced" if len(least) < len(both) else ""
-    sides = {name: both[least][found.kept[both[least]] == side] for name, side in (("dropped", False), ("kept", True))}
-    groups = (Group(name, *(tuple(_short(float(n)) for n in parts[side][places]) for side in (1, 0)))
-              for name, places in sides.items() if len(places))  # fmt: skip
-    gaps = (parts[0] - parts[1])[both][found.kept[both]]
-    bands = (Band("gap 0", 0.0, slope=1.0), *(
-        [Band(f"gaps kept, {gaps.min():.3f} to {gaps.max():.3f}", float(gaps.min()), float(gaps.max()), 1.0)]
-        if 0 < len(gaps) < len(both) else []
-    ))  # fmt: skip
-    return Figure("difficulty", replace(DIFFICULTY, bands=bands), told, 0, tuple(groups))
 
 
 def _rows(found: RunFolder, values: Numbers) -> tuple[Row, ...]:

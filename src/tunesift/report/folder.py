@@ -138,22 +138,6 @@ class RunFolder:
                     found.setdefault(id, {}).update(parts or {})
         return found
 
-    def parts_of_main(self, *names: str) -> list[Numbers] | None:
-        """Parts of the score that decides, of every record; not a number where one is missing. None where the first
-        record that has any part has none of the first name."""
-        if not self.scores:
-            return None
-        stage = next(folder for folder, kind in reversed(self._stages) if kind == self.main[0])
-        found = [np.full(len(self.actions), np.nan) for _ in names]
-        for id, outcome in self._outcomes(stage):
-            parts = orjson.loads(outcome)["parts"]
-            if parts and names[0] not in parts:
-                return None
-            if (place := self.place(id)) is not None:
-                for name, values in zip(names, found, strict=True):
-                    values[place] = parts.get(name, np.nan)
-        return found
-
     @cached_property
     def _stages(self) -> list[tuple[Path, str]]:
         """Folder and kind of every finished stage."""
