@@ -39,14 +39,20 @@ COPIED = ["tests", "benchmarks", "docs", "demo", "training", "README.md", "Makef
 SLOW = ("proportion", "scorer_that_comes", "naive", "R16", "any_text", "any_objects", "whatever_the_bytes",
         "one_changed_byte")  # fmt: skip
 """Words of the names of tests that take too long to be asked of every mutant."""
+PROCESSES = ("killed", "twenty_kills", "at_the_terminal", "the_command_ends", "is_told_and_ends_with_3", "the_command_says",
+             "turn_by_turn", "what_cannot_be_is_one_sentence", "real_file_is_balanced", "runs_by_its_name",
+             "what_is_usual", "budget_that_is_spent_stops")  # fmt: skip
+"""Words of the names of tests that start `tunesift`: which mutant is asked does not reach another process."""
 
 
 def prepare(folder: Path, package: str) -> None:
     """A clone of what is committed, told what to mutate and by which tests."""
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
+    if (ROOT.parent / "shared").is_dir():
+        (folder / "shared").symlink_to(ROOT.parent / "shared")  # the tests run in mutants/, and look beside it
     (folder / "mutants" / "src").mkdir(parents=True)  # Python looks once for a folder of PYTHONPATH, when it starts
     pattern, tests = PACKAGES[package]
-    options = ["-p", "no:cacheprovider", "-q", "-k", " and ".join(f"not {word}" for word in SLOW),
+    options = ["-p", "no:cacheprovider", "-q", "-k", " and ".join(f"not {word}" for word in SLOW + PROCESSES),
                "-m", "not slow and not gpu"]  # fmt: skip
     said = {"source_paths": ["src"], "only_mutate": [pattern], "also_copy": COPIED,
             "pytest_add_cli_args_test_selection": tests, "pytest_add_cli_args": options}  # fmt: skip
