@@ -317,7 +317,9 @@ class DatasetWriter:
         return pa.ipc.open_file(pa.memory_map(str(self._folder / f"{name}.arrow"), "r"))
 
 
-def open_dataset(folder: Path, kind: type[Row], source: Source, left_out: Sequence[int] = ()) -> Dataset[Row]:
+def open_dataset(
+    folder: Path, kind: type[Row], source: Source | None = None, left_out: Sequence[int] = ()
+) -> Dataset[Row]:
     """The dataset that a `DatasetWriter` finished in this folder."""
     readers = [pa.ipc.open_file(pa.memory_map(str(folder / f"{n}.arrow"), "r")) for n in ("records", "ids")]
     store = _Store(readers[0], readers[1], kind)

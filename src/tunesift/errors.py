@@ -18,6 +18,7 @@
     │  ├─ StorageError                 reading or writing the run folder failed
     │  │  └─ DiskFull                  no room left; what was in flight is kept
     │  └─ Stopped                      asked to stop; what was in flight is done
+    ├─ TuningError                     a model could not be trained
     └─ MissingExtra                    an optional library is not installed
 
 Every message is one sentence: where, what is wrong with the value in it, and what would be right.
@@ -142,6 +143,10 @@ class Stopped(RunError):
     """Somebody asked the run to stop; what was in flight is done, and the same command goes on."""
 
     exit_code = 130  # 143 for SIGTERM
+
+
+class TuningError(TunesiftError):
+    """A model could not be trained: no memory, settings that do not fit it, a loss that is no number."""
 
 
 class MissingExtra(TunesiftError):

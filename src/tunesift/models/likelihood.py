@@ -205,8 +205,8 @@ def first_token(tokenizer: Tokenizer) -> int:
     return token
 
 
-def render(conversation: Sequence[Message], tokenizer: Tokenizer) -> str:
-    """The conversation in the model's own chat template, up to where the response begins."""
+def render(conversation: Sequence[Message], tokenizer: Tokenizer, open: bool = True) -> str:
+    """The conversation in the model's own chat template; if it is `open`, up to where a response begins."""
     if tokenizer.chat_template is None:
         raise ModelRefused("the model has no chat template; set template to alpaca or bare.")
     turns = [{"role": m.role, "content": m.text} for m in conversation]
@@ -214,7 +214,7 @@ def render(conversation: Sequence[Message], tokenizer: Tokenizer) -> str:
         template = tokenizer.get_chat_template()
     except ValueError as error:  # several, and none of them is the usual one
         raise TemplateFault(str(error)) from None
-    return RENDERER.render(template, turns, tokenizer.special_tokens_map)
+    return RENDERER.render(template, turns, tokenizer.special_tokens_map, open)
 
 
 def batches(segments: Sequence[Segment], tokens: int) -> Iterator[list[int]]:

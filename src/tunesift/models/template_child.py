@@ -28,7 +28,7 @@ def rendered(asked: dict[str, Any], render: Any) -> dict[str, str]:  # Any: JSON
 
     try:
         found, _ = render(
-            [asked["turns"]], chat_template=asked["template"], add_generation_prompt=True, **asked["more"]
+            [asked["turns"]], chat_template=asked["template"], add_generation_prompt=asked["open"], **asked["more"]
         )
         if len(found[0].encode(errors="replace")) > MOST_TEXT:
             return {"error": f"it writes more than {MOST_TEXT // 2**20} MB"}

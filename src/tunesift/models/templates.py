@@ -38,9 +38,9 @@ class Renderer:
         self._ended: Counter[str] = Counter()
         atexit.register(self.close)
 
-    def render(self, template: str, turns: list[dict[str, str]], more: Mapping[str, object]) -> str:
-        """The rendered conversation; raises `TemplateFault`."""
-        asked = {"template": template, "turns": turns, "more": dict(more)}
+    def render(self, template: str, turns: list[dict[str, str]], more: Mapping[str, object], open: bool = True) -> str:
+        """The rendered conversation, up to where a response begins if it is `open`; raises `TemplateFault`."""
+        asked = {"template": template, "turns": turns, "more": dict(more), "open": open}
         with self._lock:
             if self._ended[template] >= MOST_ENDS:
                 raise TemplateFault(f"it ended {MOST_ENDS} processes that tried")

@@ -58,6 +58,11 @@ class TransformersModel(Settings):
         """Digest of the folder's content; the revision of a hub id."""
         return folder_identity(self.name, self.revision)
 
+    @property
+    def location(self) -> str:
+        """Where the weights are: what the name says."""
+        return self.name
+
     def loss(self, spans: Sequence[Span]) -> list[TargetLoss | Failure]:
         """Losses of the spans, in order; a span that alone exceeds the device's memory is a Failure."""
         weights = _weights(self)
@@ -101,7 +106,7 @@ class TransformersModel(Settings):
 
     def most_tokens(self) -> int | None:
         """Most tokens of one text, by the model's files; None where they are not here, or do not say."""
-        context = context_of(self.name)
+        context = context_of(self.location)
         return None if context is None else min(self.max_length or MOST_TOKENS, context)
 
     def _encoder(self, weights: _Weights) -> SpanEncoder:
@@ -153,7 +158,7 @@ class _Weights:
             with torch.inference_mode():
                 return whole(segments)
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -273,7 +278,25 @@ class _Weights:
         return same
 
 
-def _out_of_memory(error: BaseException) -> bool:
+@dataclass(frozen=True, kw_only=True)
+class TunedModel(TransformersModel):
+    """A model that a run has trained: known by what it was made of, wherever its folder is moved to."""
+
+    place: Annotated[str, INCIDENTAL]
+    """Its folder."""
+
+    def identity(self) -> str:
+        """The checkpoint's digest, of its settings and its data."""
+        return self.name
+
+    @property
+    def location(self) -> str:
+        """Where the weights are: in the checkpoint's folder."""
+        return self.place
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch's means that the device has no more memory."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -292,7 +315,7 @@ _LOADED: dict[tuple[str, str | None, str, str], _Loaded] = {}
 
 
 def _weights(model: TransformersModel) -> _Weights:
-    place, identity = (model.name, model.revision, model.dtype, model.device), model.identity()
+    place, identity = (model.location, model.revision, model.dtype, model.device), model.identity()
     with LOADING:  # two threads must not load the same weights twice
         if place not in _LOADED or _LOADED[place].identity != identity:
             _LOADED.pop(place, None)  # weights that changed on disk make room before they are loaded anew

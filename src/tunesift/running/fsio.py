@@ -61,12 +61,13 @@ def storage_errors(place: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError, pa.ArrowException) as error:
         said = f"{place}: {first_line(error)}"
-        if _is_full(error, place):
+        if is_full(error, place):
             raise DiskFull(f"{said}; {ROOM_SAID} and start again.") from error
         raise StorageError(f"{said}; check the disk and start again.") from error
 
 
-def _is_full(error: Exception, place: Path) -> bool:
+def is_full(error: Exception, place: Path) -> bool:
+    """Whether an error of a library that writes there means that there is no room left."""
     code = getattr(error, "sqlite_errorcode", 0) or 0
     if code & 0xFF == sqlite3.SQLITE_IOERR:  # what SQLite says where its index of the log does not fit
         return _free_bytes(place) < NO_ROOM_BYTES

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -48,8 +48,9 @@ from tunesift.running.locking import lock, now, sign
 from tunesift.running.mending import reopen, retry_failed
 from tunesift.running.progress import Progress
 from tunesift.running.reusing import reuse
-from tunesift.running.step import Item, Made, Outcomes, Step, Work
+from tunesift.running.step import Checkpoint, Item, Made, Outcomes, Step, Tuner, Work
 from tunesift.running.stopping import Stop
+from tunesift.running.training import CHECKPOINTS, Watching, begin, finished, train, trainings
 from tunesift.running.watchdog import Watchdog
 from tunesift.settings import Json, semantic
 
@@ -126,6 +127,7 @@ class Run:
             opening.enter_context(SHELF.of_run(self._journal.run))
             self._closing = opening.pop_all()
         self._open: dict[str, Walked] = {}
+        self._trained: set[str] = set()
         self._noted = time.monotonic()
         self._tables: dict[str, list[Mapping[str, object]]] = {}
         self._charts: dict[str, Drawing] = {}
@@ -170,16 +172,43 @@ class Run:
             self.stop.check(self.folder)
         return Outcomes(call.rows, call.failed, call.read)
 
+    def once(self, stage: str, tuner: Tuner, data: Dataset[Any]) -> Checkpoint:
+        """Train unless this stage already holds a finished checkpoint of the same data; go on where it was left off.
+
+        Raises `ResumeError` where settings or data are others than those it was begun with, `TuningError` where the
+        training fails, `Stopped` where the run was asked to stop: then the next start goes on from what was saved.
+        """
+        folder, began = self.folder / CHECKPOINTS / stage, time.monotonic()
+        made_of = begin(folder, stage, _settings(tuner), data)
+        self._trained.add(stage)
+        watching = Watching(self.progress, self.stop, stage)
+        if finished(folder, made_of) is None:
+            self._hold.check()
+            with self._watchdog(stage):
+                train(tuner, data, folder, watching)
+        done = watching.last - max(watching.first, 0)
+        self.stages.append(StageReport(stage, watching.last, done, 0, time.monotonic() - began))
+        _LOG.info("training %s: %d steps now", stage, done)
+        made = finished(folder, made_of)
+        assert made is not None  # `train` raises otherwise
+        return made
+
     @contextmanager
     def _watched(self, stage: str) -> Iterator[None]:
+        with self._watchdog(stage):
+            try:
+                yield
+            finally:
+                self.progress.end(stage)
+
+    @contextmanager
+    def _watchdog(self, stage: str) -> Iterator[None]:
         with Watchdog(self.executor.stall_s).watching(self.folder) if self.stop.listening else nullcontext():
             try:
                 yield
             except BaseException as error:
                 error.add_note(f'in the stage "{stage}"')
                 raise
-            finally:
-                self.progress.end(stage)
 
     def _note(self, stage: str, items: int, done: int) -> None:
         """Every few seconds, for whoever looks at the folder from outside: how far the stage is."""
@@ -267,7 +296,8 @@ class Run:
         counts = Counter(d.action for d in decisions)
         self._hold.check()
         _check_conservation(data, decisions)
-        if left := [stage for stage in self._journal.stages() if stage not in self._open]:
+        left = [stage for stage in self._journal.stages() if stage not in self._open]
+        if left := [*left, *(stage for stage in trainings(self.folder) if stage not in self._trained)]:
             raise ResumeError(f'{self.folder}: holds the stage "{left[0]}", which was not asked for now; use another '
                               "folder, or go back.")  # fmt: skip
         for stage, walked in self._open.items():

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
+from tunesift.datasets import Dataset
 from tunesift.records import Failure
 
 In = TypeVar("In", contravariant=True)
@@ -34,6 +37,37 @@ class Step(Protocol[In, Out]):
     """Type of a good outcome, so that a journal line can be read back."""
 
     def __call__(self, chunk: Sequence[In], /) -> Sequence[Out | Failure]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model that was trained: where it is, and what it was made of."""
+
+    path: Path
+    """Its folder; a run folder may be moved, and its checkpoints with it."""
+    digest: str
+    """Of the settings and of the data it was trained on, by which it is known."""
+
+
+class Watch(Protocol):
+    """Who looks on while a model is trained."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the training is to save what it has, and end."""
+        ...
+
+    def at(self, step: int, of: int) -> None:
+        """Hear how many of all steps are done."""
+        ...
+
+
+class Tuner(Protocol):
+    """Settings that train a model on data into a folder, and go on where an earlier life of the run left off."""
+
+    def __call__(self, data: Dataset[Any], into: Path, watch: Watch, /) -> None:
+        """Leave a sealed folder `model` in `into`; nothing of the kind where the watch says to stop."""
+        ...
 
 
 class Work(Protocol[Todo]):

@@ -1,0 +1,93 @@
+"""The process that trains: reads what is asked from its input, says line by line how far it is, leaves a sealed model.
+
+Its output belongs to those lines; whatever libraries print goes to the log. It ends when its input does, so that it
+never outlives the run that began it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from pydantic import TypeAdapter
+
+from tunesift.datasets import open_dataset
+from tunesift.errors import DiskFull, TunesiftError, TuningError, first_line
+from tunesift.models.transformers import TransformersModel, TunedModel, out_of_memory
+from tunesift.records import Record
+from tunesift.running.fsio import is_full
+from tunesift.tuning import AnyTuner
+from tunesift.tuning.sft_trainer import Job, train
+
+
+@dataclass
+class Channel:
+    """What is said to the run that began us, and what it says."""
+
+    out: TextIO
+    stopped: bool = False
+    """Whether the run wants us to save and end."""
+    step: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def say(self, **said: Any) -> None:  # Any: JSON
+        """One line."""
+        with self.lock:
+            self.out.write(json.dumps(said) + "\n")
+            self.out.flush()
+
+    def at(self, step: int, of: int) -> None:
+        """So many steps are done."""
+        self.step = step
+        self.say(step=step, of=of)
+
+    def listen(self) -> None:
+        """Until the input ends: then the run is no more, and nothing here is wanted."""
+        for line in sys.stdin:
+            self.stopped |= line == "stop\n"
+        os._exit(1)
+
+
+def main() -> None:
+    """Train what is asked for; a failure is said in a line."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    asked = json.loads(sys.stdin.readline())
+    channel = Channel(out)
+    threading.Thread(target=channel.listen, daemon=True).start()
+    kind = TunedModel if "place" in asked["student"] else TransformersModel
+    student = TypeAdapter(kind).validate_json(json.dumps(asked["student"]))
+    tuner = TypeAdapter(AnyTuner).validate_json(json.dumps(asked["tuner"]))
+    into = Path(asked["into"])
+    try:
+        train(Job(student, tuner, open_dataset(Path(asked["data"]), Record), into), channel)
+    except TunesiftError as error:
+        channel.say(error=type(error).__name__, message=str(error))
+    except Exception as error:
+        found = _ours(error, tuner, into, channel.step)
+        if found is None:
+            raise
+        channel.say(error=type(found).__name__, message=str(found))
+    else:
+        channel.say(ended=True)
+
+
+def _ours(error: Exception, tuner: AnyTuner, into: Path, step: int) -> TunesiftError | None:
+    """What a library's error means to the user; None where that is not known, and the log has it."""
+    if out_of_memory(error):
+        held = f"{tuner.parts[0]} records on the device"
+        return TuningError(f"{into}: out of memory after step {step} with {held}; lower tuner.device_batch or "
+                           "tuner.max_length, or set tuner.lora.")  # fmt: skip
+    if is_full(error, into):
+        return DiskFull(f"{into}: no room for a checkpoint after step {step} ({first_line(error)}); make room on the "
+                        "disk and start again.")  # fmt: skip
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""With which settings is a model tuned on responses? Supervised fine-tuning, whole or by low-rank adapters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from tunesift.errors import RecipeError
+from tunesift.prompts import Template
+from tunesift.records import content_digest
+from tunesift.settings import INCIDENTAL, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRA(Settings):
+    """Adapters of low rank beside frozen weights (arXiv:2106.09685)."""
+
+    rank: int = 16
+    """Rank r of the two matrices beside each layer."""
+    alpha: int = 32
+    """What they add is multiplied by alpha / rank."""
+    dropout: float = 0.05
+    """Share of an adapter's inputs that is left out in training, 0 to below 1."""
+    targets: tuple[str, ...] = ()
+    """Last parts of the names of the layers that get adapters, such as q_proj; none for every linear layer but the
+    head."""
+
+    def __post_init__(self) -> None:
+        if min(self.rank, self.alpha) < 1:
+            raise RecipeError("lora: rank and alpha are numbers of 1 or more.")
+        if not 0 <= self.dropout < 1:
+            raise RecipeError(f"lora.dropout: {self.dropout:g} is no share; write a number from 0 to below 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFT(Settings):
+    """Supervised fine-tuning on responses, by TRL's SFTTrainer; the loss is that of the response alone.
+
+    The defaults are those with which the selections of Cherry LLM are tuned in the authors' repository
+    (arXiv:2308.12032): three epochs in batches of 128 at 2e-5.
+    """
+
+    kind: Literal["sft"] = "sft"
+    template: Template = "chat"
+    """What stands around a prompt: the student's own chat template, or a fixed one for a student without."""
+    epochs: float = 3.0
+    """Times that every record is read."""
+    steps: int | None = None
+    """Updates of the weights, in place of epochs."""
+    batch: int = 128
+    """Records of one update."""
+    learning_rate: float = 2e-5
+    """Of AdamW, at its height; with adapters ten times as much is usual."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls once the warm-up is over."""
+    warm_up: float = 0.03
+    """Share of all updates in which the learning rate rises, 0 to 1."""
+    weight_decay: float = 0.0
+    """Of AdamW."""
+    max_length: int | None = None
+    """Most tokens of prompt and response together; None for the student's own limit. A longer record is left out, and
+    counted: nothing is cut."""
+    packing: bool = False
+    """Several records in one row of the batch, none seeing another; needs FlashAttention on a GPU."""
+    lora: LoRA | None = None
+    """Adapters instead of all weights."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the arithmetic; the weights that are updated stay as the student's dtype says. auto: bfloat16 on a GPU that
+    has it, else float32."""
+    held_out: float = 0.0
+    """Share of the records that is not trained on, and whose loss is measured now and then, 0 to below 1."""
+    seed: int = 0
+    """Where order and dropout start."""
+    device_batch: Annotated[int, INCIDENTAL] = 8
+    """Most records on the device at a time; an update is made of as many such parts as it needs."""
+    gradient_checkpointing: Annotated[bool, INCIDENTAL] = True
+    """Compute activations twice instead of keeping them: less memory, about a fifth more time."""
+    save_every: Annotated[int, INCIDENTAL] = 200
+    """Updates between two checkpoints from which a training that was cut off goes on."""
+
+    def __post_init__(self) -> None:
+        for name, number in (("batch", self.batch), ("device_batch", self.device_batch),
+                             ("save_every", self.save_every), ("steps", self.steps or 1),
+                             ("max_length", self.max_length or 2)):  # fmt: skip
+            if number < 1:
+                raise RecipeError(f"{name}: {number} is no number of 1 or more.")
+        if self.steps == 0 or self.max_length == 0:
+            raise RecipeError("steps and max_length: are 1 or more, or null.")
+        if not self.epochs > 0 or not self.learning_rate > 0:
+            raise RecipeError("epochs and learning_rate: are numbers above 0.")
+        if self.weight_decay < 0 or not 0 <= self.warm_up <= 1:
+            raise RecipeError("weight_decay is 0 or more, and warm_up a share from 0 to 1.")
+        if not 0 <= self.held_out < 1:
+            raise RecipeError(f"held_out: {self.held_out:g} is no share; write a number from 0 to below 1.")
+
+    def held_out_of(self, ids: Sequence[str]) -> frozenset[str]:
+        """The ids that are not trained on: drawn by themselves and the seed, whatever their order."""
+        count = int(self.held_out * len(ids))
+        return frozenset(sorted(ids, key=lambda id: content_digest((self.seed, id)))[:count])
+
+    def updates(self, records: int) -> int:
+        """Updates of the weights for so many records that are trained on."""
+        return self.steps or math.ceil(self.epochs * math.ceil(records / self.batch))
+
+    @property
+    def parts(self) -> tuple[int, int]:
+        """Records on the device at a time, and parts of one update: as few of them as divide the batch evenly."""
+        size = next(n for n in range(min(self.batch, self.device_batch), 0, -1) if self.batch % n == 0)
+        return size, self.batch // size
