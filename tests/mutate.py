@@ -5,13 +5,15 @@
 
 Works on a clone of what is committed, in a folder of its own, so that this one stays as it is. Mutations of text literals
 are left out: how a sentence is worded is no behaviour, and kinds and actions are checked by mypy. Left out too are tests
-that take long, and all that start processes of their own: a mutant that survives here may be noticed by `make test`.
+of more than a second, and so all that start processes of their own: a mutant that survives here may be noticed by
+`make test`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,13 +38,17 @@ PACKAGES: dict[str, tuple[str, list[str]]] = {
 }  # fmt: skip
 COPIED = ["tests", "benchmarks", "docs", "demo", "training", "README.md", "Makefile", "constraints.txt", "LICENSE",
           "CHANGELOG.md"]  # fmt: skip
-SLOW = ("proportion", "scorer_that_comes", "naive", "R16", "any_text", "any_objects", "whatever_the_bytes",
-        "one_changed_byte")  # fmt: skip
-"""Words of the names of tests that take too long to be asked of every mutant."""
-PROCESSES = ("killed", "twenty_kills", "at_the_terminal", "the_command_ends", "is_told_and_ends_with_3", "the_command_says",
-             "turn_by_turn", "what_cannot_be_is_one_sentence", "real_file_is_balanced", "runs_by_its_name",
-             "what_is_usual", "budget_that_is_spent_stops")  # fmt: skip
-"""Words of the names of tests that start `tunesift`: which mutant is asked does not reach another process."""
+LONGEST_S = 1.0
+"""Seconds of a test that is asked of every mutant; whatever starts a process of its own takes longer."""
+_TOOK = re.compile(r"^[\d.]+s (?:call|setup) +(tests/.*)$", re.MULTILINE)
+
+
+def slow(folder: Path, tests: list[str]) -> list[str]:
+    """The tests among these that take too long, measured once."""
+    command = [sys.executable, "-m", "pytest", *tests, "-p", "no:cacheprovider", "--durations=0", "--durations-min",
+               str(LONGEST_S), "-m", "not slow and not gpu"]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(folder / "src")}
+    return _TOOK.findall(subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True).stdout)
 
 
 def prepare(folder: Path, package: str) -> None:
@@ -52,8 +58,8 @@ def prepare(folder: Path, package: str) -> None:
         (folder / "shared").symlink_to(ROOT.parent / "shared")  # the tests run in mutants/, and look beside it
     (folder / "mutants" / "src").mkdir(parents=True)  # Python looks once for a folder of PYTHONPATH, when it starts
     pattern, tests = PACKAGES[package]
-    options = ["-p", "no:cacheprovider", "-q", "-k", " and ".join(f"not {word}" for word in SLOW + PROCESSES),
-               "-m", "not slow and not gpu"]  # fmt: skip
+    left_out = [word for test in slow(folder, tests) for word in ("--deselect", test)]
+    options = ["-p", "no:cacheprovider", "-q", "-m", "not slow and not gpu", *left_out]
     said = {"source_paths": ["src"], "only_mutate": [pattern], "also_copy": COPIED,
             "pytest_add_cli_args_test_selection": tests, "pytest_add_cli_args": options}  # fmt: skip
     with (folder / "pyproject.toml").open("a") as file:
