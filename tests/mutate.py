@@ -48,7 +48,9 @@ def slow(folder: Path, tests: list[str]) -> list[str]:
     command = [sys.executable, "-m", "pytest", *tests, "-p", "no:cacheprovider", "--durations=0", "--durations-min",
                str(LONGEST_S), "-m", "not slow and not gpu"]  # fmt: skip
     env = {**os.environ, "PYTHONPATH": str(folder / "src")}
-    return _TOOK.findall(subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True).stdout)
+    return _TOOK.findall(
+        subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=True).stdout
+    )
 
 
 def prepare(folder: Path, package: str) -> None:
