@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tunesift.errors import StorageError as StorageError
     from tunesift.errors import TooManyFailures as TooManyFailures
     from tunesift.errors import TunesiftError as TunesiftError
+    from tunesift.errors import TuningError as TuningError
     from tunesift.methods.cherry import Cherry as Cherry
     from tunesift.methods.cherry import PreExperience as PreExperience
     from tunesift.methods.clear import Clear as Clear
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from tunesift.methods.star_agents import StarAgents as StarAgents
     from tunesift.methods.star_agents_writing import Agent as Agent
     from tunesift.methods.star_agents_writing import Writing as Writing
+    from tunesift.methods.tune import Tune as Tune
     from tunesift.models.base import Completion as Completion
     from tunesift.models.base import Sampling as Sampling
     from tunesift.models.base import Span as Span
@@ -98,6 +100,9 @@ if TYPE_CHECKING:
     from tunesift.scoring.selectors import Smallest as Smallest
     from tunesift.settings import INCIDENTAL as INCIDENTAL
     from tunesift.settings import Settings as Settings
+    from tunesift.tuning.process import Tuning as Tuning
+    from tunesift.tuning.sft import SFT as SFT
+    from tunesift.tuning.sft import LoRA as LoRA
     from tunesift.writing import write_records as write_records
 
 _HOMES = {
@@ -106,7 +111,7 @@ _HOMES = {
     "errors": (
         "BudgetSpent", "CannotCreate", "DataError", "DiskFull", "FewMade", "ManyQuarantined", "MissingExtra",
         "ModelError", "ModelRefused", "ModelUnavailable", "ParameterRefused", "RecipeError", "ResumeError", "RunError",
-        "RunLocked", "Stopped", "StorageError", "TooManyFailures", "TunesiftError",
+        "RunLocked", "Stopped", "StorageError", "TooManyFailures", "TunesiftError", "TuningError",
     ),
     "methods.cherry": ("Cherry", "PreExperience"),
     "methods.clear": ("Clear", "Confident"),
@@ -134,6 +139,7 @@ _HOMES = {
     "models.nli": ("NliModel",),
     "models.scripted": ("ScriptedModel",),
     "models.sentences": ("SentenceModel",),
+    "methods.tune": ("Tune",),
     "models.transformers": ("TransformersModel",),
     "perform": ("Summary", "run_recipe"),
     "reading": ("read_dataset", "read_preferences"),
@@ -153,6 +159,8 @@ _HOMES = {
         "Above", "Largest", "Longest", "Pool", "Quota", "Random", "Scored", "Shortest", "Smallest",
     ),
     "settings": ("INCIDENTAL", "Settings"),
+    "tuning.process": ("Tuning",),
+    "tuning.sft": ("SFT", "LoRA"),
     "writing": ("write_records",),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

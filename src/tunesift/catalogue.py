@@ -17,6 +17,7 @@ from tunesift.methods.select import Select
 from tunesift.methods.selectit import SelectIT
 from tunesift.methods.selective_reflection import SelectiveReflection
 from tunesift.methods.star_agents import StarAgents
+from tunesift.methods.tune import Tune
 from tunesift.running.local import Local
 
 AnyMethod = Annotated[
@@ -30,6 +31,7 @@ AnyMethod = Annotated[
     | GenQA
     | Debatune
     | Controllability
+    | Tune
     | ScoreRecords,
     Field(discriminator="kind"),
 ]

@@ -148,6 +148,12 @@ METHODS = {
         "agents.1.model.url=http://localhost:8001/v1 agents.1.model.model=NAME judge.url=http://localhost:8000/v1 "
         "judge.model=NAME small.name=llama-1b large.name=llama-8b",
     ),
+    "tune": Words(
+        "Train a model on the records, by supervised fine-tuning; the output is its folder.",
+        "student.name=FOLDER, the model to tune; tuner.epochs=3, tuner.learning_rate=2e-5, tuner.lora.rank=16; "
+        "tuner.template=alpaca for a model without a chat template.",
+        "kept.json -o tuned student.name=llama",
+    ),
     "score": Words(
         "Write every record with its id and its scores; drop nothing.",
         "scorers.0.student.name=FOLDER for a model of your own; scorers.0.kind=perplexity for another score.",

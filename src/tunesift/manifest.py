@@ -19,6 +19,7 @@ from tunesift.recipe import Recipe, as_json
 from tunesift.running.database import FORMAT, rows_done
 from tunesift.running.fsio import failpoint, read_json, write_json
 from tunesift.running.locking import now
+from tunesift.running.training import CHECKPOINTS
 from tunesift.settings import Json, differences, semantic
 from tunesift.spelling import command
 
@@ -76,6 +77,8 @@ def is_ours(recipe: Recipe) -> bool:
 
 def has_work(folder: Path) -> bool:
     """Whether anything was done in this folder that a new start would do again."""
+    if any((folder / CHECKPOINTS).glob("*/checkpoint-*")) or any((folder / CHECKPOINTS).glob("*/model")):
+        return True
     try:
         return bool(rows_done(folder))
     except sqlite3.Error:

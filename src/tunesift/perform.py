@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -28,17 +27,17 @@ from tunesift.errors import (
     shown,
     told_bytes,
 )
-from tunesift.files import container_of
-from tunesift.inputs import check_apart, input_digest, path_as_text, room_needed
+from tunesift.inputs import input_digest, path_as_text, room_needed
 from tunesift.intake import read_input
-from tunesift.manifest import begun_with, has_work, is_ours, open_folder
+from tunesift.manifest import begun_with, has_work, open_folder
 from tunesift.methods.controllability import Controllability
 from tunesift.methods.score import ScoreRecords
 from tunesift.methods.star_agents import StarAgents
 from tunesift.models.http import HttpModel
 from tunesift.models.turnstile import INTERRUPTIONS
+from tunesift.outputs import check_paths, output_digest, write_model
 from tunesift.readiness import check_given, check_here, doubts, names_from_endpoints, tokens_read, unnamed
-from tunesift.recipe import Recipe, as_json, check, check_input, with_values
+from tunesift.recipe import Recipe, as_json, check, with_values
 from tunesift.records import IN_OUTPUT, Failure, FailureKind, Record, Score, rule_of
 from tunesift.report.collect import collect
 from tunesift.report.html import render
@@ -57,9 +56,10 @@ from tunesift.running.result import Result
 from tunesift.running.run import Run
 from tunesift.running.stopping import Stop
 from tunesift.settings import Json, settings_within
-from tunesift.writing import check_place, write_new, write_records
+from tunesift.writing import write_new, write_records
 
-_MADE = ("decisions.parquet", "quarantine.parquet", "report.html", "tables/*.parquet", "inputs/*.arrow")
+_MADE = ("decisions.parquet", "quarantine.parquet", "report.html", "tables/*.parquet", "inputs/*.arrow",
+         "checkpoints/*/model/_COMPLETE.json")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def prepared(recipe: Recipe, retry_failed: Collection[FailureKind] = ()) -> Reci
     served. Nothing is paid, and nothing written.
     """
     recipe = check(as_json(recipe))
-    _check_paths(recipe)
+    check_paths(recipe)
     check_given(recipe.method)
     if not (paths := unnamed(recipe.method)):
         return recipe
@@ -228,16 +228,6 @@ def _walked(recipe: Recipe, data: Dataset[Record], run: Run) -> Result:
             raise
 
 
-def _check_paths(recipe: Recipe) -> None:
-    container_of(recipe.output)
-    check_input(recipe)
-    if recipe.input is not None:
-        check_apart(recipe.input, recipe.output, recipe.run_folder)
-    if os.path.lexists(recipe.output) and not is_ours(recipe):
-        raise CannotCreate(f"{recipe.output}: exists already; choose another output, or remove it.")
-    check_place(recipe.output)
-
-
 def _check_room(recipe: Recipe) -> None:
     """Refuse to begin what the disk cannot hold, by a rough bound."""
     if recipe.input is None or (recipe.run_folder / "inputs" / "source.json").exists():
@@ -268,9 +258,7 @@ def _finished(recipe: Recipe, run_id: str) -> Summary | None:
     if not recipe.output.exists():
         path.unlink()
         return None
-    with storage_errors(recipe.output):
-        found = digest(recipe.output)
-    if found != old["output"]["sha256"]:
+    if output_digest(recipe.output) != old["output"]["sha256"]:
         raise CannotCreate(f"{recipe.output}: was changed after the run wrote it; choose another output, or remove it.")
     report = recipe.run_folder / "report.html"
     return Summary(run_id, recipe.run_folder, recipe.output, report, old["counts"], old["reasons"], 0, 0.0,
@@ -299,6 +287,9 @@ def _check_output(result: Result) -> None:
 
 
 def _write_output(recipe: Recipe, result: Result, data: Dataset[Record]) -> None:
+    if result.checkpoint is not None:
+        write_model(result.checkpoint.path, recipe.output)
+        return
     if result.data is None:
         raise RunError("the method made no data; use it as a step of another.")
     if result.format is not None:
@@ -366,8 +357,7 @@ def _as_result(summary: Summary, run: Run) -> dict[str, Json]:
         {"stage": s.stage, "items": s.items, "worked": s.worked, "failed": s.failed, "seconds": round(s.seconds, 3)}
         for s in run.stages
     ]
-    with storage_errors(summary.output):
-        output: Json = {"path": path_as_text(summary.output), "sha256": digest(summary.output)}
+    output: Json = {"path": path_as_text(summary.output), "sha256": output_digest(summary.output)}
     with storage_errors(summary.folder):
         made = sorted(p for pattern in _MADE for p in summary.folder.glob(pattern))
         files: Json = {p.relative_to(summary.folder).as_posix(): digest(p) for p in made}

@@ -24,6 +24,7 @@ from tunesift.records import Record
 from tunesift.scoring.dual_ifd import DualIFD
 from tunesift.scoring.ifd import READINGS
 from tunesift.settings import Settings, settings_by_path
+from tunesift.tuning.sft import SFT
 
 SAMPLED = 1_000
 """Records, from the first on, whose language is looked at."""
@@ -170,6 +171,7 @@ def lacking_extras(method: AnyMethod) -> list[str]:
     needs = (
         ("local", ("torch", "transformers"), "local models", any(isinstance(m, _WITH_TORCH) for m in models)),
         ("embed", ("sentence_transformers",), "a sentence encoder", any(isinstance(m, SentenceModel) for m in models)),
+        ("train", ("trl", "peft", "datasets"), "tuning", any(isinstance(m, SFT) for m in models)),
         ("cluster", ("sklearn",), "the pre-experience sample", getattr(method, "pre_experience", None) is not None),
     )
     return [

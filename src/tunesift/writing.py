@@ -113,7 +113,7 @@ def source_of(id: str, origin: Dataset[Record]) -> Record:
 def whole_or_nothing(path: Path) -> Iterator[Path]:
     """A temporary neighbour that takes the name of `path` when all has gone well, and is removed otherwise."""
     part = _neighbour(path)
-    with _create_errors(path):
+    with create_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield part
@@ -128,7 +128,7 @@ def whole_or_nothing(path: Path) -> Iterator[Path]:
 def check_place(path: Path) -> None:
     """Raise `CannotCreate` where no file of this name can be made; asked before any work is done for it."""
     part = _neighbour(path)
-    with _create_errors(path):
+    with create_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
         part.unlink()
@@ -140,7 +140,8 @@ def _neighbour(path: Path) -> Path:
 
 
 @contextmanager
-def _create_errors(path: Path) -> Iterator[None]:
+def create_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk says of an output into one sentence."""
     try:
         yield
     except OSError as error:

@@ -14,5 +14,5 @@ GenQA 2406.10323                  genqa.py                  genqa.yaml
 DEBATunE 2402.10614               debatune.py               debatune.yaml
 its evaluation                    controllability.py        controllability.yaml
 Star-Agents 2411.14497            star_agents.py            star-agents.yaml
-no paper                          score.py                  score.yaml
+no paper                          score.py, tune.py         score.yaml, tune.yaml
 """

@@ -18,6 +18,9 @@ from tunesift.models.likelihood import Segment, SpanEncoder
 from tunesift.models.templates import TemplateFault
 from tunesift.records import Failure
 
+ADAPTER = "adapter_config.json"
+"""The file that makes a folder one of adapters, which names the model they stand beside."""
+TOKENIZER = "tokenizer_config.json"
 EMBEDDED = "embedded"
 """The name of the scorer that comes with the package."""
 _SAMPLED = 64 * 2**10
@@ -32,7 +35,7 @@ def local_folder(name: str) -> Path | None:
         return Path(str(importlib.resources.files("tunesift") / "assets" / "scorer"))
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / "config.json").exists():
+        if not any((path / name).exists() for name in ("config.json", ADAPTER)):
             raise ModelUnavailable(f'model "{shown(name)}" is a folder without config.json; give a model\'s folder.')
         return path
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
@@ -61,6 +64,8 @@ def _tokenizer(name: str) -> Any:  # Any: transformers' own class
     except ImportError as error:
         raise MissingExtra('tokenizers need the "local" extra: pip install "tunesift[local]".') from error
     place = place_of(name)
+    if (base := base_of(Path(place))) and not (Path(place) / TOKENIZER).exists():
+        place = place_of(base[0])
     try:
         return transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
@@ -102,9 +107,28 @@ def is_here(name: str, revision: str | None = None) -> bool:
         return False
 
 
+def base_of(folder: Path) -> tuple[str, str | None] | None:
+    """The model that a folder's adapters stand beside, and its revision; None for a folder of whole weights.
+
+    Raises `ModelRefused` where the adapters do not say.
+    """
+    if not (folder / ADAPTER).exists() or (folder / "config.json").exists():
+        return None
+    try:
+        said = json.loads((folder / ADAPTER).read_text("utf-8"))
+        name, revision = said["base_model_name_or_path"], said.get("revision")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        name = None
+    if not isinstance(name, str) or not name:
+        raise ModelRefused(f'model "{shown(str(folder))}" holds adapters that name no model they stand beside.')
+    return name, revision if isinstance(revision, str) else None
+
+
 def context_of(name: str) -> int | None:
     """Most tokens that a model reads, by its config.json; None where that is not here, or does not say."""
     folder = local_folder(name)
+    if folder and (base := base_of(folder)):
+        return context_of(base[0])
     try:
         said = json.loads((folder / "config.json").read_text("utf-8")) if folder else {}
     except (OSError, ValueError):
@@ -122,9 +146,13 @@ def nowhere(name: str) -> ModelUnavailable:
 
 
 def folder_identity(name: str, revision: str | None) -> str:
-    """Digest of the content of the folder that a name means; the revision of a hub id."""
+    """Digest of the content of the folder that a name means, and of what its adapters stand beside; the revision of a hub
+    id."""
     folder = local_folder(name)
-    return _content(folder) if folder else f"hub:{revision or 'main'}"
+    if folder is None:
+        return f"hub:{revision or 'main'}"
+    base = base_of(folder)
+    return _content(folder) if base is None else f"{_content(folder)}+{folder_identity(*base)}"
 
 
 def _content(folder: Path) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import resource
+from pathlib import Path
 from typing import Any, Literal
 
 from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable, first_line, shown
-from tunesift.models.folders import local_folder, nowhere, place_of
+from tunesift.models.folders import TOKENIZER, base_of, local_folder, nowhere, place_of
 
 LEAST_ADDRESS_SPACE = 3 * 2**30
 """Bytes of address space below which importing the libraries or running the embedded scorer may abort the process."""
@@ -23,7 +24,14 @@ _WHOLE: dict[Auto, str] = {
 def load(  # Any: transformers' own classes
     auto: Auto, name: str, device: str, revision: str | None = None, dtype: str | None = None
 ) -> tuple[Any, Any]:
-    """A model on its device, and its tokenizer, of a folder or a hub id; raises `ModelError` or `MissingExtra`."""
+    """A model on its device, and its tokenizer, of a folder or a hub id; raises `ModelError` or `MissingExtra`.
+
+    Adapters are merged into the weights that they stand beside.
+    """
+    folder = local_folder(name)
+    if folder and (base := base_of(folder)):
+        model, reader = load(auto, base[0], device, base[1], dtype)
+        return _merged(model, folder).eval().to(usable_device(device)), _reader_of(folder) or reader
     _check_room()
     try:
         import torch
@@ -38,7 +46,7 @@ def load(  # Any: transformers' own classes
     options: dict[str, Any] = {"trust_remote_code": False} | ({"revision": revision} if revision else {})
     typed = {"dtype": getattr(torch, dtype)} if dtype else {}
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
+        reader = transformers.AutoTokenizer.from_pretrained(place, **options)
         model, found = getattr(transformers, auto).from_pretrained(
             place, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, **typed, **options
         )
@@ -47,7 +55,33 @@ def load(  # Any: transformers' own classes
     odd = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     if odd:  # transformers has drawn these at random
         raise ModelRefused(f'model "{shown(name)}" has no fitting weights for {odd[0]}; give a whole {_WHOLE[auto]}.')
-    return model.eval().to(where), tokenizer
+    return model.eval().to(where), reader
+
+
+def _reader_of(folder: Path) -> Any:  # Any: transformers' own class
+    """The tokenizer that adapters come with; None for that of the model they stand beside."""
+    import transformers
+
+    if not (folder / TOKENIZER).exists():
+        return None
+    return transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+
+
+def _merged(model: Any, folder: Path) -> Any:  # Any: transformers' own classes
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise MissingExtra('adapters need the "train" extra: pip install "tunesift[train]".') from error
+    if not (folder / "adapter_model.safetensors").exists():
+        raise ModelRefused(
+            f'model "{shown(str(folder))}" has no adapter_model.safetensors; convert it, other formats can run code.'
+        )
+    try:
+        return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelRefused(
+            f'model "{shown(str(folder))}" cannot be loaded ({first_line(error)}); check its files.'
+        ) from error
 
 
 def usable_device(wanted: str) -> str:

@@ -14,6 +14,7 @@ from tunesift.errors import RunError
 from tunesift.formats import Format
 from tunesift.records import Decision, Failure, Record, Score
 from tunesift.running.run import Run
+from tunesift.running.step import Checkpoint
 
 Reads = Literal["records", "prompts", "nothing"]
 """records: a prompt and its response; prompts: a response may be missing, and a bare text is a prompt."""
@@ -35,6 +36,8 @@ class Result:
     """Why fewer records were made than asked for; empty where they were not."""
     notes: Mapping[str, int] = field(default_factory=dict)
     """What was measured and is worth a word to the user: how many of each."""
+    checkpoint: Checkpoint | None = None
+    """The model that was trained, where that is the output."""
 
 
 @dataclass(frozen=True, slots=True)

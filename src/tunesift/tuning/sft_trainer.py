@@ -265,6 +265,7 @@ def _leave(job: Job, trainer: Any, rows: _Rows) -> None:  # Any: TRL's own class
     }, digests=True)  # fmt: skip
     for path in (*job.into.glob(f"{CHECKPOINT}-*"), rows.folder, job.into / DATA):
         rmtree(path, ignore_errors=True)
+    (job.into / "README.md").unlink(missing_ok=True)
 
 
 def _numbers(entry: dict[str, Any]) -> dict[str, Json]:  # Any: transformers' own
