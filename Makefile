@@ -20,7 +20,7 @@ setup: $(READY)  ## the environment, and the hooks where this is a git checkout
 $(READY): pyproject.toml constraints.txt
 	@echo "installing tunesift, torch and the test tools into .venv: a minute or more, and silent while it loads"
 	$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[local,cluster,images,embed,dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[local,cluster,images,embed,train,dev]"
 	@touch $(READY) && echo "installed"
 
 check: $(READY)  ## format, lint, strict types, architecture

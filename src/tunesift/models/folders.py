@@ -146,8 +146,8 @@ def nowhere(name: str) -> ModelUnavailable:
 
 
 def folder_identity(name: str, revision: str | None) -> str:
-    """Digest of the content of the folder that a name means, and of what its adapters stand beside; the revision of a hub
-    id."""
+    """Digest of the content of the folder that a name means, and of what its adapters stand beside; the revision of a
+    hub id."""
     folder = local_folder(name)
     if folder is None:
         return f"hub:{revision or 'main'}"

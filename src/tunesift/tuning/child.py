@@ -24,6 +24,15 @@ from tunesift.running.fsio import is_full
 from tunesift.tuning import AnyTuner
 from tunesift.tuning.sft_trainer import Job, train
 
+_NO_ROOM = (
+    "No space left on device",
+    "os error 28",
+    "PytorchStreamWriter failed",
+    "file write failed",
+    "iostream error",
+)
+"""What the libraries that write weights say where the disk is full; their errors have no number."""
+
 
 @dataclass
 class Channel:
@@ -83,7 +92,7 @@ def _ours(error: Exception, tuner: AnyTuner, into: Path, step: int) -> TunesiftE
         held = f"{tuner.parts[0]} records on the device"
         return TuningError(f"{into}: out of memory after step {step} with {held}; lower tuner.device_batch or "
                            "tuner.max_length, or set tuner.lora.")  # fmt: skip
-    if is_full(error, into):
+    if is_full(error, into) or any(words in str(error) for words in _NO_ROOM):
         return DiskFull(f"{into}: no room for a checkpoint after step {step} ({first_line(error)}); make room on the "
                         "disk and start again.")  # fmt: skip
     return None

@@ -31,8 +31,8 @@ CHECKPOINT = "checkpoint"
 """What the folders of checkpoints are called, before their step."""
 KEPT = 2
 """Checkpoints that stay: while one is written, the one before it is whole."""
-MOST_LOGGED = 500
-"""Steps of the loss curve."""
+MOST_KEPT = 2_000
+"""Updates whose loss is kept with the model; of more, every second, fourth and so on."""
 EVALUATIONS = 20
 """Times that the held-out loss is measured."""
 IGNORED = -100
@@ -143,11 +143,13 @@ def _check_installed() -> None:
 
 
 def _trainer(job: Job, model: Any, tokenizer: Any, rows: _Rows, telling: Telling) -> Any:  # Any: libraries' classes
+    from transformers import PrinterCallback
+
     trainer, callback = _parts(job, telling)
     device = str(model.device.type)
     if job.tuner.packing:
         _check_packing(device)
-    return trainer(
+    made = trainer(
         model=model,
         args=_arguments(job, device, rows.held_out is not None),
         train_dataset=rows.train,
@@ -156,6 +158,8 @@ def _trainer(job: Job, model: Any, tokenizer: Any, rows: _Rows, telling: Telling
         peft_config=_adapters(job, model) if job.tuner.lora else None,
         callbacks=[callback],
     )
+    made.remove_callback(PrinterCallback)  # a line for every update
+    return made
 
 
 def _arguments(job: Job, device: str, evaluates: bool) -> Any:  # Any: TRL's own class
@@ -172,12 +176,20 @@ def _arguments(job: Job, device: str, evaluates: bool) -> Any:  # Any: TRL's own
         warmup_steps=tuner.warm_up if tuner.warm_up < 1 else updates, weight_decay=tuner.weight_decay,
         max_length=job.limit if tuner.packing else None, packing=tuner.packing, eval_packing=False,
         bf16=precision(tuner, device) == "bfloat16", fp16=False, use_cpu=device == "cpu",
-        seed=tuner.seed, data_seed=tuner.seed, gradient_checkpointing=tuner.gradient_checkpointing,
+        seed=tuner.seed, data_seed=tuner.seed, **{_checkpointing(): tuner.gradient_checkpointing},
         save_strategy="steps", save_steps=tuner.save_every, save_total_limit=KEPT,
         eval_strategy="steps" if evaluates else "no", eval_steps=max(1, updates // EVALUATIONS),
-        logging_strategy="steps", logging_steps=math.ceil(updates / MOST_LOGGED), logging_nan_inf_filter=False,
+        logging_strategy="steps", logging_steps=1, logging_nan_inf_filter=False,
         report_to="none", disable_tqdm=True,
     )  # fmt: skip
+
+
+def _checkpointing() -> str:
+    """What this release of transformers calls it."""
+    from transformers import TrainingArguments
+
+    new = "activation_checkpointing"
+    return new if new in TrainingArguments.__dataclass_fields__ else "gradient_checkpointing"
 
 
 def precision(tuner: SFT, device: str) -> str:
@@ -213,15 +225,15 @@ def _adapters(job: Job, model: Any) -> Any:  # Any: transformers' and PEFT's own
 
 
 def _parts(job: Job, telling: Telling) -> tuple[Any, Any]:  # Any: TRL's and transformers' own classes
-    """TRL's trainer, which notes the order of what it reads, and who tells how far it is and seals what it saves."""
+    """TRL's trainer, which notes what each update reads, and who tells how far it is and seals what it saves."""
     from transformers import TrainerCallback
     from trl import SFTTrainer
 
-    order = hashlib.sha256()
+    order = [hashlib.sha256()]
 
     class Trainer(SFTTrainer):  # type: ignore[misc]  # a class of a library without types
         def training_step(self, model: Any, inputs: Any, *more: Any, **named: Any) -> Any:  # Any: as TRL has them
-            order.update(inputs["input_ids"].cpu().numpy().tobytes())
+            order[0].update(inputs["input_ids"].cpu().numpy().tobytes())
             return super().training_step(model, inputs, *more, **named)
 
     class Callback(TrainerCallback):  # type: ignore[misc]  # the same
@@ -242,7 +254,8 @@ def _parts(job: Job, telling: Telling) -> tuple[Any, Any]:  # Any: TRL's and tra
             if not math.isfinite(logs["loss"]):
                 raise TuningError(f"{job.into}: the loss is no number at step {state.global_step}; lower "
                                   "tuner.learning_rate.")  # fmt: skip
-            state.log_history[-1]["order"] = int.from_bytes(order.digest()[:4], "big")
+            state.log_history[-1]["order"] = int.from_bytes(order[0].digest()[:4], "big")
+            order[0] = hashlib.sha256()
 
         def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             seal(job.into / f"{CHECKPOINT}-{state.global_step}", {"step": state.global_step})
@@ -258,7 +271,7 @@ def _leave(job: Job, trainer: Any, rows: _Rows) -> None:  # Any: TRL's own class
     (into / "training_args.bin").unlink(missing_ok=True)
     device = trainer.model.device.type
     seal(into, {
-        "history": [_numbers(entry) for entry in trainer.state.log_history],
+        "history": list(_history(trainer.state)),
         "steps": trainer.state.global_step, "records": rows.count, "tokens": rows.tokens,
         "left_out": dict(rows.left_out), "device": device, "precision": precision(job.tuner, device),
         "peak_bytes": _peak(device),
@@ -268,9 +281,14 @@ def _leave(job: Job, trainer: Any, rows: _Rows) -> None:  # Any: TRL's own class
     (job.into / "README.md").unlink(missing_ok=True)
 
 
-def _numbers(entry: dict[str, Any]) -> dict[str, Json]:  # Any: transformers' own
+def _history(state: Any) -> Iterator[Json]:  # Any: transformers' own class
+    """The losses, step by step: all that were held out, an even part of the others, the last one included."""
     wanted = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm", "order")
-    return {name: entry[name] for name in wanted if name in entry}
+    every = 2 ** max(0, math.ceil(math.log2(state.global_step / MOST_KEPT)))
+    for entry in state.log_history:
+        is_kept = entry["step"] % every == 0 or entry["step"] == state.global_step
+        if "eval_loss" in entry or ("loss" in entry and is_kept):
+            yield {name: entry[name] for name in wanted if name in entry}
 
 
 def _peak(device: str) -> int:

@@ -1,0 +1,40 @@
+"""A tiny student with a chat template, and records it can learn from, for tests that train."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from conftest import record
+from harness.tiny import MakeTiny
+from tunesift import Dataset, Record
+
+CHATML = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}"
+    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+"""A template whose prompt is a prefix of the whole, with an end of turn and a line feed behind it, as ChatML's."""
+
+
+def student(make_tiny: MakeTiny, template: str | None = CHATML, **shape: int) -> Path:
+    """The folder of a tiny Llama with this chat template."""
+    folder = make_tiny("llama", **shape)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": template}))
+    return folder
+
+
+def sums(count: int, first: int = 0) -> Iterable[Record]:
+    """Records that a few hundred updates teach: which letter follows another."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    for n in range(first, first + count):
+        begin = letters[n % 26]
+        rest = " ".join(letters[(n + k) % 26] for k in range(1, 6 + n % 3))
+        yield record(f"r{n:04}", f"What comes after {begin}? Number {n}.", rest)
+
+
+def letters(count: int, first: int = 0) -> Dataset[Record]:
+    """The same as a data set."""
+    return Dataset.of(sums(count, first))

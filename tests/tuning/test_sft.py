@@ -1,0 +1,348 @@
+"""Supervised fine-tuning in a process of its own: the right loss, exact resuming, and a sentence for what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import record
+from harness.tiny import MakeTiny
+from harness.training import letters, student
+from tunesift import LoRA, Record, Run, Sampling, Span, TransformersModel, Tuning
+from tunesift.datasets import Dataset
+from tunesift.errors import DiskFull, ModelRefused, Stopped, TuningError
+from tunesift.models.folders import tokenizer
+from tunesift.running.local import Local
+from tunesift.running.progress import Progress
+from tunesift.running.sealing import sealed
+from tunesift.running.step import Checkpoint
+from tunesift.tuning import process
+from tunesift.tuning.encoding import Encoded, Encoder
+from tunesift.tuning.process import Trained, student_from, told
+from tunesift.tuning.sft import SFT
+from tunesift.tuning.sft_trainer import Job, train
+
+pytest.importorskip("trl", reason='needs the "train" extra')
+
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("FutureWarning", "DeprecationWarning", "UserWarning")
+]
+"""What TRL, PEFT and transformers say to one another is theirs."""
+
+SMALL_DISK = 67_300
+"""Kilobytes of a disk with room for the run, what it holds back, and less than two checkpoints."""
+
+SMALL = SFT(batch=4, steps=6, learning_rate=3e-3, save_every=2, device_batch=4, gradient_checkpointing=False)
+
+
+@pytest.fixture(scope="module")
+def folder(make_tiny: MakeTiny) -> Path:
+    return student(make_tiny)
+
+
+def trained(place: Path, folder: Path, tuner: SFT, data: Dataset[Record]) -> tuple[Checkpoint, Trained]:
+    with Run(place, Local()) as run:
+        made = run.once("tune", Tuning(student=TransformersModel(name=str(folder)), tuner=tuner), data)
+    return made, told(made)
+
+
+def losses(found: Trained, of: str = "loss") -> list[float]:
+    return [h[of] for h in found.history if of in h]
+
+
+def orders(found: Trained) -> list[float]:
+    return [h["order"] for h in found.history if "order" in h]
+
+
+def encoder(folder: Path) -> Encoder:
+    return Encoder(tokenizer(str(folder)), "chat")
+
+
+def naive_loss(folder: Path, rows: list[Record]) -> float:
+    """Mean over all tokens of all responses and their ends, by a loop over tokens, with nothing padded."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    encode, nats = encoder(folder), []
+    for row in rows:
+        found = encode(row)
+        assert isinstance(found, Encoded)
+        with torch.no_grad():
+            logits = model(torch.tensor([found.ids])).logits[0].double()
+        for place in range(found.start, len(found.ids)):
+            nats.append(-float(torch.log_softmax(logits[place - 1], 0)[found.ids[place]]))
+    return sum(nats) / len(nats)
+
+
+def test_the_first_loss_is_that_of_the_responses_alone_and_the_model_is_there(tmp_path: Path, folder: Path) -> None:
+    data = letters(4)
+    made, found = trained(tmp_path / "run", folder, replace(SMALL, held_out=0.0), data)
+    assert losses(found)[0] == pytest.approx(naive_loss(folder, list(data)), abs=2e-4)
+    assert (found.steps, found.records, found.left_out) == (6, 4, {})
+    assert losses(found)[-1] < losses(found)[0]
+    names = {path.name for path in made.path.iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"} <= names
+    assert not any(name.endswith((".bin", ".pt", ".pkl", ".pth")) for name in names)
+    assert {path.name for path in made.path.parent.iterdir()} == {"begun.json", "log.txt", "model"}
+
+    tuned = student_from(made, TransformersModel(name=str(folder)))
+    span = [Span((data[0].messages[0],), data[0].response)]
+    before, after = (m.loss(span)[0] for m in (TransformersModel(name=str(folder)), tuned))
+    assert after.mean < before.mean  # type: ignore[union-attr]
+
+    moved = shutil.move(tmp_path / "run", tmp_path / "elsewhere")
+    again = student_from(replace(made, path=Path(moved) / "checkpoints/tune/model"), tuned)
+    assert (again.identity(), again.loss(span)) == (tuned.identity(), tuned.loss(span))
+
+
+@pytest.mark.slow
+def test_two_hundred_updates_lower_the_held_out_loss_and_two_kills_change_neither_curve_nor_order(
+    tmp_path: Path, folder: Path
+) -> None:
+    """R40: sample order identical, also within an epoch, in the second one, and at the second time; equal losses."""
+    tuner = replace(SMALL, steps=200, batch=8, device_batch=4, save_every=9, held_out=0.1)
+    data = letters(400)
+    made, whole = trained(tmp_path / "whole", folder, tuner, data)
+    held_out = losses(whole, "eval_loss")
+    assert held_out[-1] < 0.75 * held_out[0]
+    for at in (30, 120):  # the 45 updates of an epoch: within the first, and within the third
+        with killed_at(at), pytest.raises(TuningError, match=r"signal 9 ended the training after step \d+"):
+            trained(tmp_path / "broken", folder, tuner, data)
+    again, broken = trained(tmp_path / "broken", folder, tuner, data)
+    assert orders(broken) == orders(whole)
+    assert len(orders(whole)) == len(set(orders(whole))) == 200
+    assert broken.history == whole.history
+    assert (again.path / "model.safetensors").read_bytes() == (made.path / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_thirty_kills_while_checkpoints_are_saved_leave_the_newest_whole_one(tmp_path: Path, folder: Path) -> None:
+    """R40: a checkpoint that was cut off is passed over, and what was trained twice comes to the same."""
+    tuner = replace(SMALL, steps=70, save_every=1)
+    data = letters(40)
+    _, whole = trained(tmp_path / "whole", folder, tuner, data)
+    stage, cut, met = tmp_path / "broken/checkpoints/tune", 0, 0
+    while met < 30:
+        with killed_when(lambda: _half_written(stage)) as happened, suppress(TuningError):
+            trained(tmp_path / "broken", folder, tuner, data)
+        met += happened.is_set()
+        left = [path for path in stage.glob("checkpoint-*") if sealed(path) is None]
+        cut += bool(left)
+        if (stage / "model").exists():
+            break
+    assert met >= 30
+    assert cut >= 10  # the others were sealed, or begun anew, in the moment before the signal came
+    _, broken = trained(tmp_path / "broken", folder, tuner, data)
+    assert losses(broken) == losses(whole)
+    assert orders(broken) == orders(whole)
+
+
+def _half_written(stage: Path) -> bool:
+    return any((path / "model.safetensors").exists() and not (path / "_COMPLETE.json").exists()
+               for path in stage.glob("checkpoint-*"))  # fmt: skip
+
+
+@contextmanager
+def killed_when(comes: Callable[[], bool]) -> Iterator[threading.Event]:
+    """The training's process gets SIGKILL as soon as something is the case."""
+    begun: list[subprocess.Popen[bytes]] = []
+    over, happened = threading.Event(), threading.Event()
+    original = process._begun
+
+    def noted(log: int) -> subprocess.Popen[bytes]:
+        begun.append(original(log))
+        return begun[-1]
+
+    def watch() -> None:
+        while not over.wait(0.0005):
+            if begun and comes():
+                os.kill(begun[-1].pid, signal.SIGKILL)
+                happened.set()
+                return
+
+    process._begun = noted
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield happened
+    finally:
+        over.set()
+        watcher.join()
+        process._begun = original
+
+
+@contextmanager
+def killed_at(step: int) -> Iterator[None]:
+    """The training's process gets SIGKILL once it has said that so many updates are done."""
+    reached = threading.Event()
+    original = process._lines
+
+    def heard(child: Any, watch: Any) -> Iterator[bytes]:
+        for line in original(child, watch):
+            yield line
+            if f'"step": {step},'.encode() in line:
+                reached.set()
+
+    process._lines = heard
+    try:
+        with killed_when(reached.is_set) as happened:
+            yield
+        assert happened.is_set()
+    finally:
+        process._lines = original
+
+
+@pytest.mark.slow
+def test_parts_of_an_update_come_to_the_same_as_the_update_in_one(tmp_path: Path, folder: Path) -> None:
+    data = letters(30)
+    curves = []
+    for size in (8, 2):
+        tuner = replace(SMALL, batch=8, device_batch=size, gradient_checkpointing=size == 2)
+        curves.append(trained(tmp_path / str(size), folder, tuner, data)[1])
+    assert losses(curves[0]) == pytest.approx(losses(curves[1]), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_adapters_are_a_model_of_their_own_and_load_as_one(tmp_path: Path, folder: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    data = letters(16)
+    tuner = replace(SMALL, learning_rate=3e-2, lora=LoRA(rank=4, dropout=0.0))
+    made, found = trained(tmp_path / "run", folder, tuner, data)
+    assert losses(found)[-1] < losses(found)[0]
+    assert not (made.path / "model.safetensors").exists()
+    model = TransformersModel(name=str(made.path))
+    row = encoder(folder)(data[0])
+    assert isinstance(row, Encoded)
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), str(made.path)).eval()
+    with torch.no_grad():
+        logits = adapted(torch.tensor([row.ids])).logits[0].double()
+    target = row.ids[row.start :]
+    expected = [-float(torch.log_softmax(logits[row.start - 1 + n], 0)[i]) for n, i in enumerate(target)]
+    said = model.loss([Span((data[0].messages[0],), data[0].response)])[0]
+    assert said.nats == pytest.approx(expected[: len(said.nats)], abs=1e-3)  # type: ignore[union-attr]
+    assert model.chat([(data[0].messages[0],)], Sampling(max_tokens=5))
+    assert model.most_tokens() == 256
+    other = student_from(made, model)
+    assert other.loss([Span("x", "y")]) == model.loss([Span("x", "y")])
+
+
+@dataclass
+class Heard:
+    """What a training says, in this process."""
+
+    stopped: bool = False
+    steps: list[int] = field(default_factory=list)
+
+    def at(self, step: int, of: int) -> None:
+        self.steps.append(step)
+
+    def say(self, **said: Any) -> None:
+        pass
+
+
+def here(place: Path, folder: Path, tuner: SFT, data: Dataset[Record]) -> Trained:
+    """The same training without a process of its own."""
+    place.mkdir(exist_ok=True)
+    train(Job(TransformersModel(name=str(folder), device="cpu"), tuner, data, place), Heard())
+    return told(Checkpoint(place / "model", ""))
+
+
+def test_records_beyond_the_limit_are_left_out_and_counted_and_none_is_cut(tmp_path: Path, folder: Path) -> None:
+    data = Dataset.of([*letters(5), record("long", "Say it", "the tin " * 100), record("mute", "Say it", " ")])
+    most = max(len(found.ids) for row in letters(5) if isinstance(found := encoder(folder)(row), Encoded))
+    found = here(tmp_path, folder, replace(SMALL, steps=2, max_length=most), data)
+    assert (found.records, found.left_out) == (5, {"too-long": 1, "empty": 1})
+    shorter = here(tmp_path, folder, replace(SMALL, steps=2, max_length=most - 1), data)
+    assert shorter.left_out["too-long"] > 1
+
+
+@pytest.mark.parametrize(("tuner", "sentence"), [
+    (replace(SMALL, max_length=3), r"no record can be trained on \(4 too-long\); raise tuner.max_length"),
+    (replace(SMALL, lora=LoRA(targets=("q_projj",))),
+     r"has no linear layer q_projj; it has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"),
+    (replace(SMALL, packing=True), "see one another without FlashAttention"),
+    (replace(SMALL, learning_rate=1e30, warm_up=0.0), "the loss is no number at step"),
+])  # fmt: skip
+def test_what_cannot_be_trained_is_a_sentence(tmp_path: Path, folder: Path, tuner: SFT, sentence: str) -> None:
+    with pytest.raises(TuningError, match=sentence):
+        here(tmp_path, folder, tuner, letters(4))
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.slow
+def test_a_student_without_a_chat_template_is_a_sentence(tmp_path: Path, make_tiny: MakeTiny) -> None:
+    with pytest.raises(ModelRefused, match="has no chat template; set template to alpaca or bare"):
+        trained(tmp_path / "run", student(make_tiny, None), SMALL, letters(4))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("unshare") is None or os.geteuid() != 0, reason="needs root, to mount a small disk")
+def test_a_disk_that_fills_while_a_checkpoint_is_saved_is_a_sentence_and_room_lets_it_go_on(
+    tmp_path: Path, folder: Path
+) -> None:
+    rows = [{"instruction": r.messages[0].text, "output": r.response} for r in letters(12)]
+    (tmp_path / "in.json").write_text(json.dumps(rows))
+    words = [str(tmp_path / "disk"), str(folder), str(tmp_path / "in.json")]
+    script = str(Path(__file__).parents[1] / "harness/full_training.py")
+
+    def tried(kilobytes: int) -> list[Any]:
+        done = subprocess.run(["unshare", "-m", sys.executable, script, *words, str(kilobytes)],
+                              capture_output=True, text=True, timeout=600)  # fmt: skip
+        shutil.rmtree(tmp_path / "disk")
+        assert not done.stderr, done.stderr
+        found: list[Any] = json.loads(done.stdout)
+        return found
+
+    whole, _, history = tried(512_000)
+    assert whole["code"] == 0
+    first, second, again = tried(SMALL_DISK)
+    assert first["code"] == DiskFull.exit_code
+    assert "no room for a checkpoint after step" in first["said"]
+    assert "make room on the disk and start again" in first["said"]
+    assert second["code"] == 0
+    assert again == history
+
+
+@dataclass
+class Asking(Progress):
+    """Asks the run to stop once five updates are done."""
+
+    run: Run | None = None
+    done: int = 0
+
+    def advance(self, stage: str, items: int, failed: int) -> None:
+        self.done += items
+        if self.done >= 5 and self.run is not None:
+            self.run.stop.ask()
+
+
+def test_a_stop_saves_and_the_next_start_goes_on_to_the_same(tmp_path: Path, folder: Path) -> None:
+    tuner, data = replace(SMALL, steps=30, save_every=100), letters(12)
+    with Run(tmp_path / "run", Local(), progress=(asking := Asking())) as run:
+        asking.run = run
+        with pytest.raises(Stopped, match="start the same command again to go on"):
+            run.once("tune", Tuning(student=TransformersModel(name=str(folder)), tuner=tuner), data)
+    saved = [path.name for path in (tmp_path / "run/checkpoints/tune").glob("checkpoint-*")]
+    assert len(saved) == 1
+    step = int(saved[0].split("-")[1])
+    assert 0 < step < 30
+    with Run(tmp_path / "run", Local()) as run:
+        made = run.once("tune", Tuning(student=TransformersModel(name=str(folder)), tuner=tuner), data)
+        assert run.stages[0].worked == 30 - step
+    assert [h["step"] for h in told(made).history if "loss" in h] == list(range(1, 31))
