@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from tunesift.budget import Price
 from tunesift.datasets import Dataset
-from tunesift.errors import ModelUnavailable, shown
+from tunesift.errors import shown
 from tunesift.models.endpoint import PROBE_TOKENS
-from tunesift.models.folders import local_folder
+from tunesift.models.folders import parameters
 from tunesift.perform import asked as asked_models
 from tunesift.perform import endpoints
 from tunesift.readiness import check_given, missing, unnamed
@@ -24,11 +21,10 @@ from tunesift.reading import read
 from tunesift.recipe import Recipe, check_input
 from tunesift.records import Record
 from tunesift.running.result import Planned, planned
+from tunesift.tuning.forecast import BYTES_PER_TOKEN
 
 REQUEST_BYTES = 512
 """Bytes of a request around what it asks, roles and settings."""
-BYTES_PER_TOKEN = 4.0
-"""UTF-8 bytes of English text per token, roughly; a plan says so."""
 SHARE_OF_PEAK = 0.4
 """Part of the matrix rate that scoring reaches on a CPU (docs/speed.md), for the time to expect."""
 
@@ -126,28 +122,11 @@ def _usual(stage: Planned, each: int, prices: Mapping[str, Price]) -> int:
 
 
 def _seconds(stages: tuple[Planned, ...], tokens: int) -> float | None:
-    sizes = {s.model: _parameters(s.model) for s in stages if s.forwards}
+    sizes = {s.model: parameters(s.model) for s in stages if s.forwards}
     if any(size is None for size in sizes.values()):
         return None
     operations = sum(2.0 * (sizes[s.model] or 0) * tokens * s.forwards for s in stages if s.forwards)
     return operations / (SHARE_OF_PEAK * matrix_rate()) if operations else 0.0
-
-
-def _parameters(name: str) -> int | None:
-    """Numbers in a local model's weights, from the headers of its safetensors files."""
-    try:
-        folder = local_folder(name)
-    except ModelUnavailable:
-        return None
-    files = sorted(folder.glob("*.safetensors")) if folder else []
-    return sum(map(_numbers, files)) or None
-
-
-def _numbers(path: Path) -> int:
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    return sum(int(np.prod(t["shape"])) for name, t in header.items() if name != "__metadata__")
 
 
 def matrix_rate(size: int = 768) -> float:

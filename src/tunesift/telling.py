@@ -63,11 +63,10 @@ def told_plan(recipe: Recipe, as_json: bool) -> str:
     size = f"{told_count(found.records, 'record')}, {told_count(found.broken, 'unreadable row')}"
     read = f"{size}, about {told_count(found.tokens, 'token')}"
     lines = [f"{recipe.input}: {read}" if recipe.input else f"{recipe.method.kind}: reads no data"]
-    lines += [
-        f"  stage {s.stage}: {'at most ' if s.spare else ''}{told_count(s.items, 'item')}, "
-        + (f"{s.forwards} {_passes(s)} each, by {s.model}" if s.forwards else "no model")
-        for s in found.stages
-    ]
+    for s in found.stages:
+        asked = f"{s.forwards} {_passes(s)} each, by {s.model}" if s.forwards else "no model"
+        lines.append(f"  stage {s.stage}: {'at most ' if s.spare else ''}{told_count(s.items, 'item')}, {asked}")
+        lines += [f"    {s.told}"] if s.told else []
     lines += [f"  {model} is in no folder here" for model in found.missing]
     lines += [f"  {model}" for model in found.unnamed]
     if found.calls:

@@ -10,7 +10,7 @@ Stages   measure   tokens of every record in the student's template; what is too
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from tunesift.datasets import Dataset
@@ -26,8 +26,12 @@ from tunesift.running.step import Outcomes
 from tunesift.settings import Settings
 from tunesift.tuning import AnyTuner
 from tunesift.tuning.encoding import Encoder
+from tunesift.tuning.forecast import BYTES_PER_TOKEN, forecast
 from tunesift.tuning.process import Trained, Tuning, told
 from tunesift.tuning.sft import SFT
+
+PASSES = 3
+"""Forward passes that an update costs, its backward pass included."""
 
 CURVE = Chart(
     "lines", "step", "loss", "of", "updates of the weights", "loss in nats per token",
@@ -74,13 +78,21 @@ class Tune(Settings):
         return min(limits, default=None)
 
     def plan(self, records: int) -> list[Planned]:
-        """Tokens are counted once; an update is a forward pass and a backward one, which costs two more."""
-        held_out = int(self.tuner.held_out * records)
-        passes = max(1, round(3 * self.tuner.updates(records - held_out) * self.tuner.batch / max(1, records)))
-        return [
-            Planned("measure", records, 0, ""),
-            Planned("tune", records, passes, self.student.name),
-        ]
+        """Tokens are counted once; then every record is read in every epoch."""
+        return [Planned("measure", records, 0, ""), Planned("tune", records, self._passes(records), self.student.name)]
+
+    def plan_for(self, data: Dataset[Record]) -> list[Planned]:
+        """The same, with updates, tokens and memory, which depend on how long the records are."""
+        sizes = [sum(len(m.text.encode()) for m in record.messages) / BYTES_PER_TOKEN for record in data]
+        told = forecast(self.student, self.tuner, len(data), round(sum(sizes)), round(max(sizes, default=0)))
+        measure, tune = self.plan(len(data))
+        return [measure, replace(tune, told=str(told))]
+
+    def _passes(self, records: int) -> int:
+        """Of each record: a backward pass costs as much as two forward ones, and recomputed activations one more."""
+        each = PASSES + self.tuner.gradient_checkpointing
+        read = self.tuner.updates(records - int(self.tuner.held_out * records)) * self.tuner.batch
+        return max(1, round(each * read / max(1, records)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import json
+import math
+import struct
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -136,6 +138,25 @@ def context_of(name: str) -> int | None:
     inner = said.get("text_config", said) if isinstance(said, dict) else {}
     found = (inner.get(key) for key in ("max_position_embeddings", "n_positions"))
     return next((n for n in found if isinstance(n, int)), None)
+
+
+def parameters(name: str) -> int | None:
+    """Numbers in a local model's weights, from the headers of its safetensors files; None where they are not here."""
+    try:
+        folder = local_folder(name)
+    except ModelUnavailable:
+        return None
+    if folder and (base := base_of(folder)):
+        return parameters(base[0])
+    files = sorted(folder.glob("*.safetensors")) if folder else []
+    return sum(map(_numbers, files)) or None
+
+
+def _numbers(path: Path) -> int:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    return sum(math.prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
 
 
 def nowhere(name: str) -> ModelUnavailable:

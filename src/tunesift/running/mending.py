@@ -23,9 +23,11 @@ from tunesift.running.fsio import digest, read_json, refuse_link, storage_errors
 from tunesift.running.journal import STRANGE, Journal, is_lost, strangers
 from tunesift.running.locking import lock, looked_at
 from tunesift.running.parts import Entry, Label, Sealed, find, load
+from tunesift.running.sealing import COMPLETE, spoilt
+from tunesift.running.training import CHECKPOINTS, MODEL
 from tunesift.settings import canonical
 
-Cure = Literal["rebuild", "redo rows", "read again", "write again", "none"]
+Cure = Literal["rebuild", "redo rows", "read again", "write again", "train again", "none"]
 
 _READ = ("inputs/", "quarantine.parquet")
 """Files that come of reading the input."""
@@ -34,6 +36,7 @@ _CURES: Mapping[Cure, str] = {
     "redo rows": "its rows will be done again",
     "read again": "the input will be read again",
     "write again": "it will be written again",
+    "train again": "the model will be trained again",
     "none": "this cannot be repaired here",
 }
 
@@ -78,6 +81,8 @@ def repair(folder: Path) -> Repaired:
         cures = {f.cure for f in mended}
         if cures:
             _begin_again(folder)
+        if "train again" in cures:
+            _forget_models(folder)
         if "read again" in cures:
             rmtree(folder / "inputs", ignore_errors=True)
         if "rebuild" in cures:
@@ -85,6 +90,22 @@ def repair(folder: Path) -> Repaired:
         elif "redo rows" in cures:
             said += _redo(folder, mended)
         return Repaired(said, left)
+
+
+def _models(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """The models that a run trained, with those of their files that are not as they were written."""
+    for path in sorted((folder / CHECKPOINTS).glob(f"*/{MODEL}")):
+        if (path / COMPLETE).exists():
+            try:
+                yield path, spoilt(path)
+            except StorageError:
+                yield path, [COMPLETE]
+
+
+def _forget_models(folder: Path) -> None:
+    for path, names in _models(folder):
+        if names:
+            rmtree(path, ignore_errors=True)
 
 
 def retry_failed(folder: Path, journal: Journal, kinds: Collection[str]) -> int:
@@ -129,13 +150,16 @@ def _verify(folder: Path) -> list[Finding]:
     inputs = folder / "inputs"
     if (inputs / "source.json").exists():
         found += _small_file(inputs / "source.json", "read again")
+    for path, names in _models(folder):
+        found += [Finding(f"{path / name}: is not as it was written.", "train again") for name in names]
     result = folder / "result.json"
     if result.exists():
         if damaged := _small_file(result, "write again"):
             return [*found, *damaged]
         for name, sha256 in read_json(result)["files"].items():
-            cure: Cure = "read again" if name.startswith(_READ) else "write again"
-            found += _file(folder / name, sha256, cure)
+            if not name.endswith(COMPLETE):  # looked at above, with what it lists
+                cure: Cure = "read again" if name.startswith(_READ) else "write again"
+                found += _file(folder / name, sha256, cure)
         found += _output(folder, read_json(result).get("output"))
     return found
 
@@ -145,7 +169,12 @@ def _output(folder: Path, said: Mapping[str, str] | None) -> list[Finding]:
     if said is None:
         return []
     path = path_of_text(said["path"])
-    there = [place for place in (path, folder.absolute().parent / path.name) if place.is_file()]
+    beside = folder.absolute().parent / path.name
+    if models := [place for place in (path, beside) if (place / COMPLETE).is_file()]:
+        again = f"remove {models[0]}, and the same command writes it again"
+        return [Finding(f"{models[0] / name}: is not as the run wrote it; {again}.", "none")
+                for name in spoilt(models[0])]  # fmt: skip
+    there = [place for place in (path, beside) if place.is_file()]
     if not there:
         return [Finding(f"{path}: is missing; the same command writes it again.", "write again")]
     if all(digest(place) != said["sha256"] for place in there):

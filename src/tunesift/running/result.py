@@ -56,6 +56,8 @@ class Planned:
     """Most tokens of an answer, for a pass that writes one."""
     spare: bool = False
     """Asked only where something before came out so; the items are the most there can be."""
+    told: str = ""
+    """What else is to be said of it before it begins, such as the memory that it needs."""
     rounds: int = 1
     """Turns in which the items are done, one after the other; in a turn, all models of a stage are asked together."""
 

@@ -22,6 +22,7 @@ from tunesift.models.transformers import TransformersModel, TunedModel, out_of_m
 from tunesift.records import Record
 from tunesift.running.fsio import is_full
 from tunesift.tuning import AnyTuner
+from tunesift.tuning.process import LOG
 from tunesift.tuning.sft_trainer import Job, train
 
 _NO_ROOM = (
@@ -77,17 +78,16 @@ def main() -> None:
         train(Job(student, tuner, open_dataset(Path(asked["data"]), Record), into), channel)
     except TunesiftError as error:
         channel.say(error=type(error).__name__, message=str(error))
-    except Exception as error:
+    except Exception as error:  # whatever a library raises is told, before it is raised on into the log
         found = _ours(error, tuner, into, channel.step)
-        if found is None:
-            raise
         channel.say(error=type(found).__name__, message=str(found))
+        raise
     else:
         channel.say(ended=True)
 
 
-def _ours(error: Exception, tuner: AnyTuner, into: Path, step: int) -> TunesiftError | None:
-    """What a library's error means to the user; None where that is not known, and the log has it."""
+def _ours(error: Exception, tuner: AnyTuner, into: Path, step: int) -> TunesiftError:
+    """What a library's error means to the user; where that is not known, its own words, and where there are more."""
     if out_of_memory(error):
         held = f"{tuner.parts[0]} records on the device"
         return TuningError(f"{into}: out of memory after step {step} with {held}; lower tuner.device_batch or "
@@ -95,7 +95,8 @@ def _ours(error: Exception, tuner: AnyTuner, into: Path, step: int) -> TunesiftE
     if is_full(error, into) or any(words in str(error) for words in _NO_ROOM):
         return DiskFull(f"{into}: no room for a checkpoint after step {step} ({first_line(error)}); make room on the "
                         "disk and start again.")  # fmt: skip
-    return None
+    said = f"{type(error).__name__}: {first_line(error)}"
+    return TuningError(f"{into}: the training failed after step {step} ({said}); {LOG} there says more.")
 
 
 if __name__ == "__main__":
