@@ -33,12 +33,12 @@ class SpacyTagger(Settings):
 
     def identity(self) -> str:
         """What the pipeline calls itself, its version, and spaCy's: other versions tag otherwise."""
-        meta, version = _pipeline(self.name).meta, _spacy().__version__
+        meta, version = _loaded(self.name).meta, _spacy().__version__
         return f"{meta['lang']}_{meta['name']}-{meta['version']}+spacy-{version}"
 
     def __call__(self, text: str, /) -> list[Token]:
         """The tokens of a text; raises `RecipeError` where the pipeline finds no sentences."""
-        doc = _pipeline(self.name)(text)
+        doc = _loaded(self.name)(text)
         if len(doc) > 1 and not doc.has_annotation("SENT_START"):
             raise RecipeError(f"analyser.tagger: the pipeline {shown(self.name)} finds no sentences (sent_start); use "
                               "one with a parser or a sentencizer.")  # fmt: skip
@@ -103,7 +103,7 @@ def _spacy() -> Any:  # Any: spaCy, an optional library
 
 
 @cache
-def _pipeline(name: str) -> Any:  # Any: a pipeline of spaCy
+def _loaded(name: str) -> Any:  # Any: a pipeline of spaCy
     try:
         return _spacy().load(name)
     except OSError as error:

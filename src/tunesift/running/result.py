@@ -35,6 +35,8 @@ class Result:
     """Why fewer records were made than asked for; empty where they were not."""
     notes: Mapping[str, int] = field(default_factory=dict)
     """What was measured and is worth a word to the user: how many of each."""
+    also: Mapping[str, Dataset[Record]] = field(default_factory=dict)
+    """What is written besides the output, in the same format, by the names that the method's `also` has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,12 @@ class Method(Protocol):
 def reads(method: Method) -> Reads:
     """What a method's page reads: records, unless it says otherwise in a class variable `reads`."""
     return cast(Reads, getattr(method, "reads", "records"))
+
+
+def further(method: Method) -> tuple[str, ...]:
+    """Names of what a method writes besides its output: `test` is `train.test.jsonl` beside `train.jsonl`. None, unless
+    it says otherwise in `also`."""
+    return cast("tuple[str, ...]", getattr(method, "also", ()))
 
 
 def planned(method: Method, data: Dataset[Record]) -> list[Planned]:
