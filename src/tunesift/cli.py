@@ -150,8 +150,8 @@ METHODS = {
     ),
     "mctune": Words(
         "MCTune: write what responses measure into their inputs, so that a tuned model answers as it is asked to.",
-        "held_out=2000 rows for testing; sigma=0.1; layout=alpaca; for nouns, verbs and adjectives analyser.profile=pos "
-        "analyser.tagger.kind=spacy analyser.tagger.name=NAME.",
+        "held_out=2000 rows for testing; sigma=0.1; layout=alpaca; for nouns, verbs and adjectives "
+        "analyser.profile=pos analyser.tagger.kind=spacy analyser.tagger.name=NAME.",
         "alpaca.json -o train.jsonl held_out=500",
     ),
     "mctune-evaluate": Words(

@@ -60,10 +60,10 @@ def test_the_interval_comes_near_that_of_every_sample_there_is() -> None:
     one, other = [1.0, 2.0, 3.0, 4.0], [1.5, 1.0, 5.0, 9.0]
     gaps = [b - a for a, b in zip(one, other, strict=True)]
     every = [sum(sample) for sample in itertools.product(gaps, repeat=4)]
-    found = bootstrap(one, other, lambda a, b: float((b - a).sum()), random.Random(5), level=0.8)
+    found = bootstrap(one, other, lambda a, b: float((b - a).sum()), random.Random(5))
     assert found is not None
-    assert found.low == pytest.approx(float(np.quantile(every, 0.1)), abs=1.01)  # the sums lie half a step apart
-    assert found.high == pytest.approx(float(np.quantile(every, 0.9)), abs=1.01)
+    assert found.low == pytest.approx(float(np.quantile(every, 0.025)), abs=1.01)  # the sums lie half a step apart
+    assert found.high == pytest.approx(float(np.quantile(every, 0.975)), abs=1.01)
 
 
 def test_one_stream_gives_one_interval_and_another_another() -> None:
@@ -78,3 +78,30 @@ def test_half_of_the_samples_undefined_is_no_interval() -> None:
     calls = itertools.count()
     assert bootstrap([1, 2, 3], [1, 2, 3], lambda a, b: None if next(calls) % 3 else 1.0, random.Random(0)) is None
     assert next(calls) == RESAMPLES + 1
+
+
+def test_what_says_the_same_four_times_over_is_no_surer_than_once() -> None:
+    """Each pair four times: as pairs of their own they have half the interval; drawn together, the same."""
+    draw = random.Random(7)
+    one = [draw.gauss(0, 1) for _ in range(60)]
+    other = [a + draw.gauss(0, 1) for a in one]
+    once, fourfold, together = (
+        bootstrap(one * n, other * n, spearman, random.Random(7), names)
+        for n, names in ((1, None), (4, None), (4, [str(place) for place in range(60)] * 4))
+    )
+    assert once is not None
+    assert fourfold is not None
+    assert together is not None
+    assert fourfold.high - fourfold.low == pytest.approx((once.high - once.low) / 2, rel=0.25)
+    assert (together.low, together.high) == (pytest.approx(once.low, abs=1e-9), pytest.approx(once.high, abs=1e-9))
+
+
+def test_groups_of_unequal_sizes_come_whole() -> None:
+    seen: set[tuple[float, ...]] = set()
+
+    def noted(one: np.ndarray, _: np.ndarray) -> float:
+        seen.add(tuple(one))
+        return float(one.mean())
+
+    bootstrap([1, 2, 3, 4], [0, 0, 0, 0], noted, random.Random(0), ["a", "b", "a", "a"])
+    assert seen == {(1, 2, 3, 4), (1, 3, 4, 1, 3, 4), (1, 3, 4, 2), (2, 1, 3, 4), (2, 2)}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
 import numpy as np
 
-from tunesift.arrays import Numbers, middle_ranks
+from tunesift.arrays import Numbers, Places, middle_ranks
 
 LEAST = 3
 """Pairs below which no rank correlation is told: two pairs always agree or disagree wholly."""
 RESAMPLES = 1000
 """Samples of a bootstrap; our choice."""
+LEVEL = 0.95
+"""How much of them an interval holds."""
 
 Statistic = Callable[[Numbers, Numbers], float | None]
 """A figure of pairs, given as two columns; None where it is not defined."""
@@ -21,7 +23,7 @@ Statistic = Callable[[Numbers, Numbers], float | None]
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where a figure lies, to so much of the resamples."""
+    """Where a figure lies in 95 of 100 samples."""
 
     low: float
     high: float
@@ -52,25 +54,50 @@ def bootstrap(
     second: Sequence[float] | Numbers,
     statistic: Statistic,
     stream: Random,
-    level: float = 0.95,
+    groups: Sequence[str] | None = None,
 ) -> Interval | None:
-    """Percentile bootstrap of a statistic of pairs (Efron 1979): its quantiles over a thousand samples of as many
-    pairs, drawn with replacement; `level` from 0 to 1 is how much of them lies between.
+    """Percentile bootstrap of a statistic of pairs (Efron 1979): where 95 in 100 of its values lie over a thousand
+    samples, drawn with replacement.
 
+    `groups` names for each pair what it belongs to, such as the row that several prompts were made of; pairs of one
+    group are drawn together, since they say less than as many of their own, and without it an interval is too narrow.
     All draws come from `stream`. A sample of which the statistic is not defined is left out; None where that is so of
-    the pairs themselves, or of half of the samples. An interval of few pairs is too narrow: below twenty, take it for
-    a hint.
+    the pairs themselves, or of more than half of the samples. Below twenty groups, take an interval for a hint.
     """
     one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if statistic(one, other) is None:
         return None
+    together = _Groups.of(range(len(one)) if groups is None else groups)
     draws = np.random.default_rng(stream.getrandbits(64))
     found: list[float] = []
     for _ in range(RESAMPLES):
-        rows = draws.integers(0, len(one), len(one))
+        rows = together.rows(draws.integers(0, len(together.sizes), len(together.sizes)))
         value = statistic(one[rows], other[rows])
         found += [] if value is None else [value]
     if 2 * len(found) < RESAMPLES:
         return None
-    low, high = np.quantile(found, ((1 - level) / 2, (1 + level) / 2))
+    low, high = np.quantile(found, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return Interval(float(low), float(high))
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Rows in the order of their groups: where each group begins, and how many rows it has."""
+
+    order: Places
+    starts: Places
+    sizes: Places
+
+    @classmethod
+    def of(cls, names: Iterable[object]) -> _Groups:
+        codes: dict[object, int] = {}
+        places = np.array([codes.setdefault(name, len(codes)) for name in names], np.int64)
+        sizes = np.bincount(places, minlength=len(codes))
+        return cls(np.argsort(places, kind="stable"), np.cumsum(sizes) - sizes, sizes)
+
+    def rows(self, drawn: Places) -> Places:
+        """All rows of these groups, one group after the other."""
+        sizes = self.sizes[drawn]
+        begins = np.cumsum(sizes) - sizes
+        rows: Places = self.order[np.repeat(self.starts[drawn] - begins, sizes) + np.arange(sizes.sum())]
+        return rows

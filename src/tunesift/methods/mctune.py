@@ -169,7 +169,7 @@ class MCTune(Settings):
                 asking = replace(record, id=f"{record.id}~test-{number}", messages=record.prompt)
                 if targets.fell_back:
                     fallen.append(asking.id)
-                more = {"sigma": self.sigma, "sd": {key: round(deviations[key], 4) for key in chosen}}
+                more = {"row": record.id, "sigma": self.sigma, "sd": {key: round(deviations[key], 4) for key in chosen}}
                 yield self._laid_out(asking, {key: targets.values[key] for key in chosen}, found, more)
 
     def _laid_out(

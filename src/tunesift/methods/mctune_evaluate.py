@@ -137,6 +137,8 @@ class Wanted:
     values: Mapping[str, float]
     sd: Mapping[str, float]
     sigma: float | None
+    row: str
+    """The row that the prompt was made of."""
     analyzer_id: str
 
 
@@ -181,7 +183,7 @@ class MeasureAnswer(Settings):
         found = self.analyser(answered.text)
         if not found["t_word"]:
             return Score(None, note=EMPTY)
-        return Score(Prompt(controls_of(answered.values, found, answered.sd), None).near, found)
+        return Score(Prompt(controls_of(answered.values, found, answered.sd), None, "").near, found)
 
 
 def _wanted(data: Dataset[Record]) -> tuple[dict[str, Wanted], dict[str, str]]:
@@ -189,7 +191,7 @@ def _wanted(data: Dataset[Record]) -> tuple[dict[str, Wanted], dict[str, str]]:
     wanted: dict[str, Wanted] = {}
     faults: dict[str, str] = {}
     for record in data:
-        found = _read(record.extra.get(FIELD))
+        found = _read(record.extra.get(FIELD), record.id)
         if isinstance(found, Wanted):
             wanted[record.id] = found
         else:
@@ -201,14 +203,15 @@ def _wanted(data: Dataset[Record]) -> tuple[dict[str, Wanted], dict[str, str]]:
     return wanted, faults
 
 
-def _read(field: object) -> Wanted | str:
+def _read(field: object, id: str) -> Wanted | str:
     if not isinstance(field, Mapping):
         return f'no field "{FIELD}"'
     values, sd = (_numbers(field.get(name)) for name in ("values", "sd"))
     if not values or not isinstance(whose := field.get("analyzer_id"), str):
         return f'no values, or no analyzer_id, in its field "{FIELD}"'
-    sigma = field.get("sigma")
-    return Wanted(values, sd, float(sigma) if isinstance(sigma, int | float) else None, whose)
+    sigma, row = field.get("sigma"), field.get("row")
+    far = float(sigma) if isinstance(sigma, int | float) else None
+    return Wanted(values, sd, far, row if isinstance(row, str) else id, whose)
 
 
 def _numbers(field: object) -> dict[str, float]:
@@ -230,7 +233,7 @@ def _text_of(record: Record, said: Outcomes[Completion] | None) -> str | Failure
 def _prompt(wanted: Wanted, score: Score | Failure) -> Prompt:
     found = score.parts if isinstance(score, Score) and score.value is not None else None
     values = {key: as_written(value) for key, value in wanted.values.items()}
-    return Prompt(controls_of(values, found, wanted.sd), wanted.sigma)
+    return Prompt(controls_of(values, found, wanted.sd), wanted.sigma, wanted.row)
 
 
 def _fate(

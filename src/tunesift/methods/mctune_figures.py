@@ -65,6 +65,8 @@ class Prompt:
     controls: tuple[Control, ...]
     sigma: float | None
     """How far its targets lie from what its row measured, in deviations; None where that is not known."""
+    row: str
+    """The row it was made of, which others may have been made of, too."""
 
     @property
     def near(self) -> float:
@@ -108,7 +110,8 @@ def rates(prompts: Sequence[Prompt]) -> Iterator[dict[str, object]]:
 
 def by_feature(prompts: Sequence[Prompt], stream: Callable[..., Random]) -> Iterator[dict[str, object]]:
     """Of every feature, of all prompts and by their number of controls: how often exact and near, how large the error,
-    and how far the ranks of what was asked for and measured agree, with the interval of 95 in 100 bootstrap samples.
+    and how far the ranks of what was asked for and measured agree, with the interval of 95 in 100 bootstrap samples of
+    rows, each with all of its prompts.
 
     `length_only` is the same agreement with the answer's number of words in place of what was measured: a feature that
     is not above it may have come by the length alone. What is missing is in no error and no rank; what cannot be told
@@ -119,9 +122,9 @@ def by_feature(prompts: Sequence[Prompt], stream: Callable[..., Random]) -> Iter
         group = [p for p in prompts if size in (ALL, len(p.controls))]
         found = []
         for key in BY_KEY:
-            single = [c for p in group for c in p.controls if c.key == key]
+            single = [(p.row, c) for p in group for c in p.controls if c.key == key]
             if single:
-                found.append(_row(key, size, single, stream("bootstrap", key, size)))
+                found.append({"feature": key, "controls": str(size), **_row(single, stream("bootstrap", key, size))})
         yield from found
         yield _mean_row(size, found)
 
@@ -139,16 +142,17 @@ def sigmas(prompts: Sequence[Prompt]) -> list[float]:
     return several if len(several) > 1 else []
 
 
-def _row(key: str, size: int | str, single: Sequence[Control], stream: Random) -> dict[str, object]:
-    there = [(c.asked, c.found) for c in single if c.found is not None]
-    gaps = [found - asked for asked, found in there]
+def _row(given: Sequence[tuple[str, Control]], stream: Random) -> dict[str, object]:
+    single = [control for _, control in given]
+    there = [(row, c.asked, c.found) for row, c in given if c.found is not None]
+    gaps = [found - asked for _, asked, found in there]
     scaled = [abs(c.found - c.asked) / c.sd for c in single if c.found is not None and c.sd]
-    asked, found = [a for a, _ in there], [f for _, f in there]
-    rank, sure = spearman(asked, found), bootstrap(asked, found, spearman, stream)
+    rows, asked, found = [r for r, _, _ in there], [a for _, a, _ in there], [f for _, _, f in there]
+    rank, sure = spearman(asked, found), bootstrap(asked, found, spearman, stream, rows)
     timed = [(c.asked, c.words) for c in single if c.words is not None]
     length = spearman([a for a, _ in timed], [w for _, w in timed])
     return {
-        "feature": key, "controls": str(size), "n": len(single), "missing": len(single) - len(there),
+        "n": len(single), "missing": len(single) - len(there),
         "exact": _mean([c.is_exact for c in single]), "within_tolerance": _mean([c.is_near for c in single]),
         "mae": _mean(list(map(abs, gaps))), "mse": _mean([gap * gap for gap in gaps]), "nmae": _mean(scaled),
         "spearman": _told(rank), "low": _told(sure.low if sure else None), "high": _told(sure.high if sure else None),
