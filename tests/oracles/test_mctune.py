@@ -10,10 +10,28 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
+import pyarrow.parquet as pq
 import pytest
 
-from tunesift import Message, RecipeError, Record, Settings
+from harness.walking import walked
+from tunesift import (
+    Analyser,
+    Completion,
+    DataError,
+    MCTune,
+    MCTuneEvaluate,
+    Message,
+    RecipeError,
+    Record,
+    Result,
+    Sampling,
+    ScriptedModel,
+    ScriptedTagger,
+    Settings,
+    SpacyTagger,
+)
 from tunesift.methods.mctune_controls import (
     MOST_REDRAWS,
     PREAMBLE,
@@ -25,8 +43,8 @@ from tunesift.methods.mctune_controls import (
     parse_block,
     perturbed,
 )
-from tunesift.methods.mctune_features import FEATURES, Analyser, MeasureResponse, measured
-from tunesift.methods.mctune_taggers import ScriptedTagger, SpacyTagger
+from tunesift.methods.mctune_features import FEATURES, MeasureResponse, measured
+from tunesift.methods.mctune_figures import Control, Prompt, by_feature, rates
 from tunesift.methods.mctune_words import Token, compat_syllables, read_words, syllables
 from tunesift.records import Failure, Score
 
@@ -357,3 +375,221 @@ COUNTED = {
 def test_syllables_of_common_words_are_those_of_a_dictionary() -> None:
     wrong = {word: syllables(word) for n, words in COUNTED.items() for word in words.split() if syllables(word) != n}
     assert not wrong
+
+
+# --- 6, 7, 9: the evaluation ------------------------------------------------------------------------------------------------
+
+
+def prompt(
+    key: str, asked: float, found: float | None, words: float | None = 10.0, row: str = "", sigma: float | None = None
+) -> Prompt:
+    return Prompt((Control(key, asked, found, words, 80.0),), sigma, row or f"{asked} {found}")
+
+
+def figures(prompts: Sequence[Prompt], key: str = "t_word", controls: str = "all") -> dict[str, Any]:
+    rows = list(by_feature(prompts, lambda *names: random.Random(str(names))))
+    return dict(next(row for row in rows if (row["feature"], row["controls"]) == (key, controls)))
+
+
+def rate(prompts: Sequence[Prompt], of: str = "all") -> dict[str, Any]:
+    return dict(next(row for row in rates(prompts) if row["of"] == of))
+
+
+def test_oracle_6_errors_and_ranks_are_those_worked_out_by_hand() -> None:
+    found = figures([prompt("t_word", a, f) for a, f in zip((50, 100, 150, 200), (60, 90, 170, 160), strict=True)])
+    assert (found["mae"], found["mse"], found["spearman"], found["nmae"]) == (20, 550, 0.8, 0.25)
+    assert found["low"] <= 0.8 <= found["high"]
+    assert (found["n"], found["missing"], found["exact"]) == (4, 0, 0)
+
+
+def test_oracle_6_constant_targets_have_no_rank_and_it_is_missing() -> None:
+    found = figures([prompt("t_word", 100, f) for f in (60, 90, 170, 160)])
+    assert (found["spearman"], found["low"], found["high"]) == (None, None, None)
+    assert found["mae"] == 45
+
+
+@pytest.mark.parametrize(("key", "asked", "found", "near"), [
+    ("t_word", 100, 110, True), ("t_word", 100, 111, False), ("t_word", 5, 6, True), ("t_word", 5, 7, False), ("n_adj", 0, 1, True),
+    ("simp_ttr", 0.5, 0.55, True), ("simp_ttr", 0.5, 0.56, False), ("simp_ttr", 1.0, 0.94, False), ("fkre", 60, 65, True),
+    ("fkre", 60, 54.9, False), ("fkre", 110, 118, False), ("rt_average", 2.0, 2.2, True), ("rt_average", 0.05, 0.06, True),
+    ("rt_average", 0.05, 0.07, False),
+])  # fmt: skip
+def test_tolerances_are_a_tenth_or_a_word_or_a_fixed_gap(key: str, asked: float, found: float, near: bool) -> None:
+    assert prompt(key, asked, found).controls[0].is_near is near
+
+
+def test_rates_of_prompts_are_those_worked_out_by_hand() -> None:
+    """Three prompts: one wholly exact, one half exact and wholly near, one without an answer."""
+    c = Control
+    prompts = [
+        Prompt((c("t_word", 10, 10, 10, 1), c("fkre", 60.5, 60.5, 10, 1)), 0.1, "a"),
+        Prompt((c("t_word", 10, 11, 11, 1), c("simp_ttr", 0.33, 0.33, 11, 1)), 0.2, "b"),
+        Prompt((c("simp_ttr", 0.5, None, None, 1),), 0.2, "c"),
+    ]
+    found = rate(prompts)
+    assert (found["prompts"], found["controls"], found["without_answer"]) == (3, 5, 1)
+    assert (found["exact"], found["within_tolerance"]) == (0.6, 0.8)
+    assert (found["strict"], found["loose"], found["all_within_tolerance"]) == (0.3333, 0.6667, 0.6667)
+    assert rate(prompts, "2 controls")["prompts"] == rate(prompts, "sigma 0.2")["prompts"] == 2
+    assert rate(prompts, "neither t_word nor rt_average")["prompts"] == 1
+    assert sum("sigma" in str(row["of"]) for row in rates(prompts[:1])) == 0  # one sigma is all there is
+
+
+def test_a_missing_answer_is_in_no_error_and_no_rank_and_is_no_zero() -> None:
+    there = [prompt("t_word", a, a + 5) for a in (50, 100, 150, 200)]
+    found = figures([*there, prompt("t_word", 300, None, None)])
+    assert (found["mae"], found["spearman"], found["missing"], found["n"]) == (5, 1.0, 1, 5)
+    assert found["within_tolerance"] == pytest.approx(4 / 5)
+    none = figures([prompt("t_word", a, None, None) for a in (1, 2, 3)])
+    assert (none["mae"], none["nmae"], none["spearman"], none["length_only"]) == (None, None, None, None)
+
+
+def test_what_the_length_alone_explains_stands_beside_the_rank() -> None:
+    """Readability is asked for and not had, while the answers grow longer with it."""
+    prompts = [
+        prompt("fkre", a, f, w) for a, f, w in zip((20, 40, 60, 80), (5, 9, 4, 8), (10, 20, 30, 40), strict=True)
+    ]
+    found = figures(prompts, "fkre")
+    assert found["length_only"] == 1.0
+    assert found["spearman"] == 0.0  # ranks 1 2 3 4 and 2 4 1 3: 1 - 6 * (1 + 4 + 4 + 1) / 60
+
+
+def test_means_over_features_are_of_what_has_one_scale() -> None:
+    mixed = [*(prompt("t_word", a, f) for a, f in ((50, 60), (100, 90), (150, 170), (200, 160))),
+             *(prompt("fkre", a, a) for a in (10, 20, 30))]  # fmt: skip
+    found = figures(mixed, "mean over features")
+    assert (found["n"], found["nmae"], found["spearman"], found["mae"]) == (7, 0.125, 0.9, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Echo(ScriptedModel):
+    """Says what it was told beforehand, by the first line of the question; to others nothing."""
+
+    said: Mapping[str, str]
+
+    def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
+        texts = [self.said.get(c[-1].text.split("\n")[0], "") for c in conversations]
+        return [Completion(text, "stop", len(text.split())) for text in texts]
+
+
+def river(n: int) -> Record:
+    draw = random.Random(n)
+    sentences = [
+        f"{' '.join(draw.choice(list(TAGGED)) for _ in range(draw.randint(2, 9)))}." for _ in range(draw.randint(1, 6))
+    ]
+    said = " ".join(sentence.capitalize() for sentence in sentences)
+    return Record(f"r{n}", (Message("user", f"Name river {n}."), Message("assistant", said)))
+
+
+def evaluated(
+    place: Path, method: MCTuneEvaluate, records: Sequence[Record]
+) -> tuple[Result, dict[str, list[dict[str, Any]]]]:
+    told = walked(method, place, records)
+    return told, {path.stem: pq.read_table(path).to_pylist() for path in (place / "tables").glob("*.parquet")}
+
+
+@pytest.mark.parametrize("analyser", [Analyser(), POS], ids=["core", "pos"])
+def test_oracle_7_an_echo_of_the_response_has_all_that_is_asked_for_at_sigma_0(
+    tmp_path: Path, analyser: Analyser
+) -> None:
+    rows = [river(n) for n in range(60)]
+    made = walked(MCTune(held_out=40, sigma=0.0, draws=2, analyser=analyser), tmp_path / "made", rows)
+    model = Echo(said={row.messages[0].text: row.response for row in rows})
+    _, tables = evaluated(tmp_path / "told", MCTuneEvaluate(model=model, analyser=analyser), [*made.also["test"]])
+    for row in tables["rates"]:
+        assert [row[c] for c in ("exact", "within_tolerance", "strict", "loose", "all_within_tolerance")] == [1.0] * 5
+    assert tables["rates"][0]["prompts"] == 80
+    for row in tables["controls"]:
+        assert {row["mae"], row["mse"], row["nmae"]} <= {0.0, None}
+        assert row["spearman"] in (1.0, None)
+    assert len([row for row in tables["controls"] if row["controls"] == "all"]) == len(analyser.features) + 1
+
+
+@pytest.mark.parametrize("analyser", [Analyser(), POS], ids=["core", "pos"])
+def test_oracle_7_a_model_that_says_nothing_crashes_nothing_and_has_nothing(tmp_path: Path, analyser: Analyser) -> None:
+    made = walked(MCTune(held_out=20, analyser=analyser), tmp_path / "made", [river(n) for n in range(30)])
+    told, tables = evaluated(
+        tmp_path / "told", MCTuneEvaluate(model=Echo(said={}), analyser=analyser), [*made.also["test"]]
+    )
+    assert tables["answers"] == [{"what": "empty answer", "prompts": 100}, {"what": "cut at max_tokens", "prompts": 0}]
+    assert all(row["within_tolerance"] == row["loose"] == 0 for row in tables["rates"])
+    assert all(row["mae"] is row["nmae"] is row["spearman"] is None for row in tables["controls"])
+    assert {d.reason for d in told.decisions} == {"empty answer"}
+
+
+def test_oracle_7_no_words_have_ratios_of_0_and_no_readability() -> None:
+    assert POS("") == {key: 0 for key in KEYS if key != "fkre"}
+    assert "fkre" not in measured([])
+
+
+def asking(id: str, values: Mapping[str, float], text: str, whose: str = "tunesift/1/core") -> Record:
+    field = {
+        "selected": list(values),
+        "values": dict(values),
+        "all_measured": {},
+        "analyzer_id": whose,
+        "sigma": 0.1,
+        "sd": {},
+    }
+    return Record(id, (Message("user", "Say it."), Message("assistant", text)), {"mctune": field})
+
+
+def test_oracle_8_rows_of_other_analysers_are_refused_by_what_is_missing(tmp_path: Path) -> None:
+    two = [asking("a", {"t_word": 1}, "Yes."), asking("b", {"t_word": 1}, "Yes.", "tunesift/0/core")]
+    with pytest.raises(DataError, match=r'by "tunesift/0/core" and by "tunesift/1/core"'):
+        walked(MCTuneEvaluate(), tmp_path / "two", two)
+    with pytest.raises(DataError, match=r"no parts of speech \(upos\)"):
+        walked(MCTuneEvaluate(), tmp_path / "pos", [asking("a", {"n_noun": 1}, "Yes.", POS.analyzer_id)])
+    with pytest.raises(DataError, match="give the analyser that mctune was given"):
+        walked(MCTuneEvaluate(analyser=POS), tmp_path / "core", two[:1])
+
+
+def test_oracle_9_a_row_of_whole_numbers_first_changes_no_other(tmp_path: Path) -> None:
+    whole = asking("a", {"t_word": 3, "t_uword": 3}, "Dogs bark loudly.")
+    parted = [asking("b", {"simp_ttr": 0.85, "fkre": 65.2}, TEXT), asking("c", {"rt_average": 0.05}, TEXT)]
+    seen = []
+    for order in ([whole, *parted], [*parted, whole]):
+        place = tmp_path / order[0].id
+        told, tables = evaluated(place, MCTuneEvaluate(), order)
+        assert told.scores is not None
+        rows = {
+            r["feature"]: {c: r[c] for c in ("n", "exact", "mae", "mse")}
+            for r in tables["controls"]
+            if r["controls"] == "all"
+        }
+        seen.append(({r.id: told.scores[r.id] for r in told.data or ()}, rows))
+    assert seen[0] == seen[1]
+    assert seen[0][1]["simp_ttr"]["mae"] == 0.0  # 11 of 13 are 0.846, written 0.85: not cut to 0
+    assert seen[0][1]["fkre"]["mae"] == pytest.approx(96.11 - 65.2)
+
+
+# --- the page ------------------------------------------------------------------------------------------------------------------
+
+
+def test_oracle_4_targets_do_not_depend_on_the_order_of_rows_or_on_who_measures(tmp_path: Path) -> None:
+    rows = [river(n) for n in range(40)]
+    method = MCTune(held_out=10)
+    first = walked(method, tmp_path / "a", rows)
+    turned = walked(method, tmp_path / "b", rows[::-1])
+    assert {r.id: (r.messages, r.extra) for r in first.also["test"]} == {
+        r.id: (r.messages, r.extra) for r in turned.also["test"]
+    }
+    assert first.data is not None
+    assert turned.data is not None
+    assert {r.id: r.messages for r in first.data} == {r.id: r.messages for r in turned.data}
+    other = walked(method, tmp_path / "c", rows, seed=1)
+    assert {r.id for r in other.also["test"]} != {r.id for r in first.also["test"]}
+
+
+def test_the_deviations_are_those_of_training_and_test_rows_together_with_n_less_1(tmp_path: Path) -> None:
+    rows = [river(n) for n in range(30)]
+    made = walked(MCTune(held_out=12), tmp_path / "made", rows)
+    words = [len(row.response.split()) for row in rows]
+    mean = sum(words) / 30
+    expected = math.sqrt(sum((w - mean) ** 2 for w in words) / 29)
+    found = {f["sd"]["t_word"] for r in made.also["test"] if "t_word" in (f := field_of(r))["sd"]}
+    assert found == {round(expected, 4)}
+
+
+def field_of(record: Record) -> dict[str, Any]:
+    return cast("dict[str, Any]", record.extra["mctune"])
