@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, cast
 import pyarrow.parquet as pq
 import pytest
 
+from harness.taggers import TAGGED, Pipeline, spacy_with
 from harness.walking import walked
 from tunesift import (
     Analyser,
@@ -23,6 +25,7 @@ from tunesift import (
     MCTune,
     MCTuneEvaluate,
     Message,
+    MissingExtra,
     RecipeError,
     Record,
     Result,
@@ -32,6 +35,7 @@ from tunesift import (
     Settings,
     SpacyTagger,
 )
+from tunesift.methods import mctune_taggers
 from tunesift.methods.mctune_controls import (
     MOST_REDRAWS,
     PREAMBLE,
@@ -49,10 +53,6 @@ from tunesift.methods.mctune_words import Token, compat_syllables, read_words, s
 from tunesift.records import Failure, Score
 
 TEXT = "The quick brown foxes jump, and the lazy dogs sleep. Dogs bark loudly!"
-TAGGED = {
-    "the": "the DET", "quick": "quick ADJ", "brown": "brown ADJ", "foxes": "fox NOUN", "jump": "jump VERB", "and": "and CCONJ",
-    "lazy": "lazy ADJ", "dogs": "dog NOUN", "sleep": "sleep VERB", "bark": "bark VERB", "loudly": "loudly ADV",
-}  # fmt: skip
 FORMS = [said.split() for said in ("The quick brown foxes jump , and the lazy dogs sleep .", "Dogs bark loudly !")]
 GOLDEN = [
     Token(form, *TAGGED.get(form.lower(), f"{form} PUNCT").split(), number)  # type: ignore[call-arg, arg-type]
@@ -293,8 +293,8 @@ class Untagged(Settings):
 
 
 @pytest.mark.parametrize(("tagger", "missing"), [
-    (Untagged(lemmas=True), r"tags no parts of speech \(upos\)"), (Untagged(), r"gives no lemmas \(lemma\)"),
-    (ScriptedTagger(otherwise=""), r"tags no parts of speech \(upos\)"),
+    (Untagged(lemmas=True), r"gives no parts of speech \(upos\)"), (Untagged(), r"gives no lemmas \(lemma\)"),
+    (ScriptedTagger(otherwise=""), r"gives no parts of speech \(upos\)"),
 ])  # fmt: skip
 def test_oracle_8_an_untagged_text_is_refused_by_the_name_of_what_is_missing(tagger: object, missing: str) -> None:
     analyser = Analyser(profile="pos", tagger=tagger)  # type: ignore[arg-type]
@@ -306,10 +306,17 @@ def test_oracle_8_an_untagged_text_is_refused_by_the_name_of_what_is_missing(tag
 def test_oracle_8_the_profile_with_parts_of_speech_does_not_begin_without_a_tagger() -> None:
     with pytest.raises(RecipeError, match="needs parts of speech"):
         Analyser(profile="pos")
-    with pytest.raises(RecipeError, match=r"add analyser\.profile=pos"):
-        Analyser(tagger=ScriptedTagger())
-    with pytest.raises(RecipeError, match=r"add analyser\.profile=pos"):
+    with pytest.raises(RecipeError, match="no tagger is given"):
         Analyser(counting="compat")
+
+
+def test_the_core_profile_may_have_its_words_and_lemmas_from_a_tagger_without_parts_of_speech() -> None:
+    lemmas = {form: said.partition(" ")[0] + " " for form, said in TAGGED.items()}
+    core = Analyser(tagger=ScriptedTagger(words=lemmas, otherwise=""))
+    assert core(TEXT) == OURS
+    assert Analyser(tagger=core.tagger, counting="compat")(TEXT) == COMPAT
+    with pytest.raises(RecipeError, match=r"gives no lemmas \(lemma\)"):
+        Analyser(tagger=Untagged())("Cats sleep")  # type: ignore[arg-type]
 
 
 def test_analysers_that_count_otherwise_have_other_names() -> None:
@@ -321,6 +328,35 @@ def test_analysers_that_count_otherwise_have_other_names() -> None:
     assert Analyser().analyzer_id == "tunesift/1/core"
 
 
+def test_oracle_8_a_pipeline_is_refused_by_what_it_lacks_and_counts_where_it_has_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = Pipeline(TAGGED)
+    there = {
+        "whole": whole,
+        "untagged": Pipeline(),
+        "uncut": Pipeline(TAGGED, cuts=False),
+        "bare": Pipeline(TAGGED, lemmas=False),
+    }
+    monkeypatch.setitem(sys.modules, "spacy", spacy_with(there))
+    mctune_taggers._loaded.cache_clear()
+    analyser = Analyser(profile="pos", tagger=SpacyTagger(name="whole"))
+    assert analyser(TEXT) == GRAMMAR | OURS
+    assert analyser.analyzer_id == "spacy:en_listed11-1.2+spacy-3.8.18/1/pos"
+    for name, missing in (("untagged", r"parts of speech \(upos\)"), ("uncut", r"sentences \(sent_start\)"),
+                          ("bare", r"no lemmas \(lemma\)"), ("none", "spaCy loads no pipeline none")):  # fmt: skip
+        with pytest.raises(RecipeError, match=missing):
+            Analyser(profile="pos", tagger=SpacyTagger(name=name))(TEXT)
+    mctune_taggers._loaded.cache_clear()
+
+
+def test_oracle_8_without_spacy_it_is_said_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    mctune_taggers._loaded.cache_clear()
+    with pytest.raises(MissingExtra, match=r'needs the "pos" extra'):
+        Analyser(profile="pos", tagger=SpacyTagger(name="en_core_web_sm"))(TEXT)
+
+
 def test_oracle_8_a_blank_pipeline_of_spacy_is_refused_and_one_that_tags_counts(tmp_path: Path) -> None:
     spacy = pytest.importorskip("spacy", reason='needs the "pos" extra')
     blank, cut, whole = (str(tmp_path / name) for name in ("blank", "cut", "whole"))
@@ -330,7 +366,7 @@ def test_oracle_8_a_blank_pipeline_of_spacy_is_refused_and_one_that_tags_counts(
     pipeline = spacy.blank("en")
     pipeline.add_pipe("sentencizer")
     pipeline.to_disk(cut)
-    with pytest.raises(RecipeError, match=r"tags no parts of speech \(upos\)"):
+    with pytest.raises(RecipeError, match=r"gives no parts of speech \(upos\)"):
         Analyser(profile="pos", tagger=SpacyTagger(name=cut))(TEXT)
     ruler = pipeline.add_pipe("attribute_ruler")
     for form, said in {**TAGGED, ",": ", PUNCT", ".": ". PUNCT", "!": "! PUNCT"}.items():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from tunesift.errors import RecipeError
-from tunesift.methods.mctune_taggers import AnyTagger, annotated
+from tunesift.methods.mctune_taggers import AnyTagger, Tagger, annotated
 from tunesift.methods.mctune_words import VERSION, Token, compat_syllables, is_word, read_words, syllables
 from tunesift.records import Failure, Record, Score
 from tunesift.settings import Identified, Settings, digest, semantic
@@ -69,20 +69,21 @@ class Analyser(Settings):
     """What measures a text; always the same one for training rows, test rows and answers."""
 
     profile: Literal["core", "pos"] = "core"
-    """core: words, different words, their ratio, readability and reading time, by rules of ours for English; pos: all
-    fourteen, which needs a tagger."""
+    """core: words, different words, their ratio, readability and reading time; pos: all fourteen, for which a tagger
+    must be given."""
     tagger: AnyTagger | None = None
-    """Who tells parts of speech and lemmas, for profile=pos."""
+    """Who tells words, sentences, lemmas and, for profile=pos, parts of speech; None for rules of ours for English, to
+    which a lemma is a form without its capitals."""
     counting: Counting = "words"
-    """words: marks are no words; compat: every token counts, as in the authors' data, for profile=pos."""
+    """words: marks are no words; compat: every token counts, as in the authors' data; for a tagger."""
 
     def __post_init__(self) -> None:
         if self.profile == "pos" and self.tagger is None:
             raise RecipeError("analyser.tagger: is not given, and profile=pos needs parts of speech; write "
                               "analyser.tagger.kind=spacy analyser.tagger.name=NAME.")  # fmt: skip
-        if self.profile == "core" and (self.tagger is not None or self.counting == "compat"):
-            raise RecipeError("analyser: a tagger and counting=compat are for annotated texts; add "
-                              "analyser.profile=pos.")  # fmt: skip
+        if self.counting == "compat" and self.tagger is None:
+            raise RecipeError("analyser.counting: compat counts annotated tokens, and no tagger is given; write "
+                              "analyser.tagger.kind=spacy analyser.tagger.name=NAME.")  # fmt: skip
 
     @property
     def analyzer_id(self) -> str:
@@ -100,9 +101,12 @@ class Analyser(Settings):
 
     def __call__(self, text: str) -> dict[str, float]:
         """Every measurement of a text, to three decimals; the readability of a text without words is missing."""
-        tokens = read_words(text) if self.tagger is None else annotated(self.tagger, text)
+        tokens = read_words(text) if self.tagger is None else self._annotated(self.tagger, text)
         found = measured(tokens, self.counting)
         return {feature.key: found[feature.key] for feature in self.features if feature.key in found}
+
+    def _annotated(self, tagger: Tagger, text: str) -> Sequence[Token]:
+        return annotated(tagger, text, "upos", "lemma") if self.profile == "pos" else annotated(tagger, text, "lemma")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from tunesift.errors import MissingExtra, RecipeError, first_line, shown
 from tunesift.methods.mctune_words import Token, is_word
 from tunesift.settings import Settings
 
+_MISSING = {"upos": "no parts of speech (upos)", "lemma": "no lemmas (lemma)"}
 _TOKEN = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 
 
@@ -74,21 +75,18 @@ class ScriptedTagger(Settings):
 AnyTagger = Annotated[SpacyTagger | ScriptedTagger, Field(discriminator="kind")]
 
 
-def annotated(tagger: Tagger, text: str) -> Sequence[Token]:
+def annotated(tagger: Tagger, text: str, *needed: Literal["upos", "lemma"]) -> Sequence[Token]:
     """What a tagger tells of a text; raises `RecipeError` that names the annotation that its words lack.
 
     A pipeline without a tagger would count no noun, and one without a lemmatiser one lemma, in every text.
     """
     tokens = tagger(text)
     words = [token for token in tokens if is_word(token)]
-    name = shown(str(getattr(tagger, "name", getattr(tagger, "kind", type(tagger).__name__))))
-    for missing, there in (
-        ("tags no parts of speech (upos)", any(token.upos for token in words)),
-        ("gives no lemmas (lemma)", any(token.lemma for token in words)),
-    ):
-        if words and not there:
-            raise RecipeError(f"analyser.tagger: {name} {missing}; use one that does, or write analyser.profile=core, "
-                              "which needs no tagger.")  # fmt: skip
+    for name in needed:
+        if words and not any(getattr(token, name) for token in words):
+            whose = shown(str(getattr(tagger, "name", getattr(tagger, "kind", type(tagger).__name__))))
+            raise RecipeError(f"analyser.tagger: {whose} gives {_MISSING[name]}; use one that does, or leave it out, "
+                              "with analyser.profile=core.")  # fmt: skip
     return tokens
 
 
