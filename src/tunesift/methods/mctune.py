@@ -86,7 +86,7 @@ class MCTune(Settings):
             raise RecipeError(f"sigma: {self.sigma:g} is not from 0 to 10; write 0.1 for a tenth of a deviation.")
 
     @property
-    def also(self) -> tuple[str, ...]:
+    def writes_also(self) -> tuple[str, ...]:
         """What is written besides the output."""
         return ("test",) if self.held_out else ()
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
-from tunesift.errors import MissingExtra, RecipeError, first_line, shown
+from tunesift.errors import MissingExtra, RecipeError, shown
 from tunesift.methods.mctune_words import Token, is_word
 from tunesift.settings import Settings
 
@@ -104,6 +104,6 @@ def _spacy() -> Any:  # Any: spaCy, an optional library
 def _loaded(name: str) -> Any:  # Any: a pipeline of spaCy
     try:
         return _spacy().load(name)
-    except OSError as error:
-        raise RecipeError(f"analyser.tagger.name: spaCy loads no pipeline {shown(name)} "
-                          f"({shown(first_line(error))[:60]}); install one, or name its folder.") from None  # fmt: skip
+    except OSError:
+        raise RecipeError(f"analyser.tagger.name: spaCy loads no pipeline {shown(name)} here; install one, or name the "
+                          "folder of one.") from None  # fmt: skip

@@ -36,7 +36,7 @@ class Result:
     notes: Mapping[str, int] = field(default_factory=dict)
     """What was measured and is worth a word to the user: how many of each."""
     also: Mapping[str, Dataset[Record]] = field(default_factory=dict)
-    """What is written besides the output, in the same format, by the names that the method's `also` has."""
+    """What is written besides the output, in the same format, by the names that the method's `writes_also` has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ def reads(method: Method) -> Reads:
 
 def further(method: Method) -> tuple[str, ...]:
     """Names of what a method writes besides its output: `test` is `train.test.jsonl` beside `train.jsonl`. None, unless
-    it says otherwise in `also`."""
-    return cast("tuple[str, ...]", getattr(method, "also", ()))
+    it says otherwise in `writes_also`."""
+    return cast("tuple[str, ...]", getattr(method, "writes_also", ()))
 
 
 def planned(method: Method, data: Dataset[Record]) -> list[Planned]:
