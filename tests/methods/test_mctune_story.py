@@ -175,7 +175,7 @@ def test_500_real_rows_from_the_file_to_the_figures(five_hundred: Path, tmp_path
     assert all(p["messages"][-1]["role"] == "user" for p in prompts)
     features = {row["feature"]: row for row in table(tmp_path / "train.jsonl.run", "features")}
     assert features["t_word"]["spearman_t_word"] == 1.0
-    assert features["t_word"]["rows"] == len(rows) + 100
+    assert features["t_word"]["rows"] == len(rows) + 100 + summary.reasons["dropped: repeats a row that is held out"]
     run = tmp_path / "told"
     told = walked(MCTuneEvaluate(model=Obedient()), run, [*read_dataset(tmp_path / "train.test.jsonl", prompts=True)])
     whole, controls = table(run, "rates")[0], {(r["feature"], r["controls"]): r for r in table(run, "controls")}
@@ -386,3 +386,17 @@ def test_a_text_that_is_not_english_is_told_of(tmp_path: Path, shared: Path) -> 
     (tmp_path / "zh.json").write_text(json.dumps(rows))
     summary = tune(tmp_path / "zh.json", tmp_path / "out.json", "held_out=0")
     assert any("not in English, for which syllables and readability are not made" in note for note in summary.notes)
+
+
+def test_no_row_that_repeats_a_held_out_one_is_trained_on(tmp_path: Path) -> None:
+    rows = [said(f"{name}{n}", f"River {n} is long.", f"Name river {n}.") for name in "ab" for n in range(10)]
+    told = walked(MCTune(held_out=6), tmp_path / "run", rows)
+    tested = {str(r.id).partition("~")[0][1:] for r in told.also["test"]}
+    trained = {r.id.partition("~")[0][1:] for r in told.data or ()}
+    assert tested
+    assert trained
+    assert not tested & trained
+    assert len(tested | trained) == 10
+    reasons = Counter(d.reason for d in told.decisions if d.action == "drop")
+    assert reasons["held out for testing"] == 6
+    assert reasons["repeats a row that is held out"] == 2 * len(tested) - 6

@@ -13,6 +13,7 @@ The paper is silent on
     What a word is: here marks and spaces are none; `analyser.counting=compat` counts as the authors' labels do.
     Rows that are no prose: a response with a fence of code is dropped, and one whose readability is below -100.
     Text that already holds a control: the row is dropped, since a reader could not tell it from ours.
+    Rows that come twice: none that says word for word what a held-out one does is trained on.
     Images, tools, several turns: dropped. A system message of the row's own stands behind the preamble.
 We differ from the authors' code
     Targets are valid as they are written, and what is derived follows from the written counts; theirs are checked and
@@ -38,7 +39,7 @@ from tunesift.methods.mctune_controls import PREAMBLE, Targets, as_written, bloc
 from tunesift.methods.mctune_features import BY_KEY, Analyser, MeasureResponse, is_measured
 from tunesift.methods.refining import check_refinable
 from tunesift.prompts import input_of
-from tunesift.records import WORDS, Decision, Failure, Message, Record, Score
+from tunesift.records import WORDS, Decision, Failure, Message, Record, Score, content_id
 from tunesift.running.result import Planned, Result
 from tunesift.running.run import OUTPUT, Run
 from tunesift.running.step import Outcomes
@@ -105,7 +106,8 @@ class MCTune(Settings):
         measured = _parts(told, usable)
         testing = frozenset(run.random("held-out").sample(usable, self.held_out))
         deviations = _deviations(measured)
-        training = data.only({id for id in usable if id not in testing})
+        dropped |= _repeated(data.only(frozenset(usable) - testing), data.only(testing))
+        training = data.only({id for id in usable if id not in testing and id not in dropped})
         output = run.dataset(OUTPUT, (self._row(record, measured[record.id], run) for record in training))
         fallen: list[str] = []
         also = {}
@@ -208,6 +210,12 @@ class MCTune(Settings):
 def _plain(values: Mapping[str, float]) -> dict[str, float]:
     """Counts as whole numbers, as a reader expects them."""
     return {key: int(value) if BY_KEY[key].kind == "count" else value for key, value in values.items()}
+
+
+def _repeated(data: Dataset[Record], testing: Dataset[Record]) -> dict[str, str]:
+    """Rows that say word for word what a held-out one does: who trains on them has seen the test."""
+    shown = {content_id(record.messages) for record in testing}
+    return {r.id: "repeats a row that is held out" for r in data if shown and content_id(r.messages) in shown}
 
 
 def _others(data: Dataset[Record], dropped: Collection[str]) -> frozenset[str]:

@@ -127,7 +127,8 @@ class MCTuneEvaluate(Settings):
         for sigma in sigmas(prompts):
             some = [prompt for prompt in prompts if prompt.sigma == sigma]
             run.table(f"controls-at-sigma-{sigma:g}", by_feature(some, run.random))
-        run.chart("asked-and-measured", points(prompts), ASKED)
+        if drawn := [*points(prompts)]:
+            run.chart("asked-and-measured", drawn, ASKED)
 
 
 @dataclass(frozen=True, slots=True)
