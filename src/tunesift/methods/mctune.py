@@ -25,16 +25,18 @@ We differ from the authors' code
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import stdev
+from functools import cached_property
 from typing import Literal
 
+import numpy as np
+
+from tunesift.arrays import Numbers
 from tunesift.datasets import Dataset
 from tunesift.errors import DataError, RecipeError
 from tunesift.evaluation.stats import spearman
-from tunesift.formats import USES_TOOLS
+from tunesift.formats import USES_TOOLS, Format
 from tunesift.methods.mctune_controls import PREAMBLE, Targets, as_written, block, draw_subset, holds_control, perturbed
 from tunesift.methods.mctune_features import BY_KEY, Analyser, MeasureResponse, is_measured
 from tunesift.methods.refining import check_refinable
@@ -43,15 +45,13 @@ from tunesift.records import WORDS, Decision, Failure, Message, Record, Score, c
 from tunesift.running.result import Planned, Result
 from tunesift.running.run import OUTPUT, Run
 from tunesift.running.step import Outcomes
+from tunesift.scoring.deciding import Decisions
 from tunesift.settings import Settings
 
 FIELD = "mctune"
 """Field of an output row with what its controls are and what its response measures."""
 FELL_BACK = "prompts for which no valid targets were drawn; they ask for what their response measures"
 _HELD_OUT = "held out for testing"
-
-Measured = Mapping[str, Mapping[str, float]]
-"""By id, what its response measures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,24 +103,28 @@ class MCTune(Settings):
         dropped |= {id: reason for id in told if (reason := _unusable(told[id]))}
         usable = sorted(id for id in told if id not in dropped)
         self._check_enough(len(usable), dropped)
-        measured = _parts(told, usable)
+        measured = _Measured.of(told, usable)
         testing = frozenset(run.random("held-out").sample(usable, self.held_out))
-        deviations = _deviations(measured)
         dropped |= _repeated(data.only(frozenset(usable) - testing), data.only(testing))
-        training = data.only({id for id in usable if id not in testing and id not in dropped})
+        training = data.only(frozenset(usable) - testing - dropped.keys())
         output = run.dataset(OUTPUT, (self._row(record, measured[record.id], run) for record in training))
         fallen: list[str] = []
         also = {}
         if self.held_out:
-            prompts = self._prompts(data.only(testing), (measured, deviations), run, fallen)
-            also["test"] = run.dataset("test", prompts)
+            also["test"] = run.dataset("test", self._prompts(data.only(testing), measured, run, fallen))
         self._tell(run, measured, len(testing), len(fallen))
-        decisions = [_decided(id, dropped, testing, told) for id in data.ids()]
-        decisions = [self._with_controls(d, run) if d.action == "replace" else d for d in decisions]
+
+        def decide(place: int, id: str) -> Decision:
+            if id in dropped:
+                failed = id in told and isinstance(told[id], Failure)
+                return Decision(id, "quarantine" if failed else "drop", dropped[id])
+            if id in testing:
+                return Decision(id, "drop", _HELD_OUT)
+            return Decision(id, "replace", f"given controls: {', '.join(self._chosen(id, run))}", (id,))
+
+        format: Format = "messages" if self.layout == "chat" else "alpaca"
         notes = {FELL_BACK: len(fallen)} if fallen else {}
-        return Result(
-            output, decisions, format="messages" if self.layout == "chat" else "alpaca", notes=notes, also=also
-        )
+        return Result(output, Decisions(data, decide), format=format, notes=notes, also=also)
 
     def plan(self, records: int) -> list[Planned]:
         """Every response is measured once."""
@@ -158,11 +162,9 @@ class MCTune(Settings):
         values = {key: as_written(found[key]) for key in chosen}
         return self._laid_out(replace(record, id=f"{record.id}~controls"), values, found, {})
 
-    def _prompts(
-        self, data: Dataset[Record], known: tuple[Measured, Mapping[str, float]], run: Run, fallen: list[str]
-    ) -> Iterator[Record]:
+    def _prompts(self, data: Dataset[Record], measured: _Measured, run: Run, fallen: list[str]) -> Iterator[Record]:
         """The prompts of held-out rows; ids of those whose targets fell back are added to `fallen`."""
-        measured, deviations = known
+        deviations = measured.deviations
         for record in data:
             chosen, found = self._chosen(record.id, run), measured[record.id]
             for number in range(1, self.draws + 1):
@@ -196,15 +198,49 @@ class MCTune(Settings):
                         "analyzer_id": self.analyser.analyzer_id, **more}  # fmt: skip
         return Record(record.id, (Message("system", system), Message("user", text), *answer), extra)
 
-    def _with_controls(self, decision: Decision, run: Run) -> Decision:
-        return replace(decision, reason=f"given controls: {', '.join(self._chosen(decision.record_id, run))}")
-
-    def _tell(self, run: Run, measured: Measured, testing: int, fallen: int) -> None:
+    def _tell(self, run: Run, measured: _Measured, testing: int, fallen: int) -> None:
         """What the responses that are used measure, and how the test prompts came about."""
-        run.table("features", _features(measured, [feature.key for feature in self.analyser.features]))
+        run.table("features", measured.told())
         if testing:
             run.table("test-prompts", [{"rows_held_out": testing, "prompts": testing * self.draws, "sigma": self.sigma,
                                         "fell_back": fallen}])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the responses that are used measure: as columns, and of one row when it is asked for."""
+
+    outcomes: Outcomes[Score]
+    columns: Mapping[str, Numbers]
+
+    @classmethod
+    def of(cls, outcomes: Outcomes[Score], ids: Sequence[str]) -> _Measured:
+        keys = [key for key in BY_KEY if key in _parts(outcomes, ids[0])]
+        values = (_parts(outcomes, id)[key] for id in ids for key in keys)
+        table = np.fromiter(values, np.float64, len(ids) * len(keys)).reshape(len(ids), len(keys))
+        return cls(outcomes, dict(zip(keys, table.T, strict=True)))
+
+    def __getitem__(self, id: str) -> Mapping[str, float]:
+        return _parts(self.outcomes, id)
+
+    @cached_property
+    def deviations(self) -> Mapping[str, float]:
+        """Standard deviation of every feature over all rows that are used, with n - 1; of one row it is 0."""
+        return {key: float(v.std(ddof=1)) if len(v) > 1 else 0.0 for key, v in self.columns.items()}
+
+    def told(self) -> Iterator[dict[str, object]]:
+        """Of every feature its mean, deviation and range, and how it goes with the number of words."""
+        for key, values in self.columns.items():
+            agreement = spearman(values, self.columns["t_word"])
+            yield {"feature": key, "rows": len(values), "mean": round(float(values.mean()), 4),
+                   "sd": round(self.deviations[key], 4), "least": float(values.min()), "most": float(values.max()),
+                   "spearman_t_word": None if agreement is None else round(agreement, 4)}  # fmt: skip
+
+
+def _parts(outcomes: Outcomes[Score], id: str) -> Mapping[str, float]:
+    score = outcomes[id]
+    assert isinstance(score, Score)  # of a row that is used
+    return score.parts
 
 
 def _plain(values: Mapping[str, float]) -> dict[str, float]:
@@ -233,38 +269,3 @@ def _unusable(score: Score | Failure) -> str:
     if not score.value:
         return "has no word: its response is marks alone"
     return f"not readable as prose: its readability is {score.parts['fkre']:g}, not from -100 to 121.22"
-
-
-def _parts(told: Outcomes[Score], usable: Sequence[str]) -> Measured:
-    return {id: score.parts for id in usable if isinstance(score := told[id], Score)}
-
-
-def _deviations(measured: Measured) -> dict[str, float]:
-    """Standard deviation of every feature over all rows that are used, with n - 1; of one row it is 0."""
-    columns = _columns(measured)
-    return {key: stdev(values) if len(values) > 1 else 0.0 for key, values in columns.items()}
-
-
-def _columns(measured: Measured) -> dict[str, list[float]]:
-    keys = next(iter(measured.values()))
-    return {key: [found[key] for found in measured.values()] for key in keys}
-
-
-def _features(measured: Measured, keys: Sequence[str]) -> Iterator[dict[str, object]]:
-    """Of every feature its mean, deviation and range, and how it goes with the number of words."""
-    columns, deviations = _columns(measured), _deviations(measured)
-    for key in keys:
-        values = columns[key]
-        agreement = spearman(values, columns["t_word"])
-        yield {"feature": key, "rows": len(values), "mean": round(math.fsum(values) / len(values), 4),
-               "sd": round(deviations[key], 4), "least": min(values), "most": max(values),
-               "spearman_t_word": None if agreement is None else round(agreement, 4)}  # fmt: skip
-
-
-def _decided(id: str, dropped: Mapping[str, str], testing: Collection[str], told: Outcomes[Score]) -> Decision:
-    if id in dropped:
-        failed = id in told and isinstance(told[id], Failure)
-        return Decision(id, "quarantine" if failed else "drop", dropped[id])
-    if id in testing:
-        return Decision(id, "drop", _HELD_OUT)
-    return Decision(id, "replace", "given controls", (id,))
