@@ -17,6 +17,7 @@ import pytest
 from harness.halfway import killed
 from harness.interrupting import Interrupts
 from harness.kill import sealed
+from harness.tiny import MakeTiny
 from harness.walking import walked
 from tunesift import (
     CannotCreate,
@@ -400,3 +401,34 @@ def test_no_row_that_repeats_a_held_out_one_is_trained_on(tmp_path: Path) -> Non
     reasons = Counter(d.reason for d in told.decisions if d.action == "drop")
     assert reasons["held out for testing"] == 6
     assert reasons["repeats a row that is held out"] == 2 * len(tested) - 6
+
+
+def test_an_interrupted_evaluation_writes_what_an_undisturbed_one_does(few: Path, tmp_path: Path) -> None:
+    tune(few, tmp_path / "out.jsonl", "held_out=8")
+    given = ["model.kind=scripted", "model.otherwise=River 1 is long. It is wide."]
+
+    def recipe(name: str, *settings: str) -> Any:
+        return recipe_for("mctune-evaluate", tmp_path / "out.test.jsonl", tmp_path / name, [*given, *settings])
+
+    run_recipe(recipe("whole.jsonl"))
+    for chunks in (2, 5):  # the first while it answers, the second while it is measured
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(recipe("broken.jsonl", "execution.chunk=10"), progress=Interrupts(chunks))
+    run_recipe(recipe("broken.jsonl", "execution.chunk=10"))
+    assert (tmp_path / "broken.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    for name in ("controls", "rates", "answers"):
+        assert table(tmp_path / "broken.jsonl.run", name) == table(tmp_path / "whole.jsonl.run", name)
+
+
+def test_a_model_of_this_machine_answers_prompts_in_either_layout(
+    few: Path, tmp_path: Path, make_tiny: MakeTiny
+) -> None:
+    folder = make_tiny(length=2048)
+    for layout in ("chat", "alpaca"):
+        tune(few, tmp_path / f"{layout}.jsonl", "held_out=2", "draws=1", f"layout={layout}")
+        settings = [f"model.name={folder}", "max_tokens=8"]
+        recipe = recipe_for(
+            "mctune-evaluate", tmp_path / f"{layout}.test.jsonl", tmp_path / f"{layout}.told.jsonl", settings
+        )
+        assert run_recipe(recipe).counts["replaced"] == 2
+        assert table(tmp_path / f"{layout}.told.jsonl.run", "rates")[0]["prompts"] == 2
