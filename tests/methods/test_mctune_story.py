@@ -32,6 +32,7 @@ from tunesift import (
     Sampling,
     ScriptedModel,
     Summary,
+    console,
     read_dataset,
     recipe_for,
     run_recipe,
@@ -40,6 +41,7 @@ from tunesift.methods.mctune_controls import PREAMBLE, block, parse_block
 from tunesift.methods.mctune_features import Analyser
 from tunesift.planning import plan
 from tunesift.running.mending import verify
+from tunesift.telling import told_run
 
 Rows = Callable[[Path], list[dict[str, Any]]]
 
@@ -272,6 +274,8 @@ def test_it_is_written_again_when_it_is_gone_and_refused_when_it_was_changed(few
     first = tune(few, output, "held_out=5")
     bytes_ = second.read_bytes()
     assert json.loads((run / "result.json").read_text())["also"][0]["records"] == 25
+    assert f"  and: {second}, 25 records" in told_run(run, as_json=False)
+    assert f"{second}: 25 records" in console.told(first)
     again = tune(few, output, "held_out=5")
     assert (again.worked, again.also) == (0, first.also)
     second.unlink()

@@ -217,6 +217,19 @@ def test_oracle_4_a_deviation_of_80_and_a_draw_of_a_half_make_100_to_104() -> No
 
 def test_oracle_4_every_one_of_10_000_draws_is_valid_as_it_is_written() -> None:
     stream = random.Random(4)
+    near = {
+        "t_word": 10,
+        "t_uword": 9,
+        "n_noun": 4,
+        "n_verb": 3,
+        "n_adj": 3,
+        "n_unoun": 4,
+        "n_uverb": 3,
+        "n_uadj": 2,
+        "fkre": 121.0,
+    }
+    close = [perturbed(near, dict.fromkeys(SD, 8.0), 0.1, stream) for _ in range(2_000)]
+    assert all(allowed(t.values) and not t.fell_back for t in close)  # at every border
     told = [perturbed(FOUND, SD, 0.1, stream) for _ in range(10_000)]
     assert all(allowed(t.values) and not t.fell_back for t in told)
     assert all(float(t.values[key]).is_integer() for t in told for key in SD if key != "fkre")
@@ -436,6 +449,15 @@ def test_oracle_6_errors_and_ranks_are_those_worked_out_by_hand() -> None:
     assert (found["mae"], found["mse"], found["spearman"], found["nmae"]) == (20, 550, 0.8, 0.25)
     assert found["low"] <= 0.8 <= found["high"]
     assert (found["n"], found["missing"], found["exact"]) == (4, 0, 0)
+
+
+def test_intervals_are_over_rows_and_no_surer_for_several_prompts_of_each() -> None:
+    draw = random.Random(6)
+    once = [prompt("t_word", a, a + draw.gauss(0, 60), row=str(a)) for a in range(0, 300, 5)]
+    apart = [Prompt(p.controls, None, f"{p.row} {n}") for n in range(4) for p in once]
+    one, four, loose = figures(once), figures(once * 4), figures(apart)
+    assert (four["low"], four["high"]) == (one["low"], one["high"])
+    assert loose["high"] - loose["low"] < 0.75 * (one["high"] - one["low"])
 
 
 def test_oracle_6_constant_targets_have_no_rank_and_it_is_missing() -> None:
