@@ -31,7 +31,7 @@ ROWS = {
     3: ("scoring", "tuning"),
     4: ("evaluation",),
     5: ("methods",),
-    6: ("recipe", "overriding", "explaining", "spelling", "catalogue", "perform", "manifest", "intake", "planning", "readiness", "report"),
+    6: ("recipe", "overriding", "explaining", "spelling", "catalogue", "perform", "outputs", "manifest", "intake", "planning", "readiness", "report"),
     7: ("__main__", "cli", "commands", "console", "telling"),
 }  # fmt: skip
 ROW = {name: row for row, names in ROWS.items() for name in names}
@@ -65,6 +65,7 @@ HEAVY: Mapping[str, tuple[str, ...]] = {
     "sklearn": ("methods.cherry", "scoring.diversity"),
     "sentence_transformers": ("models.sentences",),
     "PIL": ("images",),
+    "spacy": ("methods.mctune_taggers",),
 }
 """Libraries that take seconds to import, and the only modules that may, inside a function."""
 

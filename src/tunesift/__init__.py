@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     from tunesift.methods.genqa import GenQA as GenQA
     from tunesift.methods.genqa_asking import Lists as Lists
     from tunesift.methods.genqa_prompts import Labels as Labels
+    from tunesift.methods.mctune import MCTune as MCTune
+    from tunesift.methods.mctune_evaluate import MCTuneEvaluate as MCTuneEvaluate
+    from tunesift.methods.mctune_features import Analyser as Analyser
+    from tunesift.methods.mctune_taggers import ScriptedTagger as ScriptedTagger
+    from tunesift.methods.mctune_taggers import SpacyTagger as SpacyTagger
     from tunesift.methods.reflection import Reflection as Reflection
     from tunesift.methods.reflection_steps import Asking as Asking
     from tunesift.methods.score import ScoreRecords as ScoreRecords
@@ -124,6 +129,10 @@ _HOMES = {
     "methods.controllability_figures": ("Parroting",),
     "methods.debatune": ("Debatune",),
     "methods.debatune_steps": ("Debating",),
+    "methods.mctune": ("MCTune",),
+    "methods.mctune_evaluate": ("MCTuneEvaluate",),
+    "methods.mctune_features": ("Analyser",),
+    "methods.mctune_taggers": ("ScriptedTagger", "SpacyTagger"),
     "methods.reflection": ("Reflection",),
     "methods.reflection_steps": ("Asking",),
     "methods.score": ("ScoreRecords",),

@@ -11,6 +11,8 @@ from tunesift.methods.clear import Clear
 from tunesift.methods.controllability import Controllability
 from tunesift.methods.debatune import Debatune
 from tunesift.methods.genqa import GenQA
+from tunesift.methods.mctune import MCTune
+from tunesift.methods.mctune_evaluate import MCTuneEvaluate
 from tunesift.methods.reflection import Reflection
 from tunesift.methods.score import ScoreRecords
 from tunesift.methods.select import Select
@@ -32,6 +34,8 @@ AnyMethod = Annotated[
     | Debatune
     | Controllability
     | Tune
+    | MCTune
+    | MCTuneEvaluate
     | ScoreRecords,
     Field(discriminator="kind"),
 ]

@@ -154,6 +154,18 @@ METHODS = {
         "tuner.template=alpaca for a model without a chat template.",
         "kept.json -o tuned student.name=llama",
     ),
+    "mctune": Words(
+        "MCTune: write what responses measure into their inputs, so that a tuned model answers as it is asked to.",
+        "held_out=2000 rows for testing; sigma=0.1; layout=alpaca; for nouns, verbs and adjectives "
+        "analyser.profile=pos analyser.tagger.kind=spacy analyser.tagger.name=NAME.",
+        "alpaca.json -o train.jsonl held_out=500",
+    ),
+    "mctune-evaluate": Words(
+        "MCTune's evaluation: do answers have the length, vocabulary and readability that was asked for?",
+        "model.name=FOLDER, the tuned model, or model.kind=http with model.url=URL and model.model=NAME; model=null "
+        "measures the responses that the rows have.",
+        "train.test.jsonl -o answers.jsonl model.name=tuned",
+    ),
     "score": Words(
         "Write every record with its id and its scores; drop nothing.",
         "scorers.0.student.name=FOLDER for a model of your own; scorers.0.kind=perplexity for another score.",

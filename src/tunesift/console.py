@@ -244,6 +244,7 @@ def told_time(seconds: float, digits: int = 0) -> str:
 def told(summary: Summary) -> str:
     """What a run did, in a few lines: the balance, the reasons, the speed, where to look."""
     lines = [f"{printable(str(summary.output))}: {summary.balance}"]
+    lines += [f"{printable(str(path))}: {told_count(records, 'record')}" for path, records in summary.also.items()]
     width = max((len(f"{n:,}") for n in summary.reasons.values()), default=0)
     lines += [f"  {count:>{width},}  {printable(reason)}" for reason, count in list(summary.reasons.items())[:12]]
     lines += [f"  note: {told_note(kind, count)}" for kind, count in summary.notes.items()]
@@ -278,6 +279,7 @@ def as_fields(summary: Summary) -> dict[str, object]:
     """The same as JSON values."""
     return {
         "run_id": summary.run_id, "output": str(summary.output), "folder": str(summary.folder),
+        "also": {str(path): records for path, records in summary.also.items()},
         "report": str(summary.report), "counts": dict(summary.counts), "reasons": dict(summary.reasons),
         "notes": dict(summary.notes), "short": summary.short, "spent": [asdict(s) for s in summary.spent],
         "worked": summary.worked, "seconds": round(summary.seconds, 3),

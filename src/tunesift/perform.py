@@ -7,11 +7,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from shutil import disk_usage, rmtree
-from typing import Any
 
 from tunesift.books import SHELF
 from tunesift.datasets import Dataset
@@ -20,25 +17,24 @@ from tunesift.errors import (
     CannotCreate,
     DataError,
     DiskFull,
-    RunError,
     RunLocked,
     Stopped,
     TunesiftError,
-    shown,
     told_bytes,
 )
-from tunesift.inputs import input_digest, path_as_text, room_needed
+from tunesift.inputs import input_digest, room_needed
 from tunesift.intake import read_input
 from tunesift.manifest import begun_with, has_work, open_folder
 from tunesift.methods.controllability import Controllability
+from tunesift.methods.mctune_evaluate import MCTuneEvaluate
 from tunesift.methods.score import ScoreRecords
 from tunesift.methods.star_agents import StarAgents
 from tunesift.models.http import HttpModel
 from tunesift.models.turnstile import INTERRUPTIONS
-from tunesift.outputs import check_paths, output_digest, write_model
+from tunesift.outputs import also_said, as_written, check_decided, check_places, places, still_stand, write_outputs
 from tunesift.readiness import check_given, check_here, doubts, names_from_endpoints, tokens_read, unnamed
 from tunesift.recipe import Recipe, as_json, check, with_values
-from tunesift.records import IN_OUTPUT, Failure, FailureKind, Record, Score, rule_of
+from tunesift.records import FailureKind, Record, rule_of
 from tunesift.report.collect import collect
 from tunesift.report.html import render
 from tunesift.running.fsio import (
@@ -56,7 +52,6 @@ from tunesift.running.result import Result
 from tunesift.running.run import Run
 from tunesift.running.stopping import Stop
 from tunesift.settings import Json, settings_within
-from tunesift.writing import write_new, write_records
 
 _MADE = ("decisions.parquet", "quarantine.parquet", "report.html", "tables/*.parquet", "inputs/*.arrow",
          "checkpoints/*/model/_COMPLETE.json")  # fmt: skip
@@ -81,6 +76,8 @@ class Summary:
     """What was read or measured and is worth a word: how many of each."""
     short: str = ""
     """Why fewer records were made than asked for; empty where they were not."""
+    also: Mapping[Path, int] = field(default_factory=dict)
+    """What was written besides the output: by file, how many records."""
 
     @property
     def spent(self) -> list[Spent]:
@@ -145,7 +142,7 @@ def prepared(recipe: Recipe, retry_failed: Collection[FailureKind] = ()) -> Reci
     served. Nothing is paid, and nothing written.
     """
     recipe = check(as_json(recipe))
-    check_paths(recipe)
+    check_places(recipe)
     check_given(recipe.method)
     if not (paths := unnamed(recipe.method)):
         return recipe
@@ -182,18 +179,22 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
         _check_fields(recipe, data)
         result = _walked(recipe, data, run)
         balance = _balance(run.finish(data, result.decisions), data)
-        _check_output(result)
-        _write_output(recipe, result, data)
+        check_decided(result)
+        write_outputs(recipe, result, data)
         failpoint("output.written")
         worked, seconds = sum(s.worked for s in run.stages), time.monotonic() - began
         summary = Summary(manifest["run_id"], run.folder, recipe.output, run.folder / "report.html", balance,
                           _reasons(result, data, tokens_read(recipe.method)), worked, seconds,
                           _worth_a_word(recipe, data, result),
-                          result.short)  # fmt: skip
+                          result.short, _also(recipe, result))  # fmt: skip
         _write_report(summary)
         failpoint("report.written")
-        write_json(run.folder / "result.json", _as_result(summary, run))
+        write_json(run.folder / "result.json", _as_result(recipe, summary, run))
         return summary
+
+
+def _also(recipe: Recipe, result: Result) -> dict[Path, int]:
+    return {path: len(result.also[name]) for name, path in places(recipe).items() if name}
 
 
 def _worth_a_word(recipe: Recipe, data: Dataset[Record], result: Result) -> dict[str, int]:
@@ -250,68 +251,17 @@ def _say_how_much(error: DiskFull, folder: Path, input: Path) -> None:
 
 
 def _finished(recipe: Recipe, run_id: str) -> Summary | None:
-    """The summary of a run that is complete and whose output stands as it was written."""
+    """The summary of a run that is complete and whose files stand as they were written."""
     path = recipe.run_folder / "result.json"
     if not path.exists():
         return None
     old = read_json(path)
-    if not recipe.output.exists():
+    if not still_stand(recipe, old):
         path.unlink()
         return None
-    if output_digest(recipe.output) != old["output"]["sha256"]:
-        raise CannotCreate(f"{recipe.output}: was changed after the run wrote it; choose another output, or remove it.")
     report = recipe.run_folder / "report.html"
     return Summary(run_id, recipe.run_folder, recipe.output, report, old["counts"], old["reasons"], 0, 0.0,
-                   old["notes"], old.get("short", ""))  # fmt: skip
-
-
-def _check_output(result: Result) -> None:
-    """The output is exactly what was kept, replaced and created."""
-    if result.data is None:
-        return
-    there = (d for d in result.decisions if d.action in IN_OUTPUT)
-    pairs = zip_longest(result.data.ids(), there)
-    if all(d is not None and d.record_id == id and d.action != "replace" for id, d in pairs):
-        return  # the usual page hands back what it kept, in the order in which it decided
-    out = set(result.data.ids())
-    counts = Counter(d.action for d in result.decisions)
-    missing = next(
-        (d.record_id for d in result.decisions if d.action in ("keep", "create") and d.record_id not in out), None
-    )
-    if missing is not None:
-        raise RunError(
-            f'the method decided to keep "{shown(missing)}" and did not hand it back; this is a fault of it.'
-        )
-    if len(out) != (decided := sum(counts[action] for action in IN_OUTPUT)):
-        raise RunError(f"the method handed {len(out)} records back and decided on {decided}; this is a fault of it.")
-
-
-def _write_output(recipe: Recipe, result: Result, data: Dataset[Record]) -> None:
-    if result.checkpoint is not None:
-        write_model(result.checkpoint.path, recipe.output)
-        return
-    if result.data is None:
-        raise RunError("the method made no data; use it as a step of another.")
-    if result.format is not None:
-        write_new(result.data, recipe.output, result.format)
-        return
-    beside = None
-    if result.scores is not None:
-        beside = partial(_beside, result.scores)
-    write_records(result.data, recipe.output, data, beside)
-
-
-def _beside(scores: Mapping[str, Mapping[str, Score | Failure]], record: Record) -> dict[str, Any]:  # Any: JSON
-    """A record's id and its scores, those that it came with included."""
-    earlier = record.extra.get("scores")
-    found = {scorer: _shown(score) for scorer, score in scores[record.id].items()}
-    return {"id": record.id, "scores": {**(earlier if isinstance(earlier, Mapping) else {}), **found}}
-
-
-def _shown(score: Score | Failure) -> dict[str, Any]:  # Any: JSON
-    if isinstance(score, Failure):
-        return {"value": None, "parts": {}, "note": f"{score.kind}: {score.message}"}
-    return {"value": score.value, "parts": dict(score.parts), "note": score.note}
+                   old["notes"], old.get("short", ""), also_said(old))  # fmt: skip
 
 
 _DONE = {"keep": "kept", "drop": "dropped", "replace": "replaced", "create": "created", "quarantine": "quarantined"}
@@ -321,7 +271,7 @@ def _check_fields(recipe: Recipe, data: Dataset[Record]) -> None:
     """Refuse input whose own field stands where scores are to be written, before any work is done for it."""
     own = data[0].extra.get("scores") if len(data) else None
     if (
-        isinstance(recipe.method, ScoreRecords | Controllability | StarAgents)
+        isinstance(recipe.method, ScoreRecords | Controllability | MCTuneEvaluate | StarAgents)
         and own is not None
         and not isinstance(own, Mapping)
     ):
@@ -352,15 +302,14 @@ def _write_report(summary: Summary) -> None:
     write_bytes(summary.report, page.encode())
 
 
-def _as_result(summary: Summary, run: Run) -> dict[str, Json]:
+def _as_result(recipe: Recipe, summary: Summary, run: Run) -> dict[str, Json]:
     stages: list[Json] = [
         {"stage": s.stage, "items": s.items, "worked": s.worked, "failed": s.failed, "seconds": round(s.seconds, 3)}
         for s in run.stages
     ]
-    output: Json = {"path": path_as_text(summary.output), "sha256": output_digest(summary.output)}
     with storage_errors(summary.folder):
         made = sorted(p for pattern in _MADE for p in summary.folder.glob(pattern))
         files: Json = {p.relative_to(summary.folder).as_posix(): digest(p) for p in made}
     return {"run_id": summary.run_id, "counts": dict(summary.counts), "reasons": dict(summary.reasons),
             "notes": dict(summary.notes), "short": summary.short, "stages": stages,
-            "seconds": round(summary.seconds, 3), "output": output, "files": files}  # fmt: skip
+            "seconds": round(summary.seconds, 3), **as_written(recipe, summary.also), "files": files}  # fmt: skip

@@ -9,6 +9,8 @@ from tunesift.catalogue import AnyMethod
 from tunesift.datasets import Dataset
 from tunesift.errors import MissingExtra, ModelError, ModelUnavailable, RecipeError, shown
 from tunesift.language import languages, scripts
+from tunesift.methods.mctune import MCTune
+from tunesift.methods.mctune_taggers import SpacyTagger
 from tunesift.methods.select import Select
 from tunesift.methods.selectit import SelectIT
 from tunesift.methods.selective_reflection import SelectiveReflection
@@ -172,6 +174,7 @@ def lacking_extras(method: AnyMethod) -> list[str]:
         ("local", ("torch", "transformers"), "local models", any(isinstance(m, _WITH_TORCH) for m in models)),
         ("embed", ("sentence_transformers",), "a sentence encoder", any(isinstance(m, SentenceModel) for m in models)),
         ("train", ("trl", "peft", "datasets"), "tuning", any(isinstance(m, SFT) for m in models)),
+        ("pos", ("spacy",), "a tagger of spaCy", any(isinstance(m, SpacyTagger) for m in models)),
         ("cluster", ("sklearn",), "the pre-experience sample", getattr(method, "pre_experience", None) is not None),
     )
     return [
@@ -204,14 +207,16 @@ def tokens_read(method: AnyMethod) -> int | None:
 
 
 def doubts(method: AnyMethod, data: Dataset[Record]) -> dict[str, int]:
-    """What a model of the method is not made for, and of how many records; a word to the user, no error."""
-    if not any(_is_embedded(model) for _, model in _asked(method)):
+    """What a model or a measure of the method is not made for, and of how many records; a word, no error."""
+    embedded = any(_is_embedded(model) for _, model in _asked(method))
+    if not embedded and not isinstance(method, MCTune):
         return {}
-    found = {said: len(data) for kind, said in _NOT_MADE_FOR.items() if isinstance(method, kind)}
+    found = {said: len(data) for kind, said in _NOT_MADE_FOR.items() if embedded and isinstance(method, kind)}
     first = data[:SAMPLED]
     foreign = sum(map(_is_foreign, first))
     if foreign > MANY * len(first):
-        found[f"of the first {len(first):,} records are not in English, for which this scorer is not made"] = foreign
+        what = "this scorer is" if embedded else "syllables and readability are"
+        found[f"of the first {len(first):,} records are not in English, for which {what} not made"] = foreign
     return found
 
 

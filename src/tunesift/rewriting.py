@@ -18,6 +18,7 @@ from tunesift.formats import (
     parse_turn,
 )
 from tunesift.image_fields import IMAGE_PARTS, MEDIA_MARK
+from tunesift.prompts import input_of
 from tunesift.records import Fields, Message, Record, RowFault
 
 Row = dict[str, Any]  # Any: whatever JSON holds
@@ -37,9 +38,11 @@ def write_row(record: Record, source: Fields, format: Format) -> Row:
 def new_row(record: Record, format: Format) -> Row:
     """A row of a record that no row was before: its id, the fields of the format, and the further ones it has.
 
-    Raises `RowFault` where the format has no place for what the record says.
+    An `input` among these that the prompt ends with is Alpaca's. Raises `RowFault` where the format has no place for
+    what the record says.
     """
-    fields = write_row(record, _BLANK[format], format)
+    given = {"input": input_of(record)} if format == "alpaca" else {}
+    fields = write_row(record, {**_BLANK[format], **given}, format)
     return {"id": record.id, **fields, **{name: value for name, value in record.extra.items() if name not in fields}}
 
 

@@ -41,7 +41,7 @@ from tunesift.settings import members
 MOST_EXCERPT = 600
 """Characters of a text that `inspect` prints."""
 _EXTRAS = {"local": ("torch", "transformers", "safetensors"), "cluster": ("sklearn",), "images": ("PIL",),
-           "embed": ("sentence_transformers",)}  # fmt: skip
+           "embed": ("sentence_transformers",), "pos": ("spacy",)}  # fmt: skip
 
 
 def recipe_to_plan(what: str, input: str | None, settings: list[str]) -> Recipe:
@@ -113,6 +113,7 @@ def told_run(folder: Path, as_json: bool) -> str:
                            "spent": [dataclasses.asdict(spent) for spent in read_spent(folder)]})  # fmt: skip
     lines = [f"{folder}: run {run['run_id']} of {run['created']}, {'complete' if done else 'not complete'}"]
     lines += [f"  input: {run['input']['path'] or 'none'}", f"  output: {run['recipe']['output']}"]
+    lines += [f"  and: {file['path']}, {told_count(file['records'], 'record')}" for file in result.get("also", ())]
     lines += [f"  settings: {json.dumps(run['settings']['method'])}"]
     lines += [f"  stage {name}: {told_count(count, 'item')} done" for name, count in _stage_rows(folder).items()]
     lines += [f"  {told_spent(spent)}" for spent in read_spent(folder)]

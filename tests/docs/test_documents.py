@@ -83,7 +83,18 @@ def test_every_command_of_the_readme_exists() -> None:
     commands = {c.name or (c.callback.__name__ if c.callback else "") for c in app.registered_commands}
     lines = (ROOT / "README.md").read_text("utf-8").replace("`", " ").split()
     named = {word for before, word in itertools.pairwise(lines) if before == "tunesift" and word.isalpha()}
-    methods = {"select", "cherry", "selectit", "clear", "reflection", "genqa", "debatune", "controllability", "score"}
+    methods = {
+        "select",
+        "cherry",
+        "selectit",
+        "clear",
+        "reflection",
+        "genqa",
+        "debatune",
+        "controllability",
+        "mctune",
+        "score",
+    }
     assert named & commands == {*methods, "plan", "run", "compare", "verify", "repair"}
 
 

@@ -42,6 +42,7 @@ def test_there_is_a_recipe_for_every_method() -> None:
     kinds = {str(vetted(name)["method"]["kind"]) for name in NAMES}  # type: ignore[call-overload, index]
     assert kinds == {
         "select", "cherry", "selectit", "clear", "reflection", "selective-reflection", "genqa", "debatune", "controllability",
+        "mctune", "mctune-evaluate",
         "star-agents", "score",
     }  # fmt: skip
     assert {
@@ -87,6 +88,8 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
         {"instruction": f"Question {n}?", "input": "", "output": f"Answer {n} and more.", "topic": "Zoos are good",
          "side": "negative", "argument": "They are not."} for n in range(40)
     ]  # fmt: skip
+    if recipe.method.kind == "mctune-evaluate":
+        rows = [row | {"mctune": {"values": {"t_word": 4}, "analyzer_id": "tunesift/1/core"}} for row in rows]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     fields = as_json(recipe) | {"input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "out.jsonl")}
     method = fields["method"]
@@ -139,6 +142,8 @@ OF_METHOD: dict[str, dict[str, object]] = {
         "small": {"kind": "scripted"}, "large": {"kind": "scripted", "otherwise": "Another model."},
         "judge": {"kind": "scripted", "otherwise": "[[C]]"}, "faithful": True,
     },
+    "mctune": {"held_out": 5},
+    "mctune-evaluate": {"model": {"kind": "scripted"}},
     "debatune": {"max_duplicates": 1.0},  # what is scripted is one statement for all
 }  # fmt: skip
 """Further settings of a method that scripted models can take part in."""

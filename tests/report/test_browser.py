@@ -169,6 +169,14 @@ def test_before_and_after_stand_side_by_side_with_the_changed_words_marked(tmp_p
     assert seen["found"] == ["a1"]  # by a word that is gone
 
 
+def test_a_message_is_held_against_what_the_same_role_said_before(tmp_path: Path) -> None:
+    """A system message that came in front is new; it is not what became of the instruction."""
+    first = REFINED.rows[0]
+    row = replace(first, messages=(("system", "Mind the tags."), *first.messages))
+    seen = look_at(replace(REFINED, rows=(row, *REFINED.rows[1:])), "refined.js", tmp_path)
+    assert seen["words"] == ["Name a river.", "Name a long river.", "The Rhine.", "The Nile, 6,650 km."]
+
+
 def test_a_report_on_refined_records_shows_them_before_and_after_and_no_empty_card(tmp_path: Path) -> None:
     seen = look_at(REFINED, "refined.js", tmp_path)
     assert seen["sections"] == ["What became of the records", "Counted along the way", "Before and after", "Records"]

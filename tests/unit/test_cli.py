@@ -354,6 +354,8 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
         "genqa",
         "debatune",
         "controllability",
+        "mctune",
+        "mctune-evaluate",
         "star-agents",
         "score",
     }
@@ -401,6 +403,8 @@ COMMANDS = [
     "genqa",
     "debatune",
     "controllability",
+    "mctune",
+    "mctune-evaluate",
     "star-agents",
     "score",
     "run",

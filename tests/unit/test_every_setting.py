@@ -12,6 +12,7 @@ import hashlib
 import json
 import random
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,11 +27,13 @@ from harness.debater import WHY, debated
 from harness.generator import generated
 from harness.larger import Larger
 from harness.stars import QUALITY, Planted, Umpire
+from harness.taggers import Pipeline, spacy_with
 from harness.tiny import classifier, encoder
 from tunesift import (
     IFD,
     Above,
     Agent,
+    Analyser,
     Asking,
     Cherry,
     Clear,
@@ -53,6 +56,8 @@ from tunesift import (
     Lists,
     Local,
     Longest,
+    MCTune,
+    MCTuneEvaluate,
     Message,
     NliModel,
     NoContradiction,
@@ -70,6 +75,7 @@ from tunesift import (
     Sampling,
     ScoreRecords,
     ScriptedModel,
+    ScriptedTagger,
     Select,
     SelectIT,
     SelectiveReflection,
@@ -77,6 +83,7 @@ from tunesift import (
     Settings,
     Shortest,
     Smallest,
+    SpacyTagger,
     Span,
     StarAgents,
     TransformersModel,
@@ -84,6 +91,7 @@ from tunesift import (
     Writing,
     run_recipe,
 )
+from tunesift.methods.mctune_taggers import _loaded
 from tunesift.methods.selectit import PROMPTS
 from tunesift.records import Score
 from tunesift.scoring.selectors import Pool, Scored
@@ -245,6 +253,30 @@ def debating(how: Debating) -> object:
 
 def judged(method: Any) -> object:  # Any: a method over statements
     return came_of(method, STATEMENTS)
+
+
+TAGGER = ScriptedTagger(words={"river": "river NOUN", "hills": "hill NOUN", "comes": "come VERB"})
+TUNED = MCTune(held_out=3, draws=2)
+TEXTS = Dataset.of([
+    *(Record(f"c{n}", (Message("user", "Say it."), Message("assistant", f"{LONG[: 30 * n]}." * (n % 3 + 1)))) for n in range(1, 9)),
+    Record("code", (Message("user", "Say it."), Message("assistant", "Like this:\n```\nfor it\n```"))),
+])  # fmt: skip
+
+
+def controlled(method: Any) -> object:  # Any: a method over responses
+    """The further output, too."""
+    with TemporaryDirectory(dir=QUICK) as home, Run(Path(home) / "run", Local()) as run:
+        result = method(TEXTS, run)
+        return [[(r.id, r.messages, r.extra) for r in made] for made in (result.data, result.also["test"])]
+
+
+def evaluated(method: Any) -> object:  # Any: a method over prompts with controls
+    with TemporaryDirectory(dir=QUICK) as home, Run(Path(home) / "run", Local()) as run:
+        prompts = TUNED(TEXTS, run).also["test"]
+    try:
+        return came_of(method, Dataset.of(prompts))
+    except TunesiftError as error:
+        return str(error)
 
 
 def parroting(bounds: Parroting) -> object:
@@ -425,6 +457,13 @@ FLIPS = [
     flip(Debating(), debating, temperature=0.5, argument_tokens=99, turn_tokens=99, statement_tokens=99, retries=0),
     flip(Controllability(judge=Talker()), judged, judge=ScriptedModel(otherwise="100 0"), max_tokens=99,
          parroting=Parroting(least_own=0)),
+    flip(TUNED, controlled, analyser=Analyser(tagger=TAGGER), most_controls=2, held_out=2, draws=1, sigma=2.0, layout="alpaca",
+         code="measure"),
+    flip(MCTuneEvaluate(model=Talker()), evaluated, model=ScriptedModel(otherwise="Yes."), analyser=Analyser(tagger=TAGGER),
+         max_tokens=99),
+    flip(Analyser(profile="pos", tagger=TAGGER), lambda a: (a(LONG), a.analyzer_id), profile="core", tagger=ScriptedTagger(),
+         counting="compat"),
+    flip(TAGGER, lambda tagger: tagger(LONG), words={"river": "river PROPN"}, otherwise="ADV"),
     flip(Parroting(), parroting, most_repeated=0.2, least_own=0),
     flip(STARS, came_of, agents=STARS.agents[:4], base=("fair",), pairs=("good", "weak", "poor"), rewrite=True,
          judge=ScriptedModel(otherwise="[[C]]"), small=Larger(share=0.8), large=Larger(share=0.7), embedder=S, draws=2, near=1,
@@ -488,6 +527,16 @@ def with_weights(make_tiny: MakeTiny, tmp_path_factory: pytest.TempPathFactory) 
         flip(NoContradiction(model=first), similar, model=second),
         flip(SentenceModel(name=east), place, name=west),
     ]  # fmt: skip
+
+
+@pytest.fixture
+def with_a_tagger(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Flip]]:
+    """Two pipelines of a stand-in for spaCy."""
+    pipelines = {"one": Pipeline({"river": "river NOUN"}), "two": Pipeline({"river": "river VERB"})}
+    monkeypatch.setitem(sys.modules, "spacy", spacy_with(pipelines))
+    _loaded.cache_clear()
+    yield [flip(SpacyTagger(name="one"), lambda tagger: tagger(LONG), name="two")]
+    _loaded.cache_clear()
 
 
 @pytest.fixture
@@ -568,6 +617,7 @@ WHERE = {
     "SentenceModel": "with_weights",
     "NliModel": "with_weights",
     "NoContradiction": "with_weights",
+    "SpacyTagger": "with_a_tagger",
     "HttpModel": "at_an_endpoint",
     "Recipe": "from_files",
 }

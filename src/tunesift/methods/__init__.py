@@ -13,6 +13,8 @@ the same, as published            selective_reflection.py   refine-alpaca.yaml, 
 GenQA 2406.10323                  genqa.py                  genqa.yaml
 DEBATunE 2402.10614               debatune.py               debatune.yaml
 its evaluation                    controllability.py        controllability.yaml
+MCTune 2406.16229                 mctune.py                mctune.yaml
+its evaluation                    mctune_evaluate.py       mctune-evaluate.yaml
 Star-Agents 2411.14497            star_agents.py            star-agents.yaml
 no paper                          score.py, tune.py         score.yaml, tune.yaml
 """

@@ -77,8 +77,21 @@
     return el("div", { class: "messages" }, ...row.messages.map(([role, words], n) => el(
       "div", { class: `message ${PART.has(role) ? role : "other"}` },
       el("p", { class: "role" }, PART.get(role) ?? role, PART.has(role) && role !== "system" ? el("span", {}, role) : null),
-      n < row.before.length && row.before[n][1] !== words ? rewritten(row.before[n][1], words) : said(words),
+      altered(row, n) ? rewritten(counterpart(row, n), words) : said(words),
     )));
+  }
+
+  // What the same role said before at the same turn: a message may have come in front of it
+
+  function counterpart(row, n) {
+    const role = row.messages[n][0];
+    const turn = row.messages.slice(0, n).filter((message) => message[0] === role).length;
+    return row.before.filter((message) => message[0] === role)[turn]?.[1];
+  }
+
+  function altered(row, n) {
+    const old = counterpart(row, n);
+    return old !== undefined && old !== row.messages[n][1];
   }
 
   // Before and after, with the words that changed marked

@@ -161,6 +161,7 @@ def _verify(folder: Path) -> list[Finding]:
                 cure: Cure = "read again" if name.startswith(_READ) else "write again"
                 found += _file(folder / name, sha256, cure)
         found += _output(folder, read_json(result).get("output"))
+        found += [finding for said in read_json(result).get("also", ()) for finding in _output(folder, said)]
     return found
 
 

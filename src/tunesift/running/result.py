@@ -38,6 +38,8 @@ class Result:
     """What was measured and is worth a word to the user: how many of each."""
     checkpoint: Checkpoint | None = None
     """The model that was trained, where that is the output."""
+    also: Mapping[str, Dataset[Record]] = field(default_factory=dict)
+    """What is written besides the output, in the same format, by the names that the method's `writes_also` has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,12 @@ class Method(Protocol):
 def reads(method: Method) -> Reads:
     """What a method's page reads: records, unless it says otherwise in a class variable `reads`."""
     return cast(Reads, getattr(method, "reads", "records"))
+
+
+def further(method: Method) -> tuple[str, ...]:
+    """Names of what a method writes besides its output: `test` is `train.test.jsonl` beside `train.jsonl`. None, unless
+    it says otherwise in `writes_also`."""
+    return cast("tuple[str, ...]", getattr(method, "writes_also", ()))
 
 
 def planned(method: Method, data: Dataset[Record]) -> list[Planned]:
