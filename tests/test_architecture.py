@@ -31,7 +31,7 @@ ROWS = {
     3: ("scoring", "tuning"),
     4: ("evaluation",),
     5: ("methods",),
-    6: ("recipe", "overriding", "explaining", "spelling", "catalogue", "perform", "outputs", "manifest", "intake", "planning", "readiness", "report"),
+    6: ("recipe", "overriding", "explaining", "spelling", "catalogue", "perform", "outputs", "model_output", "manifest", "intake", "planning", "readiness", "report"),
     7: ("__main__", "cli", "commands", "console", "telling"),
 }  # fmt: skip
 ROW = {name: row for row, names in ROWS.items() for name in names}
