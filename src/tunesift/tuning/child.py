@@ -31,6 +31,7 @@ _NO_ROOM = (
     "PytorchStreamWriter failed",
     "file write failed",
     "iostream error",
+    "unexpected pos",
 )
 """What the libraries that write weights say where the disk is full; their errors have no number."""
 
