@@ -75,7 +75,7 @@ class Training:
 
 def settings_for(to: Target, training: Training) -> dict[str, Json]:
     """The settings file of a trainer."""
-    return {"llama-factory": _llama_factory, "axolotl": _axolotl, "trl": _trl}[to](training)
+    return {"llama-factory": _llama, "axolotl": _axolotl, "trl": _trl}[to](training)
 
 
 def registry(training: Training) -> dict[str, Json]:
@@ -87,7 +87,7 @@ def registry(training: Training) -> dict[str, Json]:
     return {name: {"file_name": f"{name}.json", **entry} for name in training.data}
 
 
-def _llama_factory(training: Training) -> dict[str, Json]:
+def _llama(training: Training) -> dict[str, Json]:
     tuner, student, lora = training.tuner, training.student, training.tuner.lora
     size, parts = tuner.parts
     method: dict[str, Json] = {"finetuning_type": "full"}

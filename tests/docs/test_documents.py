@@ -84,7 +84,7 @@ def test_every_command_of_the_readme_exists() -> None:
     lines = (ROOT / "README.md").read_text("utf-8").replace("`", " ").split()
     named = {word for before, word in itertools.pairwise(lines) if before == "tunesift" and word.isalpha()}
     methods = {"select", "cherry", "selectit", "clear", "reflection", "genqa", "debatune", "controllability", "score"}
-    assert named & commands == {*methods, "plan", "run", "compare", "verify", "repair"}
+    assert named & commands == {*methods, "plan", "run", "compare", "verify", "repair", "export"}
 
 
 def test_every_test_that_the_page_of_promises_names_is_there() -> None:
