@@ -26,7 +26,7 @@ from tunesift.overriding import said
 from tunesift.recipe import Recipe, check, recipe_for, with_values
 from tunesift.records import IN_OUTPUT, Record
 from tunesift.report.folder import RunFolder, check_run, run_folder
-from tunesift.running.fsio import read_json
+from tunesift.running.fsio import read_json, storage_errors
 from tunesift.settings import Json
 from tunesift.writing import check_place, create_errors, write_json_rows
 from tunesift.yaml_text import yaml_of
@@ -85,7 +85,8 @@ def export(run: Path, folder: Path, to: str, settings: Sequence[str] = ()) -> Ex
     tune = _tuning(begun, settings)
     base = _base(tune.student.name)
     rows = rows_for(target, tune.tuner.template, tune.student.location)
-    chosen = _chosen(run_folder(run), begun, tune, rows)
+    with storage_errors(run):
+        chosen = _chosen(run_folder(run), begun, tune, rows)
     counts = len(chosen.trained), len(chosen.held_out)
     training = Training(tune.student, tune.tuner, base, tune.limit, _name(begun), *counts)
     done = Exported(run, folder, target, (), START[target], *counts, _reasons(chosen),
@@ -155,12 +156,13 @@ def _name(begun: Recipe) -> str:
 
 
 def _chosen(run: RunFolder, begun: Recipe, tune: Tune, rows: Rows) -> _Chosen:
-    reasons = {id: reason for id, action, reason in run.decisions() if action in IN_OUTPUT}
-    data = run.data.only(reasons) if run.made is None else run.made
+    kept = {id for id, action, _ in run.decisions() if action in IN_OUTPUT}
+    data = run.data.only(kept) if run.made is None else run.made
     left_out = {record.id: why for record in data if (why := rows.refused(record))}
+    aside: Collection[str] = ()
     if isinstance(begun.method, Tune):
-        aside: Collection[str] = {id for id, reason in reasons.items() if reason.startswith(HELD_OUT)}
-    else:
+        aside = {id for id, _, reason in run.decisions() if reason.startswith(HELD_OUT)}
+    elif tune.tuner.held_out:
         aside = tune.tuner.held_out_of([id for id in data.ids() if id not in left_out])
     places = [(id in left_out, id in aside) for id in data.ids()]
     trained = data.where(not left and not held for left, held in places)

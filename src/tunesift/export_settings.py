@@ -135,7 +135,7 @@ def _axolotl(training: Training) -> dict[str, Json]:
         "micro_batch_size": size, "gradient_accumulation_steps": parts,
         "learning_rate": tuner.learning_rate, "lr_scheduler": _SCHEDULES[tuner.schedule],
         "warmup_ratio": tuner.warm_up, "weight_decay": tuner.weight_decay, "optimizer": OPTIMIZER,
-        "bf16": {"auto": "auto", "bfloat16": True, "float32": False}[tuner.precision],
+        "bf16": "auto" if tuner.precision == "auto" else tuner.precision == "bfloat16",
         "gradient_checkpointing": tuner.gradient_checkpointing,
         "save_strategy": "steps", "save_steps": tuner.save_every, "save_total_limit": KEPT, "logging_steps": 1,
         "seed": tuner.seed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
@@ -82,4 +82,4 @@ def parse_yaml(text: str, name: str) -> Json:
 
 def yaml_of(settings: Mapping[str, Json]) -> bytes:
     """Settings as YAML that every reader takes alike, in their order."""
-    return cast(bytes, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=120, encoding="utf-8"))
+    return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=120).encode()

@@ -24,6 +24,7 @@ from tunesift import (
     ModelError,
     RecipeError,
     RunError,
+    StorageError,
     read_dataset,
     recipe_for,
     run_recipe,
@@ -298,6 +299,54 @@ def test_a_tuning_is_exported_with_its_own_settings_and_records(tuned: Path, tmp
     assert found["eval_strategy"] == "steps"
     aside = {"llama-factory": "talks_held_out.json", "axolotl": "talks_held_out.jsonl", "trl": "talks/test.jsonl"}[to]
     assert all(f'"id":"{row["id"]}"' in (done.folder / aside).read_text() for row in ROWS[:3])
+
+
+@pytest.mark.slow
+def test_a_real_tuning_is_exported_as_it_was_done(run: Path, tmp_path: Path, make_tiny: MakeTiny) -> None:
+    """Trained on and held out are those that its report names; what it left out is in no file."""
+    pytest.importorskip("trl", reason='needs the "train" extra')
+    long = {
+        "id": "long",
+        "messages": [{"role": "user", "content": "long " * 80}, {"role": "assistant", "content": "A"}],
+    }
+    (run.parent / "talks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*ROWS, long]))
+    words = [f"student.name={make_tiny(length=128)}", "tuner.steps=1", "tuner.held_out=0.3", "tuner.device_batch=2"]
+    tune = run_recipe(recipe_for("tune", run.parent / "talks.jsonl", tmp_path / "model", words))
+    done = export(tune.folder, tmp_path / "out", "trl")
+    assert (done.records, done.held_out) == (7, 3)
+    decided = {row["record_id"]: row["reason"] for row in pq.read_table(tune.folder / "decisions.parquet").to_pylist()}
+    for name, reason in (("train", "trained on"), ("test", "held out: its loss is measured")):
+        ids = [row["id"] for row in lines(done.folder / "talks" / f"{name}.jsonl")]
+        assert ids == [id for id, why in decided.items() if why == reason]
+    assert settings(done)["max_length"] == 128
+
+
+def test_what_a_method_wrote_is_exported_in_place_of_what_it_read(run: Path, tmp_path: Path) -> None:
+    replies = {"kind": "scripted", "otherwise": "1. Too short.\n2. [Better Answer] A better answer altogether. [End]"}
+    words = [f"teacher={json.dumps(replies)}", "halves=response"]
+    made = run_recipe(recipe_for("reflection", run.parent / "talks.jsonl", tmp_path / "better.jsonl", words))
+    done = export(made.folder, tmp_path / "out", "axolotl", STUDENT)
+    output = {r.id: [m.text for m in r.messages] for r in read_dataset(tmp_path / "better.jsonl")}
+    written = {id.partition("~")[0]: [turn["content"] for turn in turns] for id, turns in conversations(done).items()}
+    assert written == output
+    assert written["r3"] == ["Question 3?", "A better answer altogether."]
+
+
+def test_the_student_of_a_selection_is_the_one_that_is_tuned(run: Path, tmp_path: Path) -> None:
+    cherry = recipe_for("cherry", run.parent / "talks.jsonl", run.parent / "c.jsonl", ["student.name=acme/llama"])
+    write_json(run / "run.json", read_json(run / "run.json") | {"recipe": as_json(cherry)})
+    done = export(run, tmp_path / "out", "trl")
+    assert (settings(done)["model_name_or_path"], settings(done)["max_length"]) == ("acme/llama", None)
+    other = export(run, tmp_path / "other", "trl", ["student.name=acme/other"])
+    assert settings(other)["model_name_or_path"] == "acme/other"
+
+
+@pytest.mark.parametrize("name", ["run.json", "decisions.parquet", "inputs/source.json", "inputs/records.arrow"])
+def test_a_damaged_run_is_a_sentence(run: Path, tmp_path: Path, name: str) -> None:
+    (run / name).write_bytes((run / name).read_bytes()[:-40])
+    with pytest.raises(StorageError):
+        export(run, tmp_path / "out", "trl", STUDENT)
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_student_of_a_tuning_may_be_named_but_not_other_records(tuned: Path, tmp_path: Path) -> None:
