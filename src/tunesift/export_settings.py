@@ -6,6 +6,7 @@ The names are those of LLaMA-Factory's `llamafactory/hparams` and `data/README.m
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tunesift.errors import RecipeError, shown
@@ -53,6 +54,11 @@ class Training:
     def evaluated_every(self) -> int:
         """Updates between two looks at the held-out loss."""
         return max(1, self.tuner.updates(self.records) // EVALUATIONS)
+
+    @property
+    def warm_up(self) -> int:
+        """Updates in which the learning rate rises, of rows that are not packed."""
+        return math.ceil(self.tuner.warm_up * self.tuner.updates(self.records))
 
     @property
     def lasts(self) -> dict[str, Json]:
@@ -104,7 +110,7 @@ def _llama(training: Training) -> dict[str, Json]:
         "output_dir": OUTPUT, **training.lasts,
         "per_device_train_batch_size": size, "gradient_accumulation_steps": parts,
         "learning_rate": tuner.learning_rate, "lr_scheduler_type": _SCHEDULES[tuner.schedule],
-        "warmup_ratio": tuner.warm_up, "weight_decay": tuner.weight_decay, "optim": OPTIMIZER,
+        "warmup_steps": training.warm_up, "weight_decay": tuner.weight_decay, "optim": OPTIMIZER,
         "bf16": tuner.precision != "float32", "disable_gradient_checkpointing": not tuner.gradient_checkpointing,
         "save_strategy": "steps", "save_steps": tuner.save_every, "save_total_limit": KEPT, "logging_steps": 1,
         **({"eval_dataset": training.data[1], "per_device_eval_batch_size": size, "eval_strategy": "steps",
@@ -128,8 +134,8 @@ def _axolotl(training: Training) -> dict[str, Json]:
         **({"test_datasets": [_axolotl_data(training.data[1], tuner)], "eval_strategy": "steps",
             "eval_steps": training.evaluated_every} if training.held_out else {}),
         "dataset_prepared_path": "prepared", "train_on_inputs": False, "sequence_len": training.tokens,
-        **({"sample_packing": True, "eval_sample_packing": False, "flash_attention": True} if tuner.packing
-           else {"sample_packing": False}),
+        **({"sample_packing": True, "eval_sample_packing": False, "attn_implementation": "flash_attention_2"}
+           if tuner.packing else {"sample_packing": False}),
         **method, "output_dir": OUTPUT,
         **(lasts if tuner.steps else {"num_epochs": lasts["num_train_epochs"]}),
         "micro_batch_size": size, "gradient_accumulation_steps": parts,
@@ -169,7 +175,7 @@ def _trl(training: Training) -> dict[str, Json]:
         "output_dir": OUTPUT, **training.lasts,
         "per_device_train_batch_size": size, "gradient_accumulation_steps": parts,
         "learning_rate": tuner.learning_rate, "lr_scheduler_type": _SCHEDULES[tuner.schedule],
-        "warmup_steps": tuner.warm_up if tuner.warm_up < 1 else tuner.updates(training.records),
+        "warmup_steps": tuner.warm_up if tuner.warm_up < 1 else training.warm_up,
         "weight_decay": tuner.weight_decay, "optim": OPTIMIZER, "bf16": tuner.precision != "float32",
         "gradient_checkpointing": tuner.gradient_checkpointing,
         "save_strategy": "steps", "save_steps": tuner.save_every, "save_total_limit": KEPT, "logging_steps": 1,
@@ -180,9 +186,9 @@ def _trl(training: Training) -> dict[str, Json]:
 def differences_for(to: Target, training: Training) -> tuple[str, ...]:
     """What of a training has no counterpart in a trainer's settings, or means something else there; a sentence each."""
     tuner, student, who = training.tuner, training.student, CALLED[to]
-    size, parts = tuner.parts
-    said = [f"tuner.batch={tuner.batch}: is written for one device, as {size} records {parts} times; on several, "
-            "divide gradient_accumulation_steps by their number."]  # fmt: skip
+    size, _ = tuner.parts
+    said = [f"tuner.batch={tuner.batch}: is written for one device, in parts of {size}; on several, divide "
+            "gradient_accumulation_steps by their number."]  # fmt: skip
     if training.limit is not None:
         fate = "left out there, too" if to == "axolotl" else "cut there, where tunesift leaves it out"
         said.append(f"tuner.max_length: a record of more than {training.limit:,} tokens is {fate}.")
@@ -190,6 +196,9 @@ def differences_for(to: Target, training: Training) -> tuple[str, ...]:
         said.append(f"student.dtype={student.dtype}: has no counterpart; {who} chooses the weights' type by bf16.")
     if to != "axolotl" and tuner.precision == "auto":
         said.append("tuner.precision=auto: is written as bf16: true; write false where the device has no bfloat16.")
+    if to == "llama-factory" and tuner.packing:
+        said.append(f"tuner.warm_up={tuner.warm_up:g}: is written as {training.warm_up} updates, of records that are "
+                    "not packed; write fewer, as packing makes fewer updates.")  # fmt: skip
     if student.device != "auto":
         said.append(f"student.device={student.device}: has no counterpart; the machine's own settings choose a device.")
     return (*said, *_of_template(to, training))

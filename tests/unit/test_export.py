@@ -70,13 +70,13 @@ SCHEMAS: Mapping[str, dict[str, Kind]] = {
         "lora_dropout": float, "lora_target": str, "template": str, "dataset": str, "eval_dataset": str,
         "dataset_dir": str, "cutoff_len": int, "train_on_prompt": bool, "mask_history": bool, "packing": bool,
         "neat_packing": bool, "flash_attn": Literal["auto", "disabled", "sdpa", "fa2"],
-        "disable_gradient_checkpointing": bool, "warmup_ratio": float,
+        "disable_gradient_checkpointing": bool, "warmup_steps": int,
     },
     # axolotl/utils/schemas: config, datasets, model, peft, training
     "axolotl": COMMON | {
         "base_model": str, "revision_of_model": str, "datasets": list, "test_datasets": list,
         "dataset_prepared_path": str, "train_on_inputs": bool, "sequence_len": int, "sample_packing": bool,
-        "eval_sample_packing": bool, "flash_attention": bool, "adapter": Literal["lora", "qlora"], "lora_r": int,
+        "eval_sample_packing": bool, "attn_implementation": str, "adapter": Literal["lora", "qlora"], "lora_r": int,
         "lora_alpha": int, "lora_dropout": float, "lora_target_modules": list, "lora_target_linear": bool,
         "num_epochs": float, "micro_batch_size": int, "lr_scheduler": SCHEDULER, "warmup_ratio": float,
         "optimizer": Literal["adamw_torch", "adamw_torch_fused", "adamw_8bit"], "bf16": Literal["auto"] | bool,
@@ -230,7 +230,7 @@ def test_only_the_last_response_is_trained_on(run: Path, tmp_path: Path) -> None
 
 FLIPS = {
     "template": "alpaca", "epochs": 2, "steps": 5, "batch": 64, "learning_rate": 1e-3, "schedule": "linear",
-    "warm_up": 0.1, "weight_decay": 0.01, "max_length": 300, "packing": True, "lora": {}, "precision": "float32",
+    "warm_up": 0.9, "weight_decay": 0.01, "max_length": 300, "packing": True, "lora": {}, "precision": "float32",
     "held_out": 0.2, "seed": 3, "device_batch": 4, "gradient_checkpointing": False, "save_every": 10,
 }  # fmt: skip
 LORA_FLIPS = {"rank": 3, "alpha": 5, "dropout": 0.5, "targets": ["q_proj"]}
@@ -265,6 +265,8 @@ def test_no_setting_is_dropped_in_silence(run: Path, tmp_path: Path, make_tiny: 
     ("llama-factory", "tuner.gradient_checkpointing=false", "disable_gradient_checkpointing", True),
     ("llama-factory", "tuner.precision=float32", "bf16", False),
     ("llama-factory", "tuner.packing=true", "neat_packing", True),
+    ("llama-factory", "tuner.warm_up=0.4", "warmup_steps", 2),
+    ("axolotl", "tuner.warm_up=0.4", "warmup_ratio", 0.4),
     ("axolotl", "tuner.lora.rank=3", "lora_r", 3),
     ("axolotl", "tuner.epochs=1.5", "num_epochs", 1.5),
     ("axolotl", "tuner.steps=9", "max_steps", 9),
