@@ -30,6 +30,7 @@ from tunesift import (
     run_recipe,
 )
 from tunesift.export import Exported, export
+from tunesift.export_rows import Rows
 from tunesift.export_settings import CALLED, SETTINGS_FILE
 from tunesift.models.folders import tokenizer
 from tunesift.models.transformers import TransformersModel
@@ -266,6 +267,7 @@ def test_no_setting_is_dropped_in_silence(run: Path, tmp_path: Path, make_tiny: 
     ("llama-factory", "tuner.precision=float32", "bf16", False),
     ("llama-factory", "tuner.packing=true", "neat_packing", True),
     ("llama-factory", "tuner.warm_up=0.4", "warmup_steps", 2),
+    ("llama-factory", "tuner.seed=5", "data_seed", 5),
     ("axolotl", "tuner.warm_up=0.4", "warmup_ratio", 0.4),
     ("axolotl", "tuner.lora.rank=3", "lora_r", 3),
     ("axolotl", "tuner.epochs=1.5", "num_epochs", 1.5),
@@ -349,6 +351,21 @@ def test_a_damaged_run_is_a_sentence(run: Path, tmp_path: Path, name: str) -> No
     with pytest.raises(StorageError):
         export(run, tmp_path / "out", "trl", STUDENT)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_the_held_out_loss_is_measured_twenty_times(run: Path, tmp_path: Path, to: str) -> None:
+    done = export(run, tmp_path / "out", to, [*STUDENT, "tuner.held_out=0.2", "tuner.steps=100"])
+    assert settings(done)["eval_steps"] == 5
+
+
+def test_a_held_out_record_that_cannot_be_written_is_left_out(
+    tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rows, "refused", lambda _, record: "the record is odd" if record.id == "a" else "")
+    done = export(tuned, tmp_path / "out", "trl")
+    assert (done.records, done.held_out, done.left_out) == (6, 2, {"the record is odd": 1})
+    assert [row["id"] for row in lines(done.folder / "talks" / "test.jsonl")] == ["b", "r0"]
 
 
 def test_another_student_of_a_tuning_may_be_named_but_not_other_records(tuned: Path, tmp_path: Path) -> None:
