@@ -82,7 +82,7 @@ def rows_for(to: Target, template: Template, student: str) -> Rows:
 
 
 def _alternate(messages: Sequence[Message]) -> bool:
-    """Whether a conversation that ends with a response is user and assistant in turn, behind a system message or not."""
+    """Whether what ends with a response is user and assistant in turn, behind a system message or none."""
     turns = messages[1:] if messages[0].role == "system" else messages
     wanted = [("user", "assistant")[place % 2] for place in range(len(turns))]
     return [m.role for m in turns] == wanted
