@@ -95,7 +95,7 @@ def test_every_command_of_the_readme_exists() -> None:
         "mctune",
         "score",
     }
-    assert named & commands == {*methods, "plan", "run", "compare", "verify", "repair"}
+    assert named & commands == {*methods, "plan", "run", "compare", "verify", "repair", "export"}
 
 
 def test_every_test_that_the_page_of_promises_names_is_there() -> None:
