@@ -91,6 +91,7 @@ class Tune(Settings):
 class MeasureTokens(Settings):
     """How many tokens a record has in the student's template; none is cut."""
 
+    kind: Literal["tokens"] = "tokens"
     student: TransformersModel
     template: Template
     most: int | None
