@@ -173,6 +173,17 @@ def test_a_finished_stage_takes_no_more_rows(opened: Opened, tmp_path: Path) -> 
     assert [opened().get(row) for row in (8, 10)] == entries([8, 10])
 
 
+def test_a_stage_whose_last_part_is_sealed_takes_no_more_rows_though_it_died_before_it_said_so(
+    opened: Opened, tmp_path: Path
+) -> None:
+    stage = opened()
+    stage.commit(entries(range(11)))
+    stage.finish(11)
+    (stage_folder(tmp_path) / "_SUCCESS.json").unlink()
+    with pytest.raises(ResumeError, match=r'^stage "ifd" was finished with 11 rows and is now asked for more;'):
+        opened().get(11)
+
+
 @pytest.mark.parametrize(
     "name",
     ["part-000000.parquet.4121.tmp", "part-000007.parquet", "part-000000.parquet", "part-x.parquet", "part-9.tmp"],
@@ -554,6 +565,18 @@ def test_an_open_row_that_is_not_as_it_was_is_named_with_its_database(tmp_path: 
             read()
         assert str(refusal.value) == said
     journal.close()
+
+
+def test_an_open_row_that_is_gone_is_named_and_not_taken_for_one_that_is_to_be_done(opened: Opened, tmp_path: Path) -> None:
+    stage = opened()
+    stage.commit(entries(range(3)))
+    stage._db.execute("DELETE FROM result WHERE row = 1")  # as a changed byte of its number has it
+    with pytest.raises(StorageError) as refusal:
+        stage.get(1)
+    assert str(refusal.value) == (
+        f'{tmp_path / "state.db"}: row 1 of the stage "ifd" is not as it was written; tunesift repair {tmp_path} does it again.'
+    )
+    assert [stage.get(row) for row in (0, 2)] == entries([0, 2])
 
 
 def test_checksums_are_the_same_ones_in_every_release_that_has_this_format(tmp_path: Path) -> None:

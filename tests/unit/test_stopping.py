@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,24 @@ def test_the_first_signal_asks_and_the_second_leaves_at_once_with_its_own_code(
     assert end.value.exit_code == 128 + first
     stop.deafen()
     assert capfd.readouterr().err == ""
+
+
+def test_more_signals_than_anybody_has_read_yet_are_no_trouble(
+    exits: list[int], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unread: list[int] = []
+    monkeypatch.setattr(Stop, "_wait", lambda _, heard: unread.append(heard))
+    stop = Stop()
+    stop.listen()
+    assert stop._tell is not None
+    with suppress(BlockingIOError):
+        while True:
+            os.write(stop._tell, bytes(4096))
+    os.kill(os.getpid(), signal.SIGINT)
+    assert soon(lambda: stop.asked)
+    assert capfd.readouterr().err == "stopping after what is in flight; a second signal leaves at once\n"
+    stop.deafen()
+    os.close(unread[0])
 
 
 @pytest.mark.parametrize("listened", [True, False])
