@@ -567,7 +567,9 @@ def test_an_open_row_that_is_not_as_it_was_is_named_with_its_database(tmp_path: 
     journal.close()
 
 
-def test_an_open_row_that_is_gone_is_named_and_not_taken_for_one_that_is_to_be_done(opened: Opened, tmp_path: Path) -> None:
+def test_an_open_row_that_is_gone_is_named_and_not_taken_for_one_that_is_to_be_done(
+    opened: Opened, tmp_path: Path
+) -> None:
     stage = opened()
     stage.commit(entries(range(3)))
     stage._db.execute("DELETE FROM result WHERE row = 1")  # as a changed byte of its number has it

@@ -448,6 +448,13 @@ def test_no_damaged_database_is_written_over_by_the_next_one(tmp_path: Path) -> 
         spoil_database(folder)
         repair(folder)
     assert sorted(p.name for p in folder.glob("state.db.damaged-?")) == [f"state.db.damaged-{n}" for n in (1, 2, 3)]
+    (folder / "state.db.damaged-2").unlink()  # somebody has looked at this one, and needs it no longer
+    last = (folder / "state.db.damaged-3").read_bytes()
+    for _ in range(2):
+        (folder / "state.db").write_bytes(b"no database at all")
+        repair(folder)
+    assert sorted(p.name for p in folder.glob("state.db.damaged-?")) == [f"state.db.damaged-{n}" for n in (1, 2, 3, 4)]
+    assert (folder / "state.db.damaged-3").read_bytes() == last
 
 
 def test_a_folder_whose_run_json_is_damaged_says_that_it_cannot_be_repaired(tmp_path: Path) -> None:

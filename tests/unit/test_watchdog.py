@@ -68,3 +68,18 @@ def test_a_standstill_before_the_work_began_is_not_the_work_s(
     monkeypatch.setattr(heartbeat, "_moved", time.monotonic() - 3600)
     with Watchdog(60.0).watching(tmp_path):
         assert heartbeat.still_s() < 60
+
+
+@pytest.mark.parametrize(("patience_s", "every_s"), [(0.2, 0.02), (600.0, 5.0)])
+def test_a_standstill_is_noticed_soon_and_not_looked_for_all_the_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, patience_s: float, every_s: float
+) -> None:
+    waited: list[float | None] = []
+
+    def over_at_once(_: threading.Event, timeout: float | None = None) -> bool:
+        waited.append(timeout)
+        return True
+
+    monkeypatch.setattr(threading.Event, "wait", over_at_once)
+    Watchdog(patience_s)._watch(tmp_path, threading.Event())
+    assert waited == [pytest.approx(every_s)]
