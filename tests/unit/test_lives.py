@@ -179,6 +179,9 @@ class Heard(Progress):
     def end(self, stage: str) -> None:
         self.said.append(("end", stage))
 
+    def turn(self, done: int, of: int) -> None:
+        self.said.append(("turn", done, of))
+
 
 def test_progress_says_how_many_of_a_round_are_done_already(life: Life) -> None:
     first, second = Heard(), Heard()
@@ -212,6 +215,13 @@ def test_a_stage_is_reported_and_logged_with_what_was_asked_done_and_failed(
     assert (told.stage, told.items, told.worked, told.failed) == ("measure", 6, 4, 1)
     assert 0 <= told.seconds < 60
     assert "stage measure: 6 items, 4 done now, 1 failed" in caplog.messages
+
+
+def test_a_page_that_works_on_some_records_at_a_time_says_how_many_had_their_turn(life: Life) -> None:
+    heard = Heard()
+    with life(progress=heard) as run:
+        run.turn(3, 7)
+    assert heard.said == [("turn", 3, 7)]
 
 
 def test_progress_ends_whatever_happens(life: Life) -> None:

@@ -151,6 +151,23 @@ def test_work_that_is_over_after_the_first_signal_is_not_taken_for_work_that_tak
     assert capfd.readouterr().err == ""
 
 
+def test_a_second_signal_that_was_on_its_way_when_the_work_was_over_ends_no_process(
+    exits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = Stop()
+    heard, stop._tell = os.pipe()
+    signals = iter([signal.SIGINT, signal.SIGTERM])
+
+    def late(*_: object) -> signal.Signals:
+        if (number := next(signals)) == signal.SIGTERM:
+            stop.deafen()
+        return number
+
+    monkeypatch.setattr(stopping, "_next", late)
+    stop._wait(heard)
+    assert exits == []
+
+
 def test_work_that_goes_on_when_the_grace_is_over_is_left(
     exits: list[int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
