@@ -261,8 +261,10 @@ def test_a_part_whose_rows_are_all_open_is_written_again_and_one_with_a_row_more
         assert opened().get(PART + 3) == entry(PART + 3)
         assert not part.exists()
     else:
-        with pytest.raises(StorageError, match="holds rows that the journal has lost"):
+        with pytest.raises(StorageError) as refusal:
             opened()
+        said = f"{part}: holds rows that the journal has lost; tunesift repair {tmp_path} takes them up again."
+        assert str(refusal.value) == said
         assert part.exists()
 
 
@@ -418,6 +420,10 @@ def test_a_folder_that_has_lost_its_journal_is_not_taken_for_a_new_one(
         with pytest.raises(StorageError) as refusal:
             Journal(tmp_path)
         assert str(refusal.value) == said
+    if damage in (empty, put_in_a_database_of_nobody_s):
+        with pytest.raises(StorageError) as refusal:
+            Journal(tmp_path, "look")
+        assert str(refusal.value) == said
     if damage is not put_in_another_run_s:  # that one is put aside first
         Journal(tmp_path, "anew").close()
 
@@ -453,8 +459,12 @@ def test_a_folder_of_another_version_is_refused_with_both_versions(opened: Opene
 
 
 def test_an_unwritable_disk_is_a_storage_error(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"check the disk and start again\.$"):
+    with pytest.raises(StorageError, match=rf"^{tmp_path / 'missing'}: .*; check the disk and start again\.$"):
         Journal(tmp_path / "missing")
+    (tmp_path / "stages").write_text("no folder")
+    with closing(Journal(tmp_path)) as journal, pytest.raises(StorageError) as refusal:
+        journal.stage("ifd", {})
+    assert str(refusal.value).startswith(f"{tmp_path / 'stages' / 'ifd'}: ")
     path = tmp_path / "missing" / "run.json"
     with pytest.raises(StorageError, match=rf"^{path}: .*; check the disk and start again\.$"):
         write_json(path, {})
@@ -508,12 +518,12 @@ def test_parts_do_not_depend_on_when_rows_came_or_on_how_often_we_died(opened: O
 
 def test_a_stage_begun_with_other_settings_names_the_setting_and_both_values(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.stage("ifd", {"student": {"name": "a"}, "turns": "last"})
+    journal.stage("ifd", {"student": {"name": "ä"}, "turns": "last"})
     with pytest.raises(ResumeError) as refusal:
         journal.stage("ifd", {"student": {"name": "b"}, "turns": "last"})
     journal.close()
     assert str(refusal.value) == (
-        'stage "ifd" was started with student.name="a"; it is now "b"; use another folder, or go back.'
+        'stage "ifd" was started with student.name="ä"; it is now "b"; use another folder, or go back.'
     )
 
 
@@ -558,13 +568,32 @@ def test_an_open_row_that_is_not_as_it_was_is_named_with_its_database(tmp_path: 
     journal = Journal(tmp_path)
     stage = journal.stage("ifd", {"n": 1})
     stage.commit(entries(range(3)))
-    journal.db.execute("UPDATE result SET id = 'other' WHERE row = 1")
     said = f'{tmp_path / "state.db"}: row 1 of the stage "ifd" is not as it was written; tunesift repair {tmp_path} does it again.'
-    for read in (lambda: list(journal.entries("ifd")), lambda: stage.get(1)):
-        with pytest.raises(StorageError) as refusal:
-            read()
-        assert str(refusal.value) == said
+    for other in ("'other'", "CAST(x'7231ff' AS TEXT)"):  # the second is no UTF-8, as one changed byte leaves it
+        journal.db.execute(f"UPDATE result SET id = {other} WHERE row = 1")
+        for read in (lambda: list(journal.entries("ifd")), lambda: stage.get(1)):
+            with pytest.raises(StorageError) as refusal:
+                read()
+            assert str(refusal.value) == said
     journal.close()
+
+
+def test_a_record_of_a_part_or_a_stage_that_is_not_as_it_was_is_named(opened: Opened, tmp_path: Path) -> None:
+    opened().commit([*entries(range(PART)), *(entry(row, "no", "refused") for row in range(PART, 2 * PART))])
+    said = (
+        f'{tmp_path / "state.db"}: what it says of part 1 of the stage "ifd" is not as it was written; tunesift repair '
+    )
+    with closing(Journal(tmp_path)) as journal:
+        journal.db.execute("UPDATE part SET rows = 7 WHERE number = 1")
+        for read in (lambda: journal.sealed("ifd"), lambda: journal.stage("ifd", {"n": 1})):
+            with pytest.raises(StorageError) as refusal:
+                read()
+            assert str(refusal.value) == f"{said}{tmp_path} builds it anew."
+        journal.db.execute("UPDATE stage SET settings = '{'")
+        with pytest.raises(
+            StorageError, match=f"^{tmp_path}: state.db is damaged: the settings of the stage ifd are no JSON;"
+        ):
+            journal.stage("ifd", {"n": 1})
 
 
 def test_an_open_row_that_is_gone_is_named_and_not_taken_for_one_that_is_to_be_done(

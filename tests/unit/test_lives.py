@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,9 @@ from tunesift import (
     Settings,
     Stopped,
 )
+from tunesift.books import SHELF
 from tunesift.running import journal as storage
+from tunesift.running.fsio import LEFT
 from tunesift.running.progress import Progress
 
 fresh, life = shared.fresh, shared.life
@@ -222,6 +225,16 @@ def test_a_page_that_works_on_some_records_at_a_time_says_how_many_had_their_tur
     with life(progress=heard) as run:
         run.turn(3, 7)
     assert heard.said == [("turn", 3, 7)]
+
+
+def test_a_run_that_is_left_at_once_says_so_in_its_folder_and_goes_by_its_journal_s_name(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "_exit", lambda code: None)
+    with life() as run:
+        assert SHELF.run == run.journal, "what it sent to a provider would be taken for another run's"
+        run.stop._leave(signal.SIGINT, signal.SIGTERM)
+        assert (run.folder / LEFT).exists(), "what was in flight would be taken for what killed it"
 
 
 def test_progress_ends_whatever_happens(life: Life) -> None:
