@@ -555,7 +555,7 @@ def test_what_goes_wrong_with_the_disk_names_the_run_wherever_it_happens(opened:
         lambda: list(journal.entries("ifd")), journal.close, lambda: alone.take_back(["ifd"], alone.entries),
         lambda: stage.get(0), lambda: stage.begin([5]), lambda: stage.commit([entry(5)]), lambda: stage.finish(3),
         lambda: next(midway), lambda: full.finish(PART), lambda: alone.take_back(["full"], alone.entries),
-        lambda: journal.put_by("ifd", {}, iter([])), journal.reuses,
+        lambda: journal.put_by("ifd", {}, iter([])), journal.reuses, lambda: journal.has_one_dataset("ifd"),
         lambda: list(stage.failures(0, 3)), lambda: stage.expects(0, 3, "a"), lambda: stage.in_stock("r0", b"0" * 16),
     ]  # fmt: skip
     for ask in asked:
