@@ -50,6 +50,9 @@ def test_the_innermost_mount_decides(share: Path, tmp_path: Path) -> None:
         file.write(f"tmpfs {tmp_path}/a\\040share/local tmpfs rw 0 0\nx {tmp_path}/s fuse.sshfs rw 0 0\n")
     assert shared_kind(share / "local" / "run") == ""
     assert shared_kind(tmp_path / "s") == "fuse.sshfs"
+    with (tmp_path / "mounts").open("a") as file:
+        file.write(f"tmpfs {tmp_path}/s tmpfs rw 0 0\n")
+    assert shared_kind(tmp_path / "s") == "", "of two on one place the later one is what is seen there"
 
 
 @pytest.mark.parametrize("name", [b"\xe4", "a\u2028b".encode(), b"a\rb"], ids=["no text", "two lines", "a return"])
