@@ -149,6 +149,16 @@ def test_a_run_whose_failures_were_tried_again_is_the_run_that_never_failed(tmp_
     assert parts(tmp_path / "a") == parts(tmp_path / "b")
 
 
+def test_stages_before_the_one_whose_failures_are_tried_again_are_left_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    ill.add("r3~")
+    page(folder)
+    ill.clear()
+    assert retry(folder, "unanswered") == 1
+    assert sealed(folder) == {"first": 4, "second": 0}
+    assert page(folder)[0] == ["r3~"]
+
+
 def test_an_end_between_taking_back_and_trying_again_loses_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     page(folder, sick=(3,))
