@@ -43,7 +43,7 @@ def test_there_is_a_recipe_for_every_method() -> None:
     assert kinds == {
         "select", "cherry", "selectit", "clear", "reflection", "selective-reflection", "genqa", "debatune", "controllability",
         "mctune", "mctune-evaluate",
-        "star-agents", "score",
+        "star-agents", "tune", "score",
     }  # fmt: skip
     assert {
         "select",

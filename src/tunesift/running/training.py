@@ -55,7 +55,7 @@ class Watching:
         self.last = step
 
 
-def begin(folder: Path, stage: str, settings: Json, data: Dataset[Any]) -> str:
+def begin(folder: Path, stage: str, settings: Json, data: Dataset[Any]) -> str:  # Any: of any kind of item
     """Write down what a stage is begun with, or compare it with what it was begun with; returns the digest of both.
 
     Raises `ResumeError` where settings or data are others.
@@ -84,7 +84,7 @@ def finished(folder: Path, made_of: str) -> Checkpoint | None:
     return Checkpoint(folder / MODEL, made_of) if sealed(folder / MODEL) is not None else None
 
 
-def train(tuner: Tuner, data: Dataset[Any], folder: Path, watching: Watching) -> None:
+def train(tuner: Tuner, data: Dataset[Any], folder: Path, watching: Watching) -> None:  # Any: of any kind of item
     """Train into a stage's folder; raises `Stopped` where that was asked for, `RunError` where no model came of it."""
     try:
         tuner(data, folder, watching)
