@@ -96,6 +96,15 @@ def train(tuner: Tuner, data: Dataset[Any], folder: Path, watching: Watching) ->
         raise RunError(f'stage "{watching.stage}": the tuner left no model; this is a fault of it.')
 
 
+def updates_done(run: Path) -> dict[str, int]:
+    """How many updates every training of a run has made: those of its model, or up to its newest whole checkpoint."""
+    done: dict[str, int] = {}
+    for begun in sorted((run / CHECKPOINTS).glob(f"*/{BEGUN}")):
+        model, saved = sealed(begun.parent / MODEL), map(sealed, begun.parent.glob("checkpoint-*"))
+        done[begun.parent.name] = model["steps"] if model else max((said["step"] for said in saved if said), default=0)
+    return done
+
+
 def trainings(run: Path) -> Mapping[str, dict[str, Any]]:  # Any: JSON
     """What every training of a run was begun with, by stage."""
     found = sorted((run / CHECKPOINTS).glob(f"*/{BEGUN}"))
