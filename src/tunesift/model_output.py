@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from shutil import copy2, rmtree
 
-from tunesift.errors import RecipeError
+from tunesift.disk import sync
+from tunesift.errors import CannotCreate, RecipeError
 from tunesift.recipe import Recipe
 from tunesift.running.fsio import digest, storage_errors
 from tunesift.running.sealing import COMPLETE, sealed
@@ -29,19 +30,33 @@ def check_model_name(recipe: Recipe) -> None:
 
 
 def write_model(model: Path, output: Path) -> None:
-    """A sealed folder under another name, whole or not at all; its files are the same where the disk allows it."""
+    """A sealed folder under another name, whole or not at all; its files are the same where the disk allows it.
+
+    Raises `CannotCreate` where what stands there has a file that is none of the model's.
+    """
     part = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     with create_errors(output):
+        _check_own(model, output)
         try:
             rmtree(part, ignore_errors=True)
             for path in sorted(p for p in model.rglob("*") if p.is_file()):
                 place = part / path.relative_to(model)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 _same_or_copy(path, place)
+            for folder in {path.parent for path in part.rglob("*")}:
+                sync(folder)
             rmtree(output, ignore_errors=True)
             part.rename(output)
+            sync(output.parent)
         finally:
             rmtree(part, ignore_errors=True)
+
+
+def _check_own(model: Path, output: Path) -> None:
+    """An older writing of the model goes for a new one, and nothing that somebody put beside it."""
+    for path in sorted(p for p in output.rglob("*") if not p.is_dir()):
+        if not (model / path.relative_to(output)).exists():
+            raise CannotCreate(f"{path}: is none of the model's files; move it away and start again.")
 
 
 def _same_or_copy(path: Path, place: Path) -> None:
@@ -51,6 +66,7 @@ def _same_or_copy(path: Path, place: Path) -> None:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK):
             raise
         copy2(path, place)
+        sync(place)
 
 
 def output_digest(output: Path) -> str:

@@ -38,6 +38,7 @@ from tunesift.running.fsio import read_json, storage_errors
 from tunesift.running.ledger import read_spent
 from tunesift.running.local import Local
 from tunesift.running.result import Planned
+from tunesift.running.training import updates_done
 from tunesift.settings import members
 
 MOST_EXCERPT = 600
@@ -124,12 +125,14 @@ def told_run(folder: Path, as_json: bool) -> str:
     result = _read(folder, "result.json") if done else {}
     if as_json:
         return json.dumps({"run": run, "complete": done, "result": result or None, "stages": _stage_rows(folder),
+                           "trainings": updates_done(folder),
                            "spent": [dataclasses.asdict(spent) for spent in read_spent(folder)]})  # fmt: skip
     lines = [f"{folder}: run {run['run_id']} of {run['created']}, {'complete' if done else 'not complete'}"]
     lines += [f"  input: {run['input']['path'] or 'none'}", f"  output: {run['recipe']['output']}"]
     lines += [f"  and: {file['path']}, {told_count(file['records'], 'record')}" for file in result.get("also", ())]
     lines += [f"  settings: {json.dumps(run['settings']['method'])}"]
     lines += [f"  stage {name}: {told_count(count, 'item')} done" for name, count in _stage_rows(folder).items()]
+    lines += [f"  training {name}: {told_count(count, 'update')} done" for name, count in updates_done(folder).items()]
     lines += [f"  {told_spent(spent)}" for spent in read_spent(folder)]
     if done:
         counts = {name: count for name, count in result["counts"].items() if count or result["counts"]["in"]}

@@ -62,6 +62,8 @@ def test_every_dependency_stands_on_the_page_of_dependencies() -> None:
     page = (ROOT / "docs" / "dependencies.md").read_text("utf-8")
     for need in needed:
         name = re.split(r"[<>=\[]", need)[0]
+        if name == project["name"]:  # another of its extras, whose packages stand there
+            continue
         assert re.search(rf"\| {re.escape(name)} \d", page), name
 
 
@@ -93,6 +95,7 @@ def test_every_command_of_the_readme_exists() -> None:
         "debatune",
         "controllability",
         "mctune",
+        "tune",
         "score",
     }
     assert named & commands == {*methods, "plan", "run", "compare", "verify", "repair", "export"}

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from conftest import record
 from harness.tiny import MakeTiny
-from tunesift import Dataset, Record
+from tunesift import SFT, Dataset, Record, TransformersModel
+from tunesift.running.step import Checkpoint
+from tunesift.running.training import MODEL
+from tunesift.tuning.process import Trained, told
+from tunesift.tuning.sft_trainer import Job, train
 
 CHATML = (
     "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}"
@@ -38,3 +45,27 @@ def sums(count: int, first: int = 0) -> Iterable[Record]:
 def letters(count: int, first: int = 0) -> Dataset[Record]:
     """The same as a data set."""
     return Dataset.of(sums(count, first))
+
+
+@dataclass
+class Heard:
+    """What a training says, in this process."""
+
+    stopped: bool = False
+    steps: list[int] = field(default_factory=list)
+
+    def at(self, step: int, of: int) -> None:
+        self.steps.append(step)
+
+    def say(self, **said: Any) -> None:
+        pass
+
+
+def here(place: Path, folder: Path, tuner: SFT, data: Dataset[Record]) -> Trained:
+    """A training without a process of its own."""
+    place.mkdir(exist_ok=True)
+    with warnings.catch_warnings():  # what TRL, PEFT and transformers say to one another is theirs
+        for kind in (FutureWarning, DeprecationWarning, UserWarning):
+            warnings.simplefilter("ignore", kind)
+        train(Job(TransformersModel(name=str(folder), device="cpu"), tuner, data, place), Heard())
+    return told(Checkpoint(place / MODEL, ""))

@@ -10,6 +10,7 @@ import pytest
 
 import tunesift
 import tunesift.methods
+from harness.tiny import MakeTiny
 from tunesift import Recipe, ScriptedModel, load_recipe, recipe_for, run_recipe
 from tunesift.planning import plan
 from tunesift.recipe import as_json, check, vetted, vetted_summary
@@ -43,7 +44,7 @@ def test_there_is_a_recipe_for_every_method() -> None:
     assert kinds == {
         "select", "cherry", "selectit", "clear", "reflection", "selective-reflection", "genqa", "debatune", "controllability",
         "mctune", "mctune-evaluate",
-        "star-agents", "score",
+        "star-agents", "tune", "score",
     }  # fmt: skip
     assert {
         "select",
@@ -83,6 +84,17 @@ def test_it_names_nothing_that_has_to_be_downloaded_unless_its_comment_says_so(f
     assert set(names) <= {"embedded"} or re.search(r"Set [\w.]+\.name to a folder", file.read_text("utf-8"))
 
 
+def test_what_trains_a_model_is_planned_for_tiny_weights(tmp_path: Path, make_tiny: MakeTiny) -> None:
+    """It runs in `tests/tuning/test_tune.py`; a scripted student cannot be trained."""
+    rows = [{"instruction": f"Question {n}?", "output": "Answer " * n} for n in range(1, 41)]
+    (tmp_path / "in.json").write_text(json.dumps(rows))
+    recipe = recipe_for("tune", tmp_path / "in.json", tmp_path / "tuned", [f"student.name={make_tiny()}"])
+    measure, tune = plan(recipe).stages
+    assert (measure.items, measure.forwards, tune.items) == (40, 0, 40)
+    assert tune.told.startswith("at most 3 updates, about ")  # 40 records are one batch of 128, read three times
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.stem != "tune"], indirect=True, ids=lambda f: f.stem)
 def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path: Path) -> None:
     rows = [
         {"instruction": f"Question {n}?", "input": "", "output": f"Answer {n} and more.", "topic": "Zoos are good",

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 
 from conftest import record
 from harness.tiny import MakeTiny
-from harness.training import letters, student
+from harness.training import here, letters, student
 from tunesift import LoRA, Record, Run, Sampling, Span, TransformersModel, Tuning
 from tunesift.datasets import Dataset
 from tunesift.errors import DiskFull, ModelRefused, Stopped, TuningError
@@ -32,7 +32,6 @@ from tunesift.tuning import process
 from tunesift.tuning.encoding import Encoded, Encoder
 from tunesift.tuning.process import Trained, student_from, told
 from tunesift.tuning.sft import SFT
-from tunesift.tuning.sft_trainer import Job, train
 
 pytest.importorskip("trl", reason='needs the "train" extra')
 
@@ -240,27 +239,6 @@ def test_adapters_are_a_model_of_their_own_and_load_as_one(tmp_path: Path, folde
     assert model.most_tokens() == 256
     other = student_from(made, model)
     assert other.loss([Span("x", "y")]) == model.loss([Span("x", "y")])
-
-
-@dataclass
-class Heard:
-    """What a training says, in this process."""
-
-    stopped: bool = False
-    steps: list[int] = field(default_factory=list)
-
-    def at(self, step: int, of: int) -> None:
-        self.steps.append(step)
-
-    def say(self, **said: Any) -> None:
-        pass
-
-
-def here(place: Path, folder: Path, tuner: SFT, data: Dataset[Record]) -> Trained:
-    """The same training without a process of its own."""
-    place.mkdir(exist_ok=True)
-    train(Job(TransformersModel(name=str(folder), device="cpu"), tuner, data, place), Heard())
-    return told(Checkpoint(place / "model", ""))
 
 
 def test_records_beyond_the_limit_are_left_out_and_counted_and_none_is_cut(tmp_path: Path, folder: Path) -> None:

@@ -357,6 +357,7 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
         "mctune",
         "mctune-evaluate",
         "star-agents",
+        "tune",
         "score",
     }
     assert set(found["scorers"]) == {"ifd", "reversed-ifd", "dual-ifd", "perplexity"}
@@ -406,6 +407,7 @@ COMMANDS = [
     "mctune",
     "mctune-evaluate",
     "star-agents",
+    "tune",
     "score",
     "run",
     "plan",

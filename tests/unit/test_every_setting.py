@@ -29,8 +29,10 @@ from harness.larger import Larger
 from harness.stars import QUALITY, Planted, Umpire
 from harness.taggers import Pipeline, spacy_with
 from harness.tiny import classifier, encoder
+from harness.training import here, letters
 from tunesift import (
     IFD,
+    SFT,
     Above,
     Agent,
     Analyser,
@@ -56,6 +58,7 @@ from tunesift import (
     Lists,
     Local,
     Longest,
+    LoRA,
     MCTune,
     MCTuneEvaluate,
     Message,
@@ -87,13 +90,17 @@ from tunesift import (
     Span,
     StarAgents,
     TransformersModel,
+    Tune,
     TunesiftError,
+    Tuning,
     Writing,
     run_recipe,
 )
 from tunesift.methods.mctune_taggers import _loaded
 from tunesift.methods.selectit import PROMPTS
 from tunesift.records import Score
+from tunesift.running.fsio import read_json
+from tunesift.running.sealing import COMPLETE
 from tunesift.scoring.selectors import Pool, Scored
 from tunesift.settings import incidental_fields
 
@@ -529,6 +536,46 @@ def with_weights(make_tiny: MakeTiny, tmp_path_factory: pytest.TempPathFactory) 
     ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def trained(make_tiny: MakeTiny) -> list[Flip]:
+    """A tiny student, tuned in this process in two updates."""
+    pytest.importorskip("trl", reason='needs the "train" extra')
+    one, two = (make_tiny(seed=seed, layers=1) for seed in (0, 1))
+    data = letters(6)
+    base = SFT(template="alpaca", steps=2, batch=2, learning_rate=1e-2, gradient_checkpointing=False)
+
+    def tuned(tuner: SFT, folder: Path = one) -> object:
+        """Losses, rates and order of the updates, and the weights by their digest; or why there are none."""
+        with TemporaryDirectory(dir=QUICK) as home:
+            try:
+                found = here(Path(home), folder, tuner, data)
+            except TunesiftError as error:
+                return str(error).partition(":")[2]
+            files = read_json(Path(home) / "model" / COMPLETE)["files"]
+            weights = [said["sha256"] for name, said in files.items() if name.endswith(".safetensors")]
+            return found.history, found.records, found.left_out, weights
+
+    def adapted(lora: LoRA) -> object:
+        return tuned(replace(base, lora=lora))
+
+    def run(method: Tune) -> object:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                Tuning, "__call__", lambda asked, data, into, _: here(into, Path(asked.student.name), asked.tuner, data)
+            )
+            return came_of(method, data)[0], tuned(method.tuner, Path(method.student.name))
+
+    student = TransformersModel(name=str(one))
+    return [
+        flip(base, tuned, template="bare", steps=3, batch=3, learning_rate=1e-3, warm_up=1.0,
+             weight_decay=0.5, max_length=172, packing=True, lora=LoRA(), precision="bfloat16", held_out=0.5, seed=1),
+        flip(replace(base, steps=None, epochs=1.0), tuned, epochs=2.0),
+        flip(replace(base, steps=3, warm_up=0.0), tuned, schedule="linear"),
+        flip(LoRA(), adapted, rank=8, alpha=64, dropout=0.5, targets=("q_proj",)),
+        flip(Tune(student=student, tuner=base), run, student=replace(student, name=str(two)), tuner=replace(base, steps=1)),
+    ]  # fmt: skip
+
+
 @pytest.fixture
 def with_a_tagger(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Flip]]:
     """Two pipelines of a stand-in for spaCy."""
@@ -618,6 +665,9 @@ WHERE = {
     "NliModel": "with_weights",
     "NoContradiction": "with_weights",
     "SpacyTagger": "with_a_tagger",
+    "SFT": "trained",
+    "LoRA": "trained",
+    "Tune": "trained",
     "HttpModel": "at_an_endpoint",
     "Recipe": "from_files",
 }

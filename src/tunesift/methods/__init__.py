@@ -14,7 +14,8 @@ GenQA 2406.10323                  genqa.py                  genqa.yaml
 DEBATunE 2402.10614               debatune.py               debatune.yaml
 its evaluation                    controllability.py        controllability.yaml
 MCTune 2406.16229                 mctune.py                mctune.yaml
-its evaluation                    mctune_evaluate.py       mctune-evaluate.yaml
+its evaluation                    mctune_evaluate.py        mctune-evaluate.yaml
 Star-Agents 2411.14497            star_agents.py            star-agents.yaml
-no paper                          score.py, tune.py         score.yaml, tune.yaml
+scores, without a paper           score.py                  score.yaml
+tuning on the records             tune.py                   tune.yaml
 """

@@ -25,7 +25,7 @@ from tunesift.running.journal import STRANGE, Journal, is_lost, strangers
 from tunesift.running.locking import lock, looked_at
 from tunesift.running.parts import Entry, Label, Sealed, find, load
 from tunesift.running.sealing import COMPLETE, spoilt
-from tunesift.running.training import CHECKPOINTS, MODEL
+from tunesift.running.training import BEGUN, CHECKPOINTS, MODEL
 from tunesift.settings import canonical
 
 Cure = Literal["rebuild", "redo rows", "read again", "write again", "train again", "none"]
@@ -104,6 +104,9 @@ def _models(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _forget_models(folder: Path) -> None:
+    for path in (folder / CHECKPOINTS).glob(f"*/{BEGUN}"):
+        if _small_file(path, "train again"):
+            rmtree(path.parent, ignore_errors=True)
     for path, names in _models(folder):
         if names:
             rmtree(path, ignore_errors=True)
@@ -151,6 +154,8 @@ def _verify(folder: Path) -> list[Finding]:
     inputs = folder / "inputs"
     if (inputs / "source.json").exists():
         found += _small_file(inputs / "source.json", "read again")
+    for path in sorted((folder / CHECKPOINTS).glob(f"*/{BEGUN}")):
+        found += _small_file(path, "train again")
     for path, names in _models(folder):
         found += [Finding(f"{path / name}: is not as it was written.", "train again") for name in names]
     result = folder / "result.json"
@@ -158,7 +163,9 @@ def _verify(folder: Path) -> list[Finding]:
         if damaged := _small_file(result, "write again"):
             return [*found, *damaged]
         for name, sha256 in read_json(result)["files"].items():
-            if not name.endswith(COMPLETE):  # looked at above, with what it lists
+            if name.endswith(COMPLETE):  # looked at above, with what it lists, where it is there
+                found += [] if (folder / name).exists() else [Finding(f"{folder / name}: is missing.", "train again")]
+            else:
                 cure: Cure = "read again" if name.startswith(_READ) else "write again"
                 found += _file(folder / name, sha256, cure)
         found += _output(folder, read_json(result).get("output"))
@@ -172,10 +179,10 @@ def _output(folder: Path, said: Mapping[str, str] | None) -> list[Finding]:
         return []
     path = path_of_text(said["path"])
     beside = folder.absolute().parent / path.name
-    if models := [place for place in (path, beside) if (place / COMPLETE).is_file()]:
+    if models := [place for place in (path, beside) if place.is_dir()]:
         again = f"remove {models[0]}, and the same command writes it again"
         return [Finding(f"{models[0] / name}: is not as the run wrote it; {again}.", "none")
-                for name in spoilt(models[0])]  # fmt: skip
+                for name in _changed(models[0], said["sha256"])]  # fmt: skip
     there = [place for place in (path, beside) if place.is_file()]
     if not there:
         return [Finding(f"{path}: is missing; the same command writes it again.", "write again")]
@@ -183,6 +190,12 @@ def _output(folder: Path, said: Mapping[str, str] | None) -> list[Finding]:
         return [Finding(f"{there[0]}: is not as the run wrote it; remove it, and the same command writes it again.",
                         "none")]  # fmt: skip
     return []
+
+
+def _changed(model: Path, sha256: str) -> list[str]:
+    """Files of a model's folder that are not as the run wrote them, which said the SHA-256 of the list of them."""
+    listed = model / COMPLETE
+    return spoilt(model) if listed.is_file() and digest(listed) == sha256 else [COMPLETE]
 
 
 def _small_file(path: Path, cure: Cure) -> list[Finding]:

@@ -172,7 +172,7 @@ class Run:
             self.stop.check(self.folder)
         return Outcomes(call.rows, call.failed, call.read)
 
-    def once(self, stage: str, tuner: Tuner, data: Dataset[Any]) -> Checkpoint:
+    def once(self, stage: str, tuner: Tuner, data: Dataset[Any]) -> Checkpoint:  # Any: of any kind of item
         """Train unless this stage already holds a finished checkpoint of the same data; go on where it was left off.
 
         Raises `ResumeError` where settings or data are others than those it was begun with, `TuningError` where the

@@ -58,7 +58,7 @@ class Watching:
         self.last = step
 
 
-def begin(folder: Path, stage: str, settings: Json, data: Dataset[Any]) -> str:
+def begin(folder: Path, stage: str, settings: Json, data: Dataset[Any]) -> str:  # Any: of any kind of item
     """Write down what a stage is begun with, or compare it with what it was begun with; returns the digest of both.
 
     Raises `ResumeError` where settings or data are others.
@@ -87,7 +87,7 @@ def finished(folder: Path, made_of: str) -> Checkpoint | None:
     return Checkpoint(folder / MODEL, made_of) if sealed(folder / MODEL) is not None else None
 
 
-def train(tuner: Tuner, data: Dataset[Any], folder: Path, watching: Watching) -> None:
+def train(tuner: Tuner, data: Dataset[Any], folder: Path, watching: Watching) -> None:  # Any: of any kind of item
     """Train into a stage's folder; raises `Stopped` where that was asked for, `RunError` where no model came of it."""
     try:
         tuner(data, folder, watching)
@@ -97,6 +97,15 @@ def train(tuner: Tuner, data: Dataset[Any], folder: Path, watching: Watching) ->
     if sealed(folder / MODEL) is None:
         watching.stop.check(folder.parent.parent)
         raise RunError(f'stage "{watching.stage}": the tuner left no model; this is a fault of it.')
+
+
+def updates_done(run: Path) -> dict[str, int]:
+    """How many updates every training of a run has made: those of its model, or up to its newest whole checkpoint."""
+    done: dict[str, int] = {}
+    for begun in sorted((run / CHECKPOINTS).glob(f"*/{BEGUN}")):
+        model, saved = sealed(begun.parent / MODEL), map(sealed, begun.parent.glob("checkpoint-*"))
+        done[begun.parent.name] = model["steps"] if model else max((said["step"] for said in saved if said), default=0)
+    return done
 
 
 def trainings(run: Path) -> Mapping[str, dict[str, Any]]:  # Any: JSON

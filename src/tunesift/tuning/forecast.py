@@ -47,7 +47,7 @@ class Forecast:
         return None if any(part is None for part in parts) else sum(part or 0 for part in parts)
 
     def __str__(self) -> str:
-        size = "memory not known for a student that is in no folder here"
+        size = "memory not known without the student's weights and config.json here"
         if (memory := self.memory) is not None:
             size = (f"about {told_bytes(memory)} of memory ({told_bytes(self.weights or 0)} weights, "
                     f"{told_bytes(self.training or 0)} gradients and AdamW, {told_bytes(self.activations or 0)} "
@@ -96,6 +96,6 @@ def _shape(name: str) -> dict[str, int] | None:
     layers = config.get("num_hidden_layers", config.get("n_layer"))
     if not isinstance(width, int) or not isinstance(layers, int):
         return None
-    heads = config.get("num_attention_heads", config.get("n_head", 1))
-    keys = config.get("num_key_value_heads", heads) * config.get("head_dim", width // heads)
+    heads = config.get("num_attention_heads") or config.get("n_head") or 1
+    keys = (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or width // heads)
     return {"width": width, "inner": config.get("intermediate_size") or 4 * width, "keys": keys, "layers": layers}

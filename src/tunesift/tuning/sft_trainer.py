@@ -238,18 +238,18 @@ def _parts(job: Job, telling: Telling) -> tuple[Any, Any]:  # Any: TRL's and tra
             return super().training_step(model, inputs, *more, **named)
 
     class Callback(TrainerCallback):  # type: ignore[misc]  # the same
-        def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # Any: theirs
             telling.at(state.global_step, state.max_steps)
 
-        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # Any: theirs
             telling.at(state.global_step, state.max_steps)
             if telling.stopped:
                 control.should_save = control.should_training_stop = True
 
-        def on_prediction_step(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        def on_prediction_step(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # Any: theirs
             telling.say(beat=True)
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any, **more: Any) -> None:
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any, **more: Any) -> None:  # Any: theirs
             if "loss" not in logs:
                 return
             if not math.isfinite(logs["loss"]):
@@ -258,7 +258,7 @@ def _parts(job: Job, telling: Telling) -> tuple[Any, Any]:  # Any: TRL's and tra
             state.log_history[-1]["order"] = int.from_bytes(order[0].digest()[:4], "big")
             order[0] = hashlib.sha256()
 
-        def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # Any: theirs
             seal(job.into / f"{CHECKPOINT}-{state.global_step}", {"step": state.global_step})
 
     return Trainer, Callback()
