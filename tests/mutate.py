@@ -32,7 +32,7 @@ PACKAGES: dict[str, tuple[str, list[str]]] = {
     "running": ("src/tunesift/running/*", [
         f"{UNIT}{name}.py" for name in ("journal", "door", "outcomes", "threads", "lives", "run_folder", "ledger", "mending", "mounts",
                                         "walking", "perform", "scratch", "step_notes", "fsio", "locking", "results", "reusing", "stopping",
-                                        "watchdog")
+                                        "watchdog", "charts")
     ]),
     "pages": ("src/tunesift/methods/*", ["tests/oracles", "tests/methods", f"{UNIT}step_notes.py"]),
 }  # fmt: skip

@@ -221,6 +221,9 @@ _OF_A_RUN = _dotted(
     "keep=5%."
 )
 _OF_A_PLAN = _dotted("what the run would be given, such as keep=5%.")
+_OF_AN_EXPORT = _dotted(
+    "student.name=FOLDER, the model to tune; tuner.epochs=3 and the other settings of tune. A run of tune has its own."
+)
 
 
 @app.command(epilog="Example: tunesift run superfiltering input=alpaca.json output=kept.json scorer.student.name=gpt2")
@@ -260,6 +263,15 @@ def compare(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="T
             as_json: AsJson = False) -> None:  # fmt: skip
     """Compare what runs over the same records kept: scores, overlap, length, and what only one of them keeps."""
     commands.compare(runs, output, as_json)
+
+
+@app.command(epilog="Example: tunesift export kept.json.run -o for-axolotl --to axolotl student.name=llama")
+def export(run: Annotated[Path, typer.Argument(help="The folder of a complete run, such as kept.json.run.")],
+           output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")],
+           to: Annotated[str, typer.Option("--to", help="llama-factory, axolotl or trl.")],
+           settings: list[str] | None = _OF_AN_EXPORT, as_json: AsJson = False) -> None:  # fmt: skip
+    """Write a run's records, and the settings of their training, as another trainer reads them."""
+    commands.export_run(run, output, to, settings or [], as_json)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from tunesift import console, telling
 from tunesift.budget import told_money
 from tunesift.errors import CannotCreate, FewMade, ManyQuarantined, RecipeError, StorageError, printable, shown
+from tunesift.export import export
 from tunesift.perform import Summary, asked, prepared, run_recipe
 from tunesift.planning import plan
 from tunesift.reading import FEW_BROKEN
@@ -86,6 +87,11 @@ def compare(runs: list[Path], output: Path, as_json: bool) -> None:
     else:
         page = f"page: {output.absolute()}{', in place of the one that was there' if again else ''}"
         print("\n".join(map(printable, [*told_compare(found).split("\n"), page])))
+
+
+def export_run(run: Path, folder: Path, to: str, settings: list[str], as_json: bool) -> None:
+    """Write a folder that another trainer trains from, and print what it holds."""
+    print(telling.told_export(export(run, folder, to, settings), as_json))
 
 
 def verify(run: Path, as_json: bool) -> None:

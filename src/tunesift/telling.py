@@ -22,6 +22,8 @@ from tunesift import catalogue
 from tunesift.budget import told_money
 from tunesift.console import told_spent
 from tunesift.errors import DataError, RecipeError, printable, shown, told_bytes, told_count
+from tunesift.export import Exported, told_of
+from tunesift.inputs import path_as_text
 from tunesift.methods.clear import AnyFilter
 from tunesift.methods.clear_evidence import AnySimilarity
 from tunesift.methods.select import AnyScorer, AnySelector
@@ -102,6 +104,18 @@ def _told_time(found: Plan) -> str:
     if found.seconds is None:
         return "not known for a model that is not in a folder here"
     return f"about {max(1, round(found.seconds)):,} s on this machine's processor"
+
+
+def told_export(done: Exported, as_json: bool) -> str:
+    """What an export wrote, in words or as JSON."""
+    if as_json:
+        paths: dict[str, object] = {"run": path_as_text(done.run), "folder": path_as_text(done.folder)}
+        return json.dumps(dataclasses.asdict(done) | paths)
+    lines = [f"{done.folder}: {told_of(done)}"]
+    lines += [f"  {count:,} left out: {why}" for why, count in done.left_out.items()]
+    lines += [f"  {difference}" for difference in done.differences]
+    lines += [f"  start it there: {done.start}"]
+    return "\n".join(map(printable, lines))
 
 
 def told_run(folder: Path, as_json: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,8 @@ def parse_yaml(text: str, name: str) -> Json:
             f"{name}: holds a value that no setting can have; use texts, numbers, lists and mappings."
         ) from None
     return value
+
+
+def yaml_of(settings: Mapping[str, Json]) -> bytes:
+    """Settings as YAML that every reader takes alike, in their order."""
+    return yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True, width=120).encode()

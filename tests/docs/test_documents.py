@@ -98,7 +98,7 @@ def test_every_command_of_the_readme_exists() -> None:
         "tune",
         "score",
     }
-    assert named & commands == {*methods, "plan", "run", "compare", "verify", "repair"}
+    assert named & commands == {*methods, "plan", "run", "compare", "verify", "repair", "export"}
 
 
 def test_every_test_that_the_page_of_promises_names_is_there() -> None:
@@ -208,3 +208,26 @@ def test_the_benchmark_of_star_agents_runs() -> None:
     assert set(found["seeds_a_second"]) == {"1", "4", "16", "64", "faithful"}
     assert found["calls_a_seed"]["faithful"] == 1 + 4 + 2 * 4  # base, drawn, and each of those judged in both orders
     assert found["calls_default_to_faithful"] < 1
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_tuning_runs(shared: Path) -> None:
+    pytest.importorskip("trl", reason='needs the "train" extra')
+    words = [sys.executable, str(ROOT / "benchmarks" / "tuning.py"), "--data", str(shared), "--smoke"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    (ours,), (theirs,) = found["runs"]["ours"], found["runs"]["theirs"]
+    assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-4)  # the same training: rows, order, labels, settings
+    assert found["forecast, MB"] > 0
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_control_runs(shared: Path) -> None:
+    pytest.importorskip("trl", reason='needs the "train" extra')
+    words = [sys.executable, str(ROOT / "benchmarks" / "controlling.py"), "--data", str(shared), "--smoke"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["training"]["records"] == 20
+    assert {row["n"] for row in found["tuned"]["controls"]} == {row["n"] for row in found["untuned"]["controls"]}

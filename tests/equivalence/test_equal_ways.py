@@ -28,7 +28,8 @@ METHODS = {
     "score": ['scorers=[{kind: ifd, student: {kind: scripted}}, {kind: reversed-ifd, student: {kind: scripted}}]'],
     "selectit": ["raters.0.model.kind=scripted", "alpha=0.4"],
     "clear": ["student.kind=scripted", "samples=2"],
-    "cherry": ["student.kind=scripted", "pre_experience.clusters=3", "pre_experience.per_cluster=2"],
+    "cherry": ["student.kind=scripted", "pre_experience.clusters=3", "pre_experience.per_cluster=2",
+               "pre_experience.tuner=null"],
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -14,6 +15,7 @@ import pytest
 from harness.tiny import MakeTiny
 from tunesift import (
     IFD,
+    SFT,
     Cherry,
     Dataset,
     Largest,
@@ -24,8 +26,10 @@ from tunesift import (
     RecipeError,
     Record,
     Run,
+    Score,
     ScriptedModel,
     TransformersModel,
+    Tuning,
 )
 from tunesift.recipe import check
 from tunesift.running.result import Planned, Result
@@ -48,7 +52,7 @@ EIGHT = [
 
 HALF = Largest(fraction=0.5, at_most=1.0)
 STORY = Cherry(
-    student=ScriptedModel(), pre_experience=PreExperience(clusters=2, per_cluster=2),
+    student=ScriptedModel(), pre_experience=PreExperience(clusters=2, per_cluster=2, tuner=None),
     keep=HALF,
 )  # fmt: skip
 PLAIN = Cherry(student=ScriptedModel(), pre_experience=None, keep=HALF)
@@ -109,7 +113,9 @@ def spread(vectors: Sequence[Sequence[float]]) -> float:
 
 def test_the_clusters_are_the_best_of_all_divisions_in_two(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason='needs the "cluster" extra')
-    every = Cherry(student=ScriptedModel(), pre_experience=PreExperience(clusters=2, per_cluster=9), keep=HALF)
+    every = Cherry(
+        student=ScriptedModel(), pre_experience=PreExperience(clusters=2, per_cluster=9, tuner=None), keep=HALF
+    )
     done(every, tmp_path)
     with Run(tmp_path / "again", Local()) as run:
         from tunesift.methods.cherry import EmbedPrompt
@@ -126,7 +132,7 @@ def test_the_clusters_are_the_best_of_all_divisions_in_two(tmp_path: Path) -> No
 
 def test_more_clusters_than_different_instructions_are_no_trouble(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason='needs the "cluster" extra')
-    done(Cherry(student=ScriptedModel(), keep=HALF), tmp_path)
+    done(Cherry(student=ScriptedModel(), pre_experience=PreExperience(tuner=None), keep=HALF), tmp_path)
     rows = {row["id"]: row["cluster"] for row in table(tmp_path)}
     assert list(rows) == [r.id for r in EIGHT]
     assert rows["sea"] == rows["twin"]
@@ -146,7 +152,7 @@ def test_the_same_story_told_again_asks_the_student_nothing(tmp_path: Path) -> N
 def test_a_real_student_is_read_as_the_scorer_reads_it(make_tiny: MakeTiny, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason='needs the "cluster" extra')
     student = TransformersModel(name=str(make_tiny("llama", length=512)))
-    method = Cherry(student=student, pre_experience=PreExperience(clusters=3, per_cluster=2), keep=HALF)
+    method = Cherry(student=student, pre_experience=PreExperience(clusters=3, per_cluster=2, tuner=None), keep=HALF)
     result, worked = done(method, tmp_path)
     assert worked == {"embed": 8, "prompt-loss": 8, "ifd": 8}
     assert 1 <= len(table(tmp_path)) <= 6
@@ -154,6 +160,39 @@ def test_a_real_student_is_read_as_the_scorer_reads_it(make_tiny: MakeTiny, tmp_
     for found, decision in zip(scores, result.decisions, strict=True):
         value = getattr(found, "value", None)
         assert decision.reason == "no score: empty_response" if value is None else f"{value:.4f}" in decision.reason
+
+
+@pytest.mark.slow
+def test_the_student_that_scores_is_the_one_tuned_on_the_sample_and_a_second_start_tunes_nothing(
+    make_tiny: MakeTiny, tmp_path: Path
+) -> None:
+    for library, extra in (("sklearn", "cluster"), ("trl", "train")):
+        pytest.importorskip(library, reason=f'needs the "{extra}" extra')
+    student = TransformersModel(name=str(make_tiny("llama", length=512)))
+    tuner = SFT(template="alpaca", max_length=400, epochs=2.0, batch=2, learning_rate=5e-3)
+    method = Cherry(student=student, pre_experience=PreExperience(clusters=2, per_cluster=2, tuner=tuner), keep=HALF)
+    result, worked = done(method, tmp_path / "run")
+    assert worked == {"embed": 8, "prompt-loss": 8, "warm-up": 4, "ifd": 8}
+    picked = {row["id"] for row in table(tmp_path / "run")}
+    with Run(tmp_path / "apart", Local()) as run:  # the same by hand: tuned on those of the sample, and asked
+        made = run.once("tune", Tuning(student=student, tuner=tuner), Dataset.of([r for r in EIGHT if r.id in picked]))
+    tuned, plain = (IFD(student=s, profile="cherry")(EIGHT) for s in (TransformersModel(name=str(made.path)), student))
+    reasons = {d.record_id: d.reason for d in result.decisions}
+    for row, after, before in zip(EIGHT, tuned, plain, strict=True):
+        if isinstance(after, Score) and after.value is not None:
+            assert f"{after.value:.4f}" in reasons[row.id]
+            assert isinstance(before, Score)
+            assert after.value != pytest.approx(before.value, abs=1e-4)
+    assert set(done(method, tmp_path / "run")[1].values()) == {0}
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    assert set(done(method, tmp_path / "moved")[1].values()) == {0}
+
+
+def test_a_student_without_weights_here_is_not_to_be_tuned(tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=r"kind scripted has no weights to tune here; write pre_experience.tuner=null"
+    ):
+        Cherry(student=ScriptedModel())
 
 
 def test_without_scikit_learn_the_sample_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,7 @@ def test_item_9_the_sample_is_the_middle_of_every_cluster_in_the_order_of_the_da
     texts = [WITHOUT.replace("DO", r.messages[0].text) for r in MANY]
     places = [slow.mean_hidden(folder, ids_of(folder, text)) for text in texts]
     perplexity = [math.exp(slow_loss(folder, ids_of(folder, text))) for text in texts]
-    every = drawn(folder, tmp_path / "every", PreExperience(clusters=3, per_cluster=99))
+    every = drawn(folder, tmp_path / "every", PreExperience(clusters=3, per_cluster=99, tuner=None))
     assert list(every) == [r.id for r in MANY], "a cluster smaller than the count is taken whole"
     assert [p for _, p in every.values()] == pytest.approx(perplexity, rel=1e-4)
 
@@ -148,7 +148,7 @@ def test_item_9_the_sample_is_the_middle_of_every_cluster_in_the_order_of_the_da
 
     for count in (2, 4):
         expected = sorted(n for members in clusters.values() for n in picked(members, perplexity, count))
-        some = drawn(folder, tmp_path / str(count), PreExperience(clusters=3, per_cluster=count))
+        some = drawn(folder, tmp_path / str(count), PreExperience(clusters=3, per_cluster=count, tuner=None))
         assert list(some) == [MANY[n].id for n in expected]
         assert len(some) <= 3 * count, "an upper bound"
 

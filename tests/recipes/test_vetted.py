@@ -129,7 +129,7 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
         rater["model"] = {"kind": "scripted"}
     if method["kind"] == "cherry":
         pytest.importorskip("sklearn", reason='needs the "cluster" extra')
-        method["pre_experience"] |= {"clusters": 3}
+        method["pre_experience"] |= {"clusters": 3, "tuner": None}
     dry = check(fields)
     assert ScriptedModel() in (
         getattr(dry.method, "student", ScriptedModel()),

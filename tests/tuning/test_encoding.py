@@ -13,6 +13,7 @@ from harness.tiny import MakeTiny
 from harness.training import student
 from tunesift import Message, Record
 from tunesift.errors import ModelRefused
+from tunesift.formats import USES_TOOLS
 from tunesift.models.folders import tokenizer
 from tunesift.records import Failure
 from tunesift.tuning.encoding import Encoded, Encoder
@@ -75,6 +76,7 @@ def test_a_response_that_names_a_special_token_stays_text(make_tiny: MakeTiny) -
     (record("a", "Hi", "  \n"), "empty"),
     (Record("b", (Message("user", "Look", ("x.png",)), Message("assistant", "Yes"))), "refused"),
     (Record("c", (Message("user", "Hi"), Message("assistant", "Yes")), {"tools": "[{}]"}), "refused"),
+    (Record("d", (Message("user", "Hi"), Message("assistant", "Yes")), {USES_TOOLS: True}), "refused"),
 ])  # fmt: skip
 def test_what_cannot_be_trained_on_is_a_failure(make_tiny: MakeTiny, row: Record, kind: str) -> None:
     found = Encoder(tokenizer(str(student(make_tiny))), "chat")(row)

@@ -13,7 +13,7 @@ import pytest
 from harness import door as shared
 from harness.door import Life
 from tunesift import DataError, Dataset, RunError
-from tunesift.running.charts import MOST_PLACES, MOST_POINTS, Band, Chart, Drawing, described
+from tunesift.running.charts import MOST_PLACES, MOST_POINTS, Band, Chart, Drawing, _ordinal, described
 
 fresh, life = shared.fresh, shared.life
 LINES = Chart("lines", "round", "weight", "pair", noun="rounds")
@@ -44,6 +44,12 @@ def test_of_many_rounds_every_so_many_are_stored_with_all_their_lines_and_always
     assert [(row["round"], row["pair"]) for row in drawing.rows] == [(n, pair) for n in kept for pair in "ab"]
     assert len(kept) <= MOST_PLACES + 1
     assert told(drawing) == (said, 0)
+
+
+def test_every_number_has_its_ending() -> None:
+    for ending, numbers in (("st", (1, 21, 101)), ("nd", (2, 22, 1_002)), ("rd", (3, 33, 103)),
+                            ("th", (4, 10, 11, 12, 13, 100, 111, 112, 113, 1_000, 1_024))):  # fmt: skip
+        assert [_ordinal(number) for number in numbers] == [f"{number:,}{ending}" for number in numbers]
 
 
 def test_lines_that_come_one_after_another_are_thinned_at_the_same_places() -> None:

@@ -307,7 +307,7 @@ RATER = ScriptedModel(chances={
 SELECTIT = SelectIT(raters=(Rater(model=RATER),))
 CLEAR = Clear(student=ScriptedModel(otherwise="Answer: the sea A"), samples=2)
 CORRECT = Correct(tuned=(ScriptedModel(otherwise="BETTER one"), ScriptedModel(otherwise="BETTER two")))
-CHERRY = Cherry(student=S, pre_experience=PreExperience(clusters=2, per_cluster=2))
+CHERRY = Cherry(student=S, pre_experience=PreExperience(clusters=2, per_cluster=2, tuner=None))
 SELECTIVE = SelectiveReflection(teacher=Teacher(), student=S)
 
 
@@ -441,7 +441,7 @@ FLIPS = [
     ),
     flip(CHERRY, came_of, student=OTHER, pre_experience=None, profile="canonical", template="bare", ratio="perplexity",
          keep=Smallest(fraction=0.5)),
-    flip(PreExperience(clusters=2, per_cluster=2), cherry, clusters=3, per_cluster=1, low=60.0, high=100.0),
+    flip(PreExperience(clusters=2, per_cluster=2, tuner=None), cherry, clusters=3, per_cluster=1, low=60.0, high=100.0),
     flip(SELECTIT, came_of, raters=(Rater(model=S),), level="token", prompts=PROMPTS[:2], ratings=4, cue="Score:\n",
          layout="record-first", alpha=0.8, min_mass=1.0, keep=Largest(fraction=0.5)),
     flip(Rater(model=RATER), selectit, model=S, parameters=7.0),

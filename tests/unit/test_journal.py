@@ -19,7 +19,7 @@ from tunesift import ResumeError, StorageError
 from tunesift.disk import sync
 from tunesift.running import fsio
 from tunesift.running import journal as storage
-from tunesift.running.database import FORMAT, transaction
+from tunesift.running.database import FORMAT, crc, transaction
 from tunesift.running.fsio import read_json, write_json
 from tunesift.running.journal import Journal, StageJournal
 from tunesift.running.parts import Entry, Sealed, find, load
@@ -173,6 +173,17 @@ def test_a_finished_stage_takes_no_more_rows(opened: Opened, tmp_path: Path) -> 
     assert [opened().get(row) for row in (8, 10)] == entries([8, 10])
 
 
+def test_a_stage_whose_last_part_is_sealed_takes_no_more_rows_though_it_died_before_it_said_so(
+    opened: Opened, tmp_path: Path
+) -> None:
+    stage = opened()
+    stage.commit(entries(range(11)))
+    stage.finish(11)
+    (stage_folder(tmp_path) / "_SUCCESS.json").unlink()
+    with pytest.raises(ResumeError, match=r'^stage "ifd" was finished with 11 rows and is now asked for more;'):
+        opened().get(11)
+
+
 @pytest.mark.parametrize(
     "name",
     ["part-000000.parquet.4121.tmp", "part-000007.parquet", "part-000000.parquet", "part-x.parquet", "part-9.tmp"],
@@ -250,8 +261,10 @@ def test_a_part_whose_rows_are_all_open_is_written_again_and_one_with_a_row_more
         assert opened().get(PART + 3) == entry(PART + 3)
         assert not part.exists()
     else:
-        with pytest.raises(StorageError, match="holds rows that the journal has lost"):
+        with pytest.raises(StorageError) as refusal:
             opened()
+        said = f"{part}: holds rows that the journal has lost; tunesift repair {tmp_path} takes them up again."
+        assert str(refusal.value) == said
         assert part.exists()
 
 
@@ -407,6 +420,10 @@ def test_a_folder_that_has_lost_its_journal_is_not_taken_for_a_new_one(
         with pytest.raises(StorageError) as refusal:
             Journal(tmp_path)
         assert str(refusal.value) == said
+    if damage in (empty, put_in_a_database_of_nobody_s):
+        with pytest.raises(StorageError) as refusal:
+            Journal(tmp_path, "look")
+        assert str(refusal.value) == said
     if damage is not put_in_another_run_s:  # that one is put aside first
         Journal(tmp_path, "anew").close()
 
@@ -442,8 +459,12 @@ def test_a_folder_of_another_version_is_refused_with_both_versions(opened: Opene
 
 
 def test_an_unwritable_disk_is_a_storage_error(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"check the disk and start again\.$"):
+    with pytest.raises(StorageError, match=rf"^{tmp_path / 'missing'}: .*; check the disk and start again\.$"):
         Journal(tmp_path / "missing")
+    (tmp_path / "stages").write_text("no folder")
+    with closing(Journal(tmp_path)) as journal, pytest.raises(StorageError) as refusal:
+        journal.stage("ifd", {})
+    assert str(refusal.value).startswith(f"{tmp_path / 'stages' / 'ifd'}: ")
     path = tmp_path / "missing" / "run.json"
     with pytest.raises(StorageError, match=rf"^{path}: .*; check the disk and start again\.$"):
         write_json(path, {})
@@ -497,12 +518,12 @@ def test_parts_do_not_depend_on_when_rows_came_or_on_how_often_we_died(opened: O
 
 def test_a_stage_begun_with_other_settings_names_the_setting_and_both_values(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.stage("ifd", {"student": {"name": "a"}, "turns": "last"})
+    journal.stage("ifd", {"student": {"name": "ä"}, "turns": "last"})
     with pytest.raises(ResumeError) as refusal:
         journal.stage("ifd", {"student": {"name": "b"}, "turns": "last"})
     journal.close()
     assert str(refusal.value) == (
-        'stage "ifd" was started with student.name="a"; it is now "b"; use another folder, or go back.'
+        'stage "ifd" was started with student.name="ä"; it is now "b"; use another folder, or go back.'
     )
 
 
@@ -534,7 +555,7 @@ def test_what_goes_wrong_with_the_disk_names_the_run_wherever_it_happens(opened:
         lambda: list(journal.entries("ifd")), journal.close, lambda: alone.take_back(["ifd"], alone.entries),
         lambda: stage.get(0), lambda: stage.begin([5]), lambda: stage.commit([entry(5)]), lambda: stage.finish(3),
         lambda: next(midway), lambda: full.finish(PART), lambda: alone.take_back(["full"], alone.entries),
-        lambda: journal.put_by("ifd", {}, iter([])), journal.reuses,
+        lambda: journal.put_by("ifd", {}, iter([])), journal.reuses, lambda: journal.has_one_dataset("ifd"),
         lambda: list(stage.failures(0, 3)), lambda: stage.expects(0, 3, "a"), lambda: stage.in_stock("r0", b"0" * 16),
     ]  # fmt: skip
     for ask in asked:
@@ -547,13 +568,46 @@ def test_an_open_row_that_is_not_as_it_was_is_named_with_its_database(tmp_path: 
     journal = Journal(tmp_path)
     stage = journal.stage("ifd", {"n": 1})
     stage.commit(entries(range(3)))
-    journal.db.execute("UPDATE result SET id = 'other' WHERE row = 1")
     said = f'{tmp_path / "state.db"}: row 1 of the stage "ifd" is not as it was written; tunesift repair {tmp_path} does it again.'
-    for read in (lambda: list(journal.entries("ifd")), lambda: stage.get(1)):
-        with pytest.raises(StorageError) as refusal:
-            read()
-        assert str(refusal.value) == said
+    for other in ("'other'", "CAST(x'7231ff' AS TEXT)"):  # the second is no UTF-8, as one changed byte leaves it
+        journal.db.execute(f"UPDATE result SET id = {other} WHERE row = 1")
+        for read in (lambda: list(journal.entries("ifd")), lambda: stage.get(1)):
+            with pytest.raises(StorageError) as refusal:
+                read()
+            assert str(refusal.value) == said
     journal.close()
+
+
+def test_a_record_of_a_part_or_a_stage_that_is_not_as_it_was_is_named(opened: Opened, tmp_path: Path) -> None:
+    opened().commit([*entries(range(PART)), *(entry(row, "no", "refused") for row in range(PART, 2 * PART))])
+    said = (
+        f'{tmp_path / "state.db"}: what it says of part 1 of the stage "ifd" is not as it was written; tunesift repair '
+    )
+    with closing(Journal(tmp_path)) as journal:
+        journal.db.execute("UPDATE part SET rows = 7 WHERE number = 1")
+        for read in (lambda: journal.sealed("ifd"), lambda: journal.stage("ifd", {"n": 1})):
+            with pytest.raises(StorageError) as refusal:
+                read()
+            assert str(refusal.value) == f"{said}{tmp_path} builds it anew."
+        journal.db.execute("UPDATE stage SET settings = '{'")
+        with pytest.raises(
+            StorageError, match=f"^{tmp_path}: state.db is damaged: the settings of the stage ifd are no JSON;"
+        ):
+            journal.stage("ifd", {"n": 1})
+
+
+def test_an_open_row_that_is_gone_is_named_and_not_taken_for_one_that_is_to_be_done(
+    opened: Opened, tmp_path: Path
+) -> None:
+    stage = opened()
+    stage.commit(entries(range(3)))
+    stage._db.execute("DELETE FROM result WHERE row = 1")  # as a changed byte of its number has it
+    with pytest.raises(StorageError) as refusal:
+        stage.get(1)
+    assert str(refusal.value) == (
+        f'{tmp_path / "state.db"}: row 1 of the stage "ifd" is not as it was written; tunesift repair {tmp_path} does it again.'
+    )
+    assert [stage.get(row) for row in (0, 2)] == entries([0, 2])
 
 
 def test_checksums_are_the_same_ones_in_every_release_that_has_this_format(tmp_path: Path) -> None:
@@ -571,6 +625,7 @@ def test_checksums_are_the_same_ones_in_every_release_that_has_this_format(tmp_p
     journal.take_back(["ifd"], journal.entries)
     journal.close()
     found += recorded(tmp_path, list(queries)[2])
+    assert crc("\ud800") < 0, "no sound row holds it, so that no checksum of one may be its own"
     assert len(found) == sum(queries.values())
     for said, *fields in found:
         assert said == zlib.crc32(json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode())

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,9 +22,12 @@ from tunesift import (
     ResumeError,
     Run,
     Score,
+    Settings,
     Stopped,
 )
+from tunesift.books import SHELF
 from tunesift.running import journal as storage
+from tunesift.running.fsio import LEFT
 from tunesift.running.progress import Progress
 
 fresh, life = shared.fresh, shared.life
@@ -71,6 +75,33 @@ def test_an_item_at_which_the_process_died_is_tried_again_alone_and_given_up_aft
         again = run.map("measure", Measure(), records(6))
         assert again["r1"] == (given_up["r1"] if lives == 3 else Score(2.0, {"characters": 2}))
     assert worked == []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider(Settings):
+    """Takes items as one file, and works on them elsewhere."""
+
+    chunk: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sent(Measure):
+    """Measures at a provider's."""
+
+    provider: Provider = Provider()
+
+
+def test_an_item_that_a_provider_works_on_is_not_what_the_process_died_of(life: Life) -> None:
+    with life() as run:
+        run.map("sent", Sent(), [])
+        settings = run._journal.db.execute("SELECT settings FROM stage").fetchone()[0]
+    for _ in range(3):
+        journal = storage.Journal(run.folder)
+        journal.stage("sent", json.loads(settings)).begin([1])
+        journal.db.close()  # as a kill leaves it, hours before the provider's answers come
+    with life() as run:
+        assert run.map("sent", Sent(), records(6)).failures() == {}
+    assert worked == ["r0", "r1", "r2", "r3", "r4", "r5"]
 
 
 # Two lives
@@ -143,12 +174,16 @@ class Heard(Progress):
 
     def begin(self, stage: str, total: int, done: int) -> None:
         self.said.append(("begin", stage, total, done))
+        self.at_a_time = self.chunk
 
     def advance(self, stage: str, items: int, failed: int) -> None:
-        self.said.append(("advance", items, failed))
+        self.said.append(("advance", stage, items, failed))
 
     def end(self, stage: str) -> None:
         self.said.append(("end", stage))
+
+    def turn(self, done: int, of: int) -> None:
+        self.said.append(("turn", done, of))
 
 
 def test_progress_says_how_many_of_a_round_are_done_already(life: Life) -> None:
@@ -159,7 +194,7 @@ def test_progress_says_how_many_of_a_round_are_done_already(life: Life) -> None:
         page(run, records(20))
     assert [s for s in first.said if s[0] == "begin"] == [("begin", "write", 5, 0)] * 3
     assert second.said == [("begin", "write", 5, 5), ("end", "write")] * 3
-    assert sum(int(str(s[1])) for s in first.said if s[0] == "advance") == 15
+    assert sum(int(str(s[2])) for s in first.said if s[0] == "advance") == 15
 
 
 def test_progress_says_how_many_of_those_that_are_done_failed(life: Life) -> None:
@@ -167,7 +202,8 @@ def test_progress_says_how_many_of_those_that_are_done_failed(life: Life) -> Non
     items = [record("a", "refuse it"), record("b"), record("c"), record("d"), record("e", "refuse it too"), record("f")]
     with life(progress=heard, max_failures=1.0) as run:
         run.map("measure", Measure(), items)
-    assert [s for s in heard.said if s[0] == "advance"] == [("advance", 4, 1), ("advance", 2, 1)]
+    assert [s for s in heard.said if s[0] == "advance"] == [("advance", "measure", 4, 1), ("advance", "measure", 2, 1)]
+    assert heard.at_a_time == 4, "how many the first word will be of is known when the stage begins"
 
 
 def test_a_stage_is_reported_and_logged_with_what_was_asked_done_and_failed(
@@ -182,6 +218,23 @@ def test_a_stage_is_reported_and_logged_with_what_was_asked_done_and_failed(
     assert (told.stage, told.items, told.worked, told.failed) == ("measure", 6, 4, 1)
     assert 0 <= told.seconds < 60
     assert "stage measure: 6 items, 4 done now, 1 failed" in caplog.messages
+
+
+def test_a_page_that_works_on_some_records_at_a_time_says_how_many_had_their_turn(life: Life) -> None:
+    heard = Heard()
+    with life(progress=heard) as run:
+        run.turn(3, 7)
+    assert heard.said == [("turn", 3, 7)]
+
+
+def test_a_run_that_is_left_at_once_says_so_in_its_folder_and_goes_by_its_journal_s_name(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "_exit", lambda code: None)
+    with life() as run:
+        assert SHELF.run == run.journal, "what it sent to a provider would be taken for another run's"
+        run.stop._leave(signal.SIGINT, signal.SIGTERM)
+        assert (run.folder / LEFT).exists(), "what was in flight would be taken for what killed it"
 
 
 def test_progress_ends_whatever_happens(life: Life) -> None:

@@ -51,6 +51,15 @@ def test_a_process_that_may_not_be_asked_is_another_user_s_and_alive(
     assert is_written(tmp_path)
 
 
+def test_folders_above_a_run_s_are_the_user_s_and_only_its_own_is_kept_from_others(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    usual = (tmp_path / "mine").stat().st_mode
+    with lock(tmp_path / "year" / "month" / "run"):
+        assert {(tmp_path / place).stat().st_mode for place in ("year", "year/month")} == {usual}
+        assert (tmp_path / "year" / "month" / "run").stat().st_mode & 0o777 == 0o700
+        assert (tmp_path / "year" / "month" / "run" / "LOCK").stat().st_mode & 0o777 == 0o600
+
+
 def test_to_ask_whether_a_process_lives_does_nothing_to_it(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     say(tmp_path, process.pid, HERE)

@@ -149,6 +149,16 @@ def test_a_run_whose_failures_were_tried_again_is_the_run_that_never_failed(tmp_
     assert parts(tmp_path / "a") == parts(tmp_path / "b")
 
 
+def test_stages_before_the_one_whose_failures_are_tried_again_are_left_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    ill.add("r3~")
+    page(folder)
+    ill.clear()
+    assert retry(folder, "unanswered") == 1
+    assert sealed(folder) == {"first": 4, "second": 0}
+    assert page(folder)[0] == ["r3~"]
+
+
 def test_an_end_between_taking_back_and_trying_again_loses_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     page(folder, sick=(3,))
@@ -448,6 +458,13 @@ def test_no_damaged_database_is_written_over_by_the_next_one(tmp_path: Path) -> 
         spoil_database(folder)
         repair(folder)
     assert sorted(p.name for p in folder.glob("state.db.damaged-?")) == [f"state.db.damaged-{n}" for n in (1, 2, 3)]
+    (folder / "state.db.damaged-2").unlink()  # somebody has looked at this one, and needs it no longer
+    last = (folder / "state.db.damaged-3").read_bytes()
+    for _ in range(2):
+        (folder / "state.db").write_bytes(b"no database at all")
+        repair(folder)
+    assert sorted(p.name for p in folder.glob("state.db.damaged-?")) == [f"state.db.damaged-{n}" for n in (1, 2, 3, 4)]
+    assert (folder / "state.db.damaged-3").read_bytes() == last
 
 
 def test_a_folder_whose_run_json_is_damaged_says_that_it_cannot_be_repaired(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import subprocess
 import sys
@@ -49,6 +50,17 @@ def test_the_innermost_mount_decides(share: Path, tmp_path: Path) -> None:
         file.write(f"tmpfs {tmp_path}/a\\040share/local tmpfs rw 0 0\nx {tmp_path}/s fuse.sshfs rw 0 0\n")
     assert shared_kind(share / "local" / "run") == ""
     assert shared_kind(tmp_path / "s") == "fuse.sshfs"
+    with (tmp_path / "mounts").open("a") as file:
+        file.write(f"tmpfs {tmp_path}/s tmpfs rw 0 0\n")
+    assert shared_kind(tmp_path / "s") == "", "of two on one place the later one is what is seen there"
+
+
+@pytest.mark.parametrize("name", [b"\xe4", "a\u2028b".encode(), b"a\rb"], ids=["no text", "two lines", "a return"])
+def test_a_mount_of_any_name_is_found_and_hides_no_other(share: Path, tmp_path: Path, name: bytes) -> None:
+    with (tmp_path / "mounts").open("ab") as file:
+        file.write(b"x %b/%b cifs rw 0 0\n" % (os.fsencode(tmp_path), name))
+    assert shared_kind(tmp_path / os.fsdecode(name) / "run") == "cifs"
+    assert shared_kind(share) == "nfs4"
 
 
 def test_where_no_mounts_can_be_read_nothing_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

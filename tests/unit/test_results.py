@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tunesift import Dataset, Decision, Message, Record, RunError, Select
-from tunesift.running.result import kept, reads
+from tunesift.running.result import Planned, kept, planned, reads
 
 DATA = Dataset.of([Record(id, (Message("user", "Say it."), Message("assistant", "It."))) for id in "abc"])
 DECISIONS = [
@@ -36,3 +36,12 @@ def test_a_page_reads_records_unless_it_says_otherwise() -> None:
         reads = "prompts"
 
     assert (reads(Select()), reads(Prompts())) == ("records", "prompts")
+
+
+def test_a_plan_is_made_of_how_many_records_there_are_or_of_which_where_the_page_looks_at_them() -> None:
+    class Looks(Select):
+        def plan_for(self, data: Dataset[Record]) -> list[Planned]:
+            return [Planned("rate", sum(id != "b" for id in data.ids()), 1, "m")]
+
+    assert planned(Select(), DATA) == Select().plan(3) != Select().plan(2)
+    assert planned(Looks(), DATA) == [Planned("rate", 2, 1, "m")]

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,24 @@ def test_the_first_signal_asks_and_the_second_leaves_at_once_with_its_own_code(
     assert capfd.readouterr().err == ""
 
 
+def test_more_signals_than_anybody_has_read_yet_are_no_trouble(
+    exits: list[int], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unread: list[int] = []
+    monkeypatch.setattr(Stop, "_wait", lambda _, heard: unread.append(heard))
+    stop = Stop()
+    stop.listen()
+    assert stop._tell is not None
+    with suppress(BlockingIOError):
+        while True:
+            os.write(stop._tell, bytes(4096))
+    os.kill(os.getpid(), signal.SIGINT)
+    assert soon(lambda: stop.asked)
+    assert capfd.readouterr().err == "stopping after what is in flight; a second signal leaves at once\n"
+    stop.deafen()
+    os.close(unread[0])
+
+
 @pytest.mark.parametrize("listened", [True, False])
 def test_a_signal_that_comes_when_the_work_is_over_changes_nothing(
     exits: list[int], capfd: pytest.CaptureFixture[str], listened: bool
@@ -130,6 +149,23 @@ def test_work_that_is_over_after_the_first_signal_is_not_taken_for_work_that_tak
     assert not thread.is_alive()
     assert exits == []
     assert capfd.readouterr().err == ""
+
+
+def test_a_second_signal_that_was_on_its_way_when_the_work_was_over_ends_no_process(
+    exits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = Stop()
+    heard, stop._tell = os.pipe()
+    signals = iter([signal.SIGINT, signal.SIGTERM])
+
+    def late(*_: object) -> signal.Signals:
+        if (number := next(signals)) == signal.SIGTERM:
+            stop.deafen()
+        return number
+
+    monkeypatch.setattr(stopping, "_next", late)
+    stop._wait(heard)
+    assert exits == []
 
 
 def test_work_that_goes_on_when_the_grace_is_over_is_left(

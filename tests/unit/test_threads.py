@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -229,6 +230,26 @@ def test_steps_on_models_that_wait_on_a_network_get_chunks_of_one(life: Life) ->
     assert Local(chunk=7).chunk_size(Slow(student=ScriptedModel(concurrency=2))) == 1
     assert Local(chunk=7).chunk_size(Slow()) == 7
     assert Local().chunk_size(Measure()) == 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files(ScriptedModel):
+    """Takes items as files of so many."""
+
+    chunk: int = 500
+
+
+def test_steps_on_models_that_take_files_get_chunks_of_as_many_items(life: Life) -> None:
+    assert Local(chunk=7).chunk_size(Slow(student=Files(concurrency=2))) == 500
+    assert Local(chunk=7).chunk_size(Slow(student=Files(chunk=9))) == 9
+
+
+def test_a_time_without_movement_is_more_than_none() -> None:
+    assert Local(stall_s=0.5).stall_s == 0.5
+    for wrong in (0.0, -1.0, math.nan):
+        with pytest.raises(RecipeError) as refusal:
+            Local(stall_s=wrong)
+        assert str(refusal.value) == f"execution.stall_s: {wrong:g} is no time to wait; write seconds, such as 600."
 
 
 @dataclass(frozen=True, kw_only=True)

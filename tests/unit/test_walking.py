@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -115,6 +115,25 @@ def test_a_dataset_that_is_another_one_is_compared_row_by_row_and_refused(tmp_pa
     for _ in range(2):
         with pytest.raises(ResumeError, match=f'the content of the item "r{changed}" is not what it was'):
             life(tmp_path / "run", data(changed=changed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behind(Local):
+    """Finishes all chunks but the first two."""
+
+    def map(self, step: Any, work: Any) -> Iterator[Any]:  # Any: whatever goes through
+        for number, items in work.take(100)[2:]:
+            yield [(number, step(items))]
+        raise ModelUnavailable("the model is gone; start it again.")
+
+
+def test_another_content_behind_what_is_to_be_done_is_refused_after_that_is_written_down(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", Behind(chunk=5)) as run, pytest.raises(ModelUnavailable):
+        run.map("echo", Echo(), data())
+    for again in ([f"r{n}" for n in range(10)], []):
+        with pytest.raises(ResumeError, match='the content of the item "r29" is not what it was'):
+            life(tmp_path / "run", data(changed=29))
+        assert worked == again
 
 
 def test_nobody_is_believed_after_two_said_different_things(tmp_path: Path) -> None:

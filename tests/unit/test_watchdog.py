@@ -68,3 +68,22 @@ def test_a_standstill_before_the_work_began_is_not_the_work_s(
     monkeypatch.setattr(heartbeat, "_moved", time.monotonic() - 3600)
     with Watchdog(60.0).watching(tmp_path):
         assert heartbeat.still_s() < 60
+
+
+class Over(threading.Event):
+    """Over at the first look; remembers how long it was to be waited for it."""
+
+    waited: float | None = None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waited = timeout
+        return True
+
+
+@pytest.mark.parametrize(("patience_s", "every_s"), [(0.2, 0.02), (600.0, 5.0)])
+def test_a_standstill_is_noticed_soon_and_not_looked_for_all_the_time(
+    tmp_path: Path, patience_s: float, every_s: float
+) -> None:
+    over = Over()
+    Watchdog(patience_s)._watch(tmp_path, over)
+    assert over.waited == pytest.approx(every_s)

@@ -1,12 +1,13 @@
 """Cherry: keep what the student itself finds instructive.
 
 Paper    Li et al., arXiv:2308.12032
-Needs    a student that gives losses and embeddings; scikit-learn for the sample (extra "cluster")
+Needs    a student that gives losses and embeddings, and can be tuned; scikit-learn and TRL (extras "cluster", "train")
 Changes  drops records, edits none
 
 Stages   embed         mean of the last hidden layer over every instruction in its template
          prompt-loss   loss of the instruction itself
          sample        k-means, and the middle of each cluster by perplexity: the table "pre-experience"
+         warm-up       one epoch of tuning on the sample (section 2.1); this student scores, and is not the output
          ifd           conditioned loss / direct loss (eq. 5)
          keep          drop IFD > 1, keep the largest fraction
 
@@ -16,8 +17,8 @@ We differ from the authors' code
     They skip records silently; we write a decision with a reason.
     They skip a record whose response does not fit the context; we score the part that fits, marked as truncated.
     Instructions are embedded up to the student's own limit; theirs up to 512 tokens, as ours are for their loss.
-    The sample is drawn, and written down for a tuner, but no short tuning is done here: the student scores as it is, as
-    in the second version of the authors' repository.
+    A record of the sample that is longer than the tuner's limit is not trained on; theirs is cut off.
+    The second version of their repository has no pre-experience: pre_experience=null.
 """
 
 from __future__ import annotations
@@ -41,14 +42,21 @@ from tunesift.running.run import Run
 from tunesift.scoring.ifd import IFD, Ratio
 from tunesift.scoring.selectors import Largest, Pool, Scored
 from tunesift.settings import Settings
+from tunesift.tuning import AnyTuner
+from tunesift.tuning.process import Tuning, student_from
+from tunesift.tuning.sft import SFT
 
 PROMPT_TOKENS = 512
 """Tokens of an instruction whose loss is measured, as in the authors' script."""
 
 
+WARM_UP = SFT(epochs=1.0, template="alpaca", max_length=512)
+"""One epoch at 2e-5 in batches of 128, as in the authors' repository."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PreExperience(Settings):
-    """Which few records the student would be tuned on before it scores (section 2.1 of the paper)."""
+    """Which few records the student is tuned on before it scores, and how (section 2.1 of the paper)."""
 
     clusters: int = 100
     """Clusters of the instructions' embeddings."""
@@ -58,6 +66,8 @@ class PreExperience(Settings):
     """Percentile of the cluster's perplexities below which a record is too easy; the authors' script has 25."""
     high: float = 75.0
     """Percentile above which a record is too odd; the authors' script has 75."""
+    tuner: AnyTuner | None = WARM_UP
+    """How the student is tuned on them; null to draw the sample, and score with the student as it is."""
 
     def __post_init__(self) -> None:
         if min(self.clusters, self.per_cluster) < 1:
@@ -76,7 +86,7 @@ class Cherry(Settings):
     student: LikelihoodModel = TransformersModel()
     """The model whose losses are compared, and which embeds the instructions."""
     pre_experience: PreExperience | None = PreExperience()
-    """None to draw no sample."""
+    """null to draw no sample, and score with the student as it is."""
     profile: Literal["cherry", "canonical"] = "cherry"
     """cherry: as the authors' script measures; canonical: see the scorer `ifd`."""
     template: Template | None = None
@@ -86,26 +96,49 @@ class Cherry(Settings):
     keep: AnySelector = Largest(fraction=0.1, at_most=1.0, rule="cherry")
     """Which records stay; the paper recommends the largest tenth of those up to 1."""
 
+    def __post_init__(self) -> None:
+        tuner = self.pre_experience.tuner if self.pre_experience else None
+        if tuner is not None and not isinstance(self.student, TransformersModel):
+            raise RecipeError(f"student: a model of the kind {self.student.kind} has no weights to tune here; write "
+                              "pre_experience.tuner=null to score with it as it is.")  # fmt: skip
+
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
-        """Draw the pre-experience sample, score, keep."""
+        """Draw the pre-experience sample, tune on it, score, keep."""
         check_keep(self.keep, data, ["ifd"])
-        if self.pre_experience is not None:
-            embedded = run.map("embed", EmbedPrompt(student=self.student), data).good()
-            difficult = run.map("prompt-loss", PromptLoss(student=self.student), data).good()
-            run.table("pre-experience", sample(data, embedded, difficult, self.pre_experience))
-        scorer = IFD(student=self.student, profile=self.profile, ratio=self.ratio, template=self.template)
+        student = self.student if self.pre_experience is None else self._experienced(data, run, self.pre_experience)
+        scorer = IFD(student=student, profile=self.profile, ratio=self.ratio, template=self.template)
         scores = run.map("ifd", scorer, data)
         measured = Scored(scores.good(), scores.failures())
         pool = Pool(data, measured.scores, measured.failures, scorer.label, run.random("keep"), {scorer.kind: measured})
         decisions = chosen(pool, self.keep, run)
         return Result(kept(data, decisions), decisions)
 
+    def _experienced(self, data: Dataset[Record], run: Run, settings: PreExperience) -> LikelihoodModel:
+        """The student after a short tuning on a sample of the records; as it is where there is no tuner."""
+        embedded = run.map("embed", EmbedPrompt(student=self.student), data).good()
+        difficult = run.map("prompt-loss", PromptLoss(student=self.student), data).good()
+        picked = list(sample(data, embedded, difficult, settings))
+        run.table("pre-experience", picked)
+        if settings.tuner is None:
+            return self.student
+        assert isinstance(self.student, TransformersModel)  # checked when the recipe was read
+        tuning = Tuning(student=self.student, tuner=settings.tuner)
+        return student_from(run.once("warm-up", tuning, data.only({str(row["id"]) for row in picked})), self.student)
+
     def plan(self, records: int) -> list[Planned]:
-        """Two passes over the instructions for the sample, two over the responses for the score."""
+        """Two passes over the instructions for the sample, a short tuning on it, two over the responses."""
         name = name_of(self.student)
-        before = [Planned("embed", records, 1, name), Planned("prompt-loss", records, 1, name)]
-        after = planned_choice(self.keep, records)
-        return [*(before if self.pre_experience else []), Planned("ifd", records, 2, name), *after]
+        return [*self._planned_before(name, records), Planned("ifd", records, 2, name),
+                *planned_choice(self.keep, records)]  # fmt: skip
+
+    def _planned_before(self, name: str, records: int) -> list[Planned]:
+        if self.pre_experience is None:
+            return []
+        found = [Planned("embed", records, 1, name), Planned("prompt-loss", records, 1, name)]
+        if (tuner := self.pre_experience.tuner) is None:
+            return found
+        most = min(records, self.pre_experience.clusters * self.pre_experience.per_cluster)
+        return [*found, Planned("warm-up", most, tuner.passes(most), name)]
 
 
 @dataclass(frozen=True, kw_only=True)

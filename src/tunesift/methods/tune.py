@@ -30,9 +30,6 @@ from tunesift.tuning.forecast import BYTES_PER_TOKEN, forecast
 from tunesift.tuning.process import Trained, Tuning, told
 from tunesift.tuning.sft import SFT
 
-PASSES = 3
-"""Forward passes that an update costs, its backward pass included."""
-
 CURVE = Chart(
     "lines", "step", "loss", "of", "updates of the weights", "loss in nats per token",
     "The mean loss of the responses in each batch as it was trained on, and of the records that were held out. A "
@@ -79,7 +76,8 @@ class Tune(Settings):
 
     def plan(self, records: int) -> list[Planned]:
         """Tokens are counted once; then every record is read in every epoch."""
-        return [Planned("measure", records, 0, ""), Planned("tune", records, self._passes(records), self.student.name)]
+        passes = self.tuner.passes(records)
+        return [Planned("measure", records, 0, ""), Planned("tune", records, passes, self.student.name)]
 
     def plan_for(self, data: Dataset[Record]) -> list[Planned]:
         """The same, with updates, tokens and memory, which depend on how long the records are."""
@@ -94,17 +92,12 @@ class Tune(Settings):
         text = asked if isinstance(asked, str) else "".join(message.text for message in asked)
         return len(f"{text}{record.response}".encode()) / BYTES_PER_TOKEN
 
-    def _passes(self, records: int) -> int:
-        """Of each record: a backward pass costs as much as two forward ones, and recomputed activations one more."""
-        each = PASSES + self.tuner.gradient_checkpointing
-        read = self.tuner.updates(records - int(self.tuner.held_out * records)) * self.tuner.batch
-        return max(1, round(each * read / max(1, records)))
-
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureTokens(Settings):
     """How many tokens a record has in the student's template; none is cut."""
 
+    kind: Literal["tokens"] = "tokens"
     student: TransformersModel
     template: Template
     most: int | None

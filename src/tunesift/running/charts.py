@@ -145,7 +145,7 @@ class Drawing:
     def _is_full(self) -> bool:
         if self.chart.kind == "points":
             return len(self._rows) > MOST_POINTS
-        return -(-self._count // (1 << self._halved)) > MOST_PLACES
+        return self._count > MOST_PLACES << self._halved
 
     def _told(self) -> str:
         if not self._halved:

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from shutil import rmtree
 from typing import Any, Literal
@@ -359,7 +360,7 @@ def _is_whole(place: Path, parts: Sequence[tuple[Label, Sealed]]) -> bool:
 
 
 def _put_aside(folder: Path) -> None:
-    number = 1 + sum(1 for _ in folder.glob("state.db.damaged-*"))
+    number = next(n for n in count(1) if not any(folder.glob(f"state.db.damaged-{n}*")))
     with storage_errors(folder):
         for name in ("state.db-wal", "state.db-shm", "state.db"):
             path = folder / name

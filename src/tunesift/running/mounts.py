@@ -13,7 +13,7 @@ _SHARED = re.compile(r"nfs\d*|cifs|smb\d*|smbfs|lustre|gpfs|beegfs|ceph|afs|9p|g
 def shared_kind(folder: Path) -> str:
     """The kind of the network file system that holds a folder; empty on a local one, or where nobody can tell."""
     try:
-        lines = MOUNTS.read_text("utf-8", "surrogateescape").splitlines()
+        lines = os.fsdecode(MOUNTS.read_bytes()).split("\n")[:-1]  # the kernel writes any other end of a line as it is
     except OSError:
         return ""
     real, best, kind = os.path.realpath(folder), "", ""

@@ -181,7 +181,7 @@ class Run:
         folder, began = self.folder / CHECKPOINTS / stage, time.monotonic()
         made_of = begin(folder, stage, _settings(tuner), data)
         self._trained.add(stage)
-        watching = Watching(self.progress, self.stop, stage)
+        watching = Watching(self.progress, self.stop, stage, lambda step, of: self._note(stage, of, step))
         if finished(folder, made_of) is None:
             self._hold.check()
             with self._watchdog(stage):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class Watching:
     progress: Progress
     stop: Stop
     stage: str
+    note: Callable[[int, int], None]
+    """Told the same, for whoever looks at the folder from outside."""
     first: int = -1
     """Steps that were done in an earlier life; below 0 before the first word."""
     last: int = 0
@@ -52,6 +54,7 @@ class Watching:
             self.progress.begin(self.stage, of, step)
             return
         self.progress.advance(self.stage, step - self.last, 0)
+        self.note(step, of)
         self.last = step
 
 

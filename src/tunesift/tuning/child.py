@@ -10,7 +10,8 @@ import json
 import os
 import sys
 import threading
-from dataclasses import dataclass, field
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -31,6 +32,7 @@ _NO_ROOM = (
     "PytorchStreamWriter failed",
     "file write failed",
     "iostream error",
+    "unexpected pos",
 )
 """What the libraries that write weights say where the disk is full; their errors have no number."""
 
@@ -63,6 +65,23 @@ class Channel:
         os._exit(1)
 
 
+def on_one_gpu(device: str, environment: MutableMapping[str, str]) -> str:
+    """Let the libraries see the one GPU that is asked for, the first for `auto`; what it is called then.
+
+    With several in sight and one process, transformers would divide every batch among them.
+    """
+    kind, _, number = device.partition(":")
+    if kind not in ("auto", "cuda"):
+        return device
+    seen = environment.get("CUDA_VISIBLE_DEVICES")
+    names = seen.split(",") if seen else []
+    place = int(number or 0)
+    if seen is None or place < len(names):
+        environment["CUDA_VISIBLE_DEVICES"] = names[place] if names else str(place)
+        return kind
+    return device
+
+
 def main() -> None:
     """Train what is asked for; a failure is said in a line."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -73,6 +92,7 @@ def main() -> None:
     kind = TunedModel if "place" in asked["student"] else TransformersModel
     student = TypeAdapter(kind).validate_json(json.dumps(asked["student"]))
     tuner = TypeAdapter(AnyTuner).validate_json(json.dumps(asked["tuner"]))
+    student = replace(student, device=on_one_gpu(student.device, os.environ))
     into = Path(asked["into"])
     try:
         train(Job(student, tuner, open_dataset(Path(asked["data"]), Record), into), channel)

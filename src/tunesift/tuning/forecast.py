@@ -18,9 +18,10 @@ BYTES_PER_TOKEN = 4.0
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 ADAMW = 2
 """Numbers that AdamW keeps for each that it updates."""
-KEPT_PER_LAYER = 14
-"""Numbers of the width of the model that one layer keeps of every token for the backward pass, its MLP's aside: inputs
-of two norms and of seven products, queries, keys and values turned, what attention gives."""
+KEPT_PER_LAYER = 18
+"""Numbers of the width of the model that one layer of a Llama keeps of every token for the backward pass, its MLP's
+aside: two norms and what they make on the way, the inputs of its products, queries and keys before and after they are
+turned, values, what attention gives. Attention's own weights are not kept where it is FlashAttention or the like."""
 IN_THE_MLP = 4
 """Numbers of the width of the MLP that one layer keeps of every token: gate, its activation, up, their product."""
 

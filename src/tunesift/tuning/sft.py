@@ -104,6 +104,13 @@ class SFT(Settings):
         """Updates of the weights for so many records that are trained on."""
         return self.steps or math.ceil(self.epochs * math.ceil(records / self.batch))
 
+    def passes(self, records: int) -> int:
+        """Forward passes that each of so many records costs in all: a backward pass costs two, and activations that
+        are computed again one more."""
+        each = 3 + self.gradient_checkpointing
+        read = self.epochs if self.steps is None else self.steps * self.batch / max(1, records)
+        return max(1, round(each * read))
+
     @property
     def parts(self) -> tuple[int, int]:
         """Records on the device at a time, and parts of one update: as few of them as divide the batch evenly."""

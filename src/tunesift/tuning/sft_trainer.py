@@ -151,6 +151,7 @@ def _trainer(job: Job, model: Any, tokenizer: Any, rows: _Rows, telling: Telling
     device = str(model.device.type)
     if job.tuner.packing:
         _check_packing(device)
+        model.set_attn_implementation("flash_attention_2")
     made = trainer(
         model=model,
         args=_arguments(job, device, rows.held_out is not None),

@@ -1,0 +1,85 @@
+"""Is the control signal of MCTune learned? A small student tuned on real records with controls, beside the untuned.
+
+    python benchmarks/controlling.py --data DATA [--records 500] [--epochs 10] [--student FOLDER]
+
+Takes records of Alpaca with short responses, has `mctune` write controls and hold rows out, tunes the student by
+`tune`, and has `mctune-evaluate` ask both models for the same held-out prompts. Their numbers lie a whole standard
+deviation (sigma 1) from what the response of the row measures, so that answering naturally does not help. The result is
+the rank correlation of what was asked with what came, with its interval, for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from measuring import here, told
+
+import tunesift
+from tunesift import recipe_for, run_recipe
+
+
+def short(data: Path, count: int) -> list[dict[str, str]]:
+    """Records of 2 to 30 words in their response, instructions and inputs of at most 20."""
+    rows = json.loads((data / "alpaca" / "alpaca_sample.json").read_text("utf-8"))
+    fit = [row for row in rows if 2 <= len(row["output"].split()) <= 30 and row["output"].isascii()
+           and max(len(row["instruction"].split()), len(row["input"].split())) <= 20]  # fmt: skip
+    return fit[:count]
+
+
+def done(method: str, input: Path, output: Path, *settings: str) -> Path:
+    """Run a method by its recipe; its run folder."""
+    return run_recipe(recipe_for(method, input, output, settings)).folder
+
+
+def table(run: Path, name: str) -> list[dict[str, object]]:
+    """Rows of one of a run's tables."""
+    return pq.read_table(run / "tables" / f"{name}.parquet").to_pylist()  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds alpaca/alpaca_sample.json")
+    parser.add_argument("--records", type=int, default=500)
+    parser.add_argument("--held-out", type=int, default=60)
+    parser.add_argument("--epochs", type=float, default=10)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--student", default=str(Path(tunesift.__file__).parent / "assets" / "scorer"))
+    parser.add_argument("--smoke", action="store_true", help="a few records and one epoch, to see that it runs")
+    given = parser.parse_args()
+    if given.smoke:
+        given.records, given.held_out, given.epochs = 24, 4, 1.0
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as home:
+        place = Path(home)
+        (place / "in.json").write_text(json.dumps(short(given.data, given.records)))
+        done("mctune", place / "in.json", place / "train.jsonl", f"held_out={given.held_out}", "draws=2", "sigma=1.0")
+        tuned = done("tune", place / "train.jsonl", place / "tuned", f"student.name={given.student}", "tuner.batch=8",
+                     f"tuner.epochs={given.epochs}", f"tuner.learning_rate={given.learning_rate}",
+                     "tuner.gradient_checkpointing=false")  # fmt: skip
+        result = {**here(), "records": given.records, "training": table(tuned, "training")[0],
+                  "settings": {"epochs": given.epochs, "learning_rate": given.learning_rate},
+                  "student": Path(given.student).name,
+                  **compared(place, [("untuned", given.student), ("tuned", str(place / "tuned"))])}  # fmt: skip
+    result["minutes"] = round((time.monotonic() - began) / 60, 1)
+    told(result, "controlling", given.smoke)
+
+
+def compared(place: Path, models: Sequence[tuple[str, str]]) -> dict[str, object]:
+    """The evaluation's tables of each model."""
+    found: dict[str, object] = {}
+    for name, folder in models:
+        run = done("mctune-evaluate", place / "train.test.jsonl", place / f"{name}.jsonl", f"model.name={folder}",
+                   "max_tokens=80")  # fmt: skip
+        found[name] = {path.stem: table(run, path.stem) for path in sorted((run / "tables").glob("*.parquet"))
+                       if not path.stem.startswith("asked")}  # fmt: skip
+    return found
+
+
+if __name__ == "__main__":
+    main()
