@@ -53,7 +53,7 @@ def test_memory_of_all_weights_is_that_of_a_hand(student: TransformersModel) -> 
     assert found.weights == 4 * WHOLE
     assert found.training == 3 * 4 * WHOLE  # a gradient and two of AdamW's numbers for each
     assert found.activations == 4 * (4 * 100) * 2 * (18 * 32 + 4 * 64)
-    assert found.memory == 141_952 + 425_856 + 2662400
+    assert found.memory == 141_952 + 425_856 + 2_662_400
     assert str(found).endswith("about 3 MB of memory (142 kB weights, 426 kB gradients and AdamW, 3 MB activations)")
 
 
