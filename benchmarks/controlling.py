@@ -1,11 +1,12 @@
 """Is the control signal of MCTune learned? A small student tuned on real records with controls, beside the untuned.
 
-    python benchmarks/controlling.py --data DATA [--records 500] [--epochs 10] [--student FOLDER]
+    python benchmarks/controlling.py --data DATA [--records 500] [--epochs 3] [--student FOLDER]
 
-Takes records of Alpaca with short responses, has `mctune` write controls and hold rows out, tunes the student by
-`tune`, and has `mctune-evaluate` ask both models for the same held-out prompts. Their numbers lie a whole standard
-deviation (sigma 1) from what the response of the row measures, so that answering naturally does not help. The result is
-the rank correlation of what was asked with what came, with its interval, for both.
+Takes records of Alpaca with short and with long responses, has `mctune` write controls and hold rows out, tunes the
+student by `tune`, and has `mctune-evaluate` ask both models for the same held-out prompts. Their numbers lie a standard
+deviation (sigma 1) from what the response of the row measures, two prompts for each row. The result is the rank
+correlation of what was asked with what came, with its interval, for both; and of the rows whose two prompts ask for
+different lengths, how many were answered longer where more was asked, which no instruction explains.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ import tunesift
 from tunesift import recipe_for, run_recipe
 
 
-def short(data: Path, count: int) -> list[dict[str, str]]:
-    """Records of 2 to 30 words in their response, instructions and inputs of at most 20."""
+def short_and_long(data: Path, count: int) -> list[dict[str, str]]:
+    """As many records of 1 to 8 words in their response as of 35 to 60, in the order of the file; instructions and
+    inputs have at most 20."""
     rows = json.loads((data / "alpaca" / "alpaca_sample.json").read_text("utf-8"))
-    fit = [row for row in rows if 2 <= len(row["output"].split()) <= 30 and row["output"].isascii()
+    fit = [row for row in rows if row["output"].isascii()
            and max(len(row["instruction"].split()), len(row["input"].split())) <= 20]  # fmt: skip
-    return fit[:count]
+    sides = [[row for row in fit if low <= len(row["output"].split()) <= high] for low, high in ((1, 8), (35, 60))]
+    taken = {id(row) for side in sides for row in side[: count // 2]}
+    return [row for row in fit if id(row) in taken]
 
 
 def done(method: str, input: Path, output: Path, *settings: str) -> Path:
@@ -47,8 +51,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds alpaca/alpaca_sample.json")
     parser.add_argument("--records", type=int, default=500)
     parser.add_argument("--held-out", type=int, default=60)
-    parser.add_argument("--epochs", type=float, default=10)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--student", default=str(Path(tunesift.__file__).parent / "assets" / "scorer"))
     parser.add_argument("--smoke", action="store_true", help="a few records and one epoch, to see that it runs")
     given = parser.parse_args()
@@ -57,7 +61,7 @@ def main() -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as home:
         place = Path(home)
-        (place / "in.json").write_text(json.dumps(short(given.data, given.records)))
+        (place / "in.json").write_text(json.dumps(short_and_long(given.data, given.records)))
         done("mctune", place / "in.json", place / "train.jsonl", f"held_out={given.held_out}", "draws=2", "sigma=1.0")
         tuned = done("tune", place / "train.jsonl", place / "tuned", f"student.name={given.student}", "tuner.batch=8",
                      f"tuner.epochs={given.epochs}", f"tuner.learning_rate={given.learning_rate}",
@@ -75,10 +79,26 @@ def compared(place: Path, models: Sequence[tuple[str, str]]) -> dict[str, object
     found: dict[str, object] = {}
     for name, folder in models:
         run = done("mctune-evaluate", place / "train.test.jsonl", place / f"{name}.jsonl", f"model.name={folder}",
-                   "max_tokens=80")  # fmt: skip
+                   "max_tokens=120")  # fmt: skip
         found[name] = {path.stem: table(run, path.stem) for path in sorted((run / "tables").glob("*.parquet"))
                        if not path.stem.startswith("asked")}  # fmt: skip
+        found[name]["same instruction"] = within_rows(place / f"{name}.jsonl")  # type: ignore[index]
     return found
+
+
+def within_rows(answers: Path) -> dict[str, int]:
+    """Of two prompts of one row that ask for different numbers of words: is the answer to the larger one longer?"""
+    rows: dict[str, list[tuple[float, int]]] = {}
+    for line in answers.read_text("utf-8").splitlines():
+        row = json.loads(line)
+        asked = row["mctune"]["values"].get("t_word")
+        if asked is not None:
+            rows.setdefault(row["mctune"]["row"], []).append((asked, len(row["messages"][-1]["content"].split())))
+    pairs = [sorted(two) for two in rows.values() if len(two) == 2 and two[0][0] != two[1][0]]
+    return {
+        "rows": len(pairs), "longer": sum(more > less for (_, less), (_, more) in pairs),
+        "shorter": sum(more < less for (_, less), (_, more) in pairs),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
