@@ -27,6 +27,7 @@ from tunesift.scoring.dual_ifd import DualIFD
 from tunesift.scoring.ifd import READINGS
 from tunesift.settings import Settings, settings_by_path
 from tunesift.tuning.sft import SFT
+from tunesift.tuning.student import check_adapters
 
 SAMPLED = 1_000
 """Records, from the first on, whose language is looked at."""
@@ -156,7 +157,8 @@ def _is_here(name: str, revision: str | None) -> bool:
 
 
 def check_here(method: AnyMethod) -> None:
-    """Raise `ModelUnavailable` for a local model that is not here, `MissingExtra` where none could be loaded.
+    """Raise `ModelUnavailable` for a local model that is not here, `MissingExtra` where none could be loaded, and
+    `RecipeError` where the student takes no adapters.
 
     A run downloads nothing: what a hub has is fetched before it.
     """
@@ -165,6 +167,10 @@ def check_here(method: AnyMethod) -> None:
         raise ModelUnavailable(*lost)
     if lacking := lacking_extras(method):
         raise MissingExtra(*lacking)
+    student = getattr(method, "student", None)
+    for _, tuner in _asked(method):
+        if isinstance(tuner, SFT) and isinstance(student, TransformersModel):
+            check_adapters(student, tuner)
 
 
 def lacking_extras(method: AnyMethod) -> list[str]:

@@ -22,8 +22,10 @@ from harness.tiny import MakeTiny
 from harness.training import here, letters, student
 from tunesift import LoRA, Record, Run, Sampling, Span, TransformersModel, Tuning
 from tunesift.datasets import Dataset
-from tunesift.errors import DiskFull, ModelRefused, Stopped, TuningError
+from tunesift.errors import DiskFull, ModelRefused, RecipeError, Stopped, TuningError
+from tunesift.methods.tune import Tune
 from tunesift.models.folders import tokenizer
+from tunesift.readiness import check_here
 from tunesift.running.local import Local
 from tunesift.running.progress import Progress
 from tunesift.running.sealing import sealed
@@ -239,6 +241,37 @@ def test_adapters_are_a_model_of_their_own_and_load_as_one(tmp_path: Path, folde
     assert model.most_tokens() == 256
     other = student_from(made, model)
     assert other.loss([Span("x", "y")]) == model.loss([Span("x", "y")])
+
+
+def test_adapters_name_their_model_wherever_one_stands(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    here(tmp_path, Path(folder.name), replace(SMALL, steps=1, lora=LoRA(rank=2)), letters(4))
+    said = json.loads((tmp_path / "model/adapter_config.json").read_text())
+    assert said["base_model_name_or_path"] == str(folder)
+    monkeypatch.chdir(tmp_path)
+    assert TransformersModel(name="model").loss([Span("x", "y")])
+
+
+def test_adapters_beside_adapters_are_refused_since_they_would_name_another_model(tmp_path: Path, folder: Path) -> None:
+    adapters = tmp_path / "adapters"
+    adapters.mkdir()
+    (adapters / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(folder)}))
+    with pytest.raises(RecipeError, match=r"adapters holds adapters itself.* leave tuner.lora out"):
+        trained(tmp_path / "run", adapters, replace(SMALL, lora=LoRA()), letters(4))
+    method = Tune(student=TransformersModel(name=str(adapters)), tuner=replace(SMALL, lora=LoRA()))
+    with pytest.raises(RecipeError, match="holds adapters itself"):
+        check_here(method)
+    check_here(replace(method, tuner=SMALL))
+    check_here(replace(method, student=TransformersModel(name=str(folder))))
+
+
+def test_the_held_out_loss_is_measured_by_the_updates_there_are(tmp_path: Path, folder: Path) -> None:
+    """Of eight records six are held out; twenty updates of the other two are looked at twenty times, not five."""
+    tuner = replace(SMALL, steps=None, epochs=10.0, batch=1, device_batch=1, held_out=0.75)
+    found = here(tmp_path, folder, tuner, letters(8))
+    assert [h["step"] for h in found.history if "eval_loss" in h] == list(range(21))
 
 
 def test_records_beyond_the_limit_are_left_out_and_counted_and_none_is_cut(tmp_path: Path, folder: Path) -> None:

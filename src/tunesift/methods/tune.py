@@ -29,6 +29,7 @@ from tunesift.tuning.encoding import Encoder
 from tunesift.tuning.forecast import BYTES_PER_TOKEN, forecast
 from tunesift.tuning.process import Trained, Tuning, told
 from tunesift.tuning.sft import SFT
+from tunesift.tuning.student import limit_of
 
 CURVE = Chart(
     "lines", "step", "loss", "of", "updates of the weights", "loss in nats per token",
@@ -71,8 +72,7 @@ class Tune(Settings):
     @property
     def limit(self) -> int | None:
         """Most tokens of a record: those of the settings, or of the student."""
-        limits = [n for n in (self.tuner.max_length, self.student.most_tokens()) if n is not None]
-        return min(limits, default=None)
+        return limit_of(self.student, self.tuner)
 
     def plan(self, records: int) -> list[Planned]:
         """Tokens are counted once; then every record is read in every epoch."""
@@ -107,7 +107,7 @@ class MeasureTokens(Settings):
 
     def __call__(self, chunk: Sequence[Record], /) -> list[Score | Failure]:
         """Tokens of prompt and response; without a value where they are too many."""
-        encode = Encoder(tokenizer(self.student.location), self.template)
+        encode = Encoder(tokenizer(self.student.location, self.student.revision), self.template)
         return [self._score(encode, record) for record in chunk]
 
     def _score(self, encode: Encoder, record: Record) -> Score | Failure:
