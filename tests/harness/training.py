@@ -53,19 +53,20 @@ class Heard:
 
     stopped: bool = False
     steps: list[int] = field(default_factory=list)
+    beats: int = 0
 
     def at(self, step: int, of: int) -> None:
         self.steps.append(step)
 
     def say(self, **said: Any) -> None:
-        pass
+        self.beats += said.get("beat", False)
 
 
-def here(place: Path, folder: Path, tuner: SFT, data: Dataset[Record]) -> Trained:
+def here(place: Path, folder: Path, tuner: SFT, data: Dataset[Record], heard: Heard | None = None) -> Trained:
     """A training without a process of its own."""
     place.mkdir(exist_ok=True)
     with warnings.catch_warnings():  # what TRL, PEFT and transformers say to one another is theirs
         for kind in (FutureWarning, DeprecationWarning, UserWarning):
             warnings.simplefilter("ignore", kind)
-        train(Job(TransformersModel(name=str(folder), device="cpu"), tuner, data, place), Heard())
+        train(Job(TransformersModel(name=str(folder), device="cpu"), tuner, data, place), heard or Heard())
     return told(Checkpoint(place / MODEL, ""))

@@ -19,7 +19,7 @@ import pytest
 
 from conftest import record
 from harness.tiny import MakeTiny
-from harness.training import here, letters, student
+from harness.training import Heard, here, letters, student
 from tunesift import LoRA, Record, Run, Sampling, Span, TransformersModel, Tuning
 from tunesift.datasets import Dataset
 from tunesift.errors import DiskFull, ModelRefused, RecipeError, Stopped, TuningError
@@ -281,6 +281,17 @@ def test_records_beyond_the_limit_are_left_out_and_counted_and_none_is_cut(tmp_p
     assert (found.records, found.left_out) == (5, {"too-long": 1, "empty": 1})
     shorter = here(tmp_path, folder, replace(SMALL, steps=2, max_length=most - 1), data)
     assert shorter.left_out["too-long"] > 1
+
+
+def test_a_training_says_that_it_moves_however_long_an_update_takes(tmp_path: Path, folder: Path) -> None:
+    """Else a watchdog takes it for a standstill: parts of updates, of what is held out, and of what is read."""
+    here(tmp_path, folder, replace(SMALL, steps=2, device_batch=1), letters(8), heard := Heard())
+    assert (heard.steps, heard.beats) == ([0, 1, 2], 2 * (4 - 1))
+    here(tmp_path, folder, replace(SMALL, steps=1, held_out=0.5), letters(8), heard := Heard())
+    assert heard.beats == 2  # one part of four records, before the first update and after it
+    short = Dataset.of(record(f"r{n}", "Say it", "it") for n in range(2050))
+    here(tmp_path, folder, replace(SMALL, steps=1), short, heard := Heard())
+    assert heard.beats == 2  # every 1,024 records
 
 
 @pytest.mark.parametrize(("tuner", "sentence"), [

@@ -310,7 +310,7 @@ def test_a_plan_tells_updates_tokens_and_memory_and_writes_nothing(place: Path, 
     )  # fmt: skip
     assert found, told[3]
     assert int(found[1].replace(",", "")) == pytest.approx(sum(sizes) / 4 / 30 * 72, abs=2)
-    assert f"{found[2]} MB" == told_bytes(4 * 6 * round(max(sizes) / 4) * (14 * 32 + 4 * 64 + 2 * 32))
+    assert f"{found[2]} MB" == told_bytes(4 * 6 * round(max(sizes) / 4) * (18 * 32 + 4 * 64 + 2 * 32))
     assert sorted(place.iterdir()) == there
 
 

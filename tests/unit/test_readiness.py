@@ -227,7 +227,7 @@ def test_an_extra_that_is_not_installed_is_missed_before_anything_is_scored(
     lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    recipe = recipe_for("cherry", lines, tmp_path / "out.jsonl", ["student.kind=scripted"])
+    recipe = recipe_for("cherry", lines, tmp_path / "out.jsonl", ["student.kind=scripted", "pre_experience.tuner=null"])
     with pytest.raises(MissingExtra, match='the pre-experience sample: needs the "cluster" extra') as refusal:
         run_recipe(recipe)
     assert refusal.value.exit_code == 69

@@ -78,7 +78,7 @@ def train(job: Job, telling: Telling) -> None:
     model, tokenizer = load(
         "AutoModelForCausalLM", job.student.location, where, job.student.revision, job.student.dtype
     )
-    rows = _Rows(job, tokenizer)
+    rows = _Rows(job, tokenizer, telling)
     trainer = _trainer(job, model, tokenizer, rows, telling)
     begin = newest(job.into, CHECKPOINT)
     trainer.args.eval_on_start = trainer.eval_dataset is not None and begin is None
@@ -91,7 +91,8 @@ def train(job: Job, telling: Telling) -> None:
 class _Rows:
     """The tokens of the records, in files that the trainer maps; what is left out is counted."""
 
-    def __init__(self, job: Job, tokenizer: Any) -> None:  # Any: transformers' own class
+    def __init__(self, job: Job, tokenizer: Any, telling: Telling) -> None:  # Any: transformers' own class
+        self._telling = telling
         self.folder = job.into / "tokens"
         self.left_out: Counter[str] = Counter()
         self.tokens = self.count = 0
@@ -135,6 +136,7 @@ class _Rows:
             if len(batch) == 1024:
                 yield batch
                 batch = []
+                self._telling.say(beat=True)
         yield batch
 
 
@@ -252,6 +254,8 @@ def _parts(job: Job, telling: Telling) -> tuple[Any, Any]:  # Any: TRL's and tra
 
         def on_prediction_step(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # Any: theirs
             telling.say(beat=True)
+
+        on_substep_end = on_prediction_step  # of a part of an update
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any, **more: Any) -> None:  # Any: theirs
             if "loss" not in logs:
