@@ -16,7 +16,7 @@ from tunesift.methods.selectit import SelectIT
 from tunesift.methods.selective_reflection import SelectiveReflection
 from tunesift.methods.star_agents import StarAgents
 from tunesift.models.alike import check_tokenizers, check_two
-from tunesift.models.folders import EMBEDDED, is_here, local_folder
+from tunesift.models.folders import EMBEDDED, base_of, is_here, local_folder
 from tunesift.models.http import NOT_GIVEN, HttpModel
 from tunesift.models.nli import NliModel
 from tunesift.models.sentences import SentenceModel
@@ -180,6 +180,7 @@ def lacking_extras(method: AnyMethod) -> list[str]:
         ("local", ("torch", "transformers"), "local models", any(isinstance(m, _WITH_TORCH) for m in models)),
         ("embed", ("sentence_transformers",), "a sentence encoder", any(isinstance(m, SentenceModel) for m in models)),
         ("train", ("trl", "peft", "datasets"), "tuning", any(isinstance(m, SFT) for m in models)),
+        ("train", ("peft",), "a model of adapters", any(isinstance(m, TransformersModel) and _adapts(m) for m in models)),
         ("pos", ("spacy",), "a tagger of spaCy", any(isinstance(m, SpacyTagger) for m in models)),
         ("cluster", ("sklearn",), "the pre-experience sample", getattr(method, "pre_experience", None) is not None),
     )
@@ -188,6 +189,15 @@ def lacking_extras(method: AnyMethod) -> list[str]:
         for extra, libraries, what, needed in needs
         if needed and any(find_spec(library) is None for library in libraries)
     ]
+
+
+def _adapts(model: TransformersModel) -> bool:
+    """Whether a model is a folder of adapters; a path that leads nowhere is none."""
+    try:
+        folder = local_folder(model.location)
+    except ModelUnavailable:
+        return False
+    return folder is not None and base_of(folder) is not None
 
 
 def _nowhere(path: str, name: str) -> str:
