@@ -14,6 +14,7 @@ from tunesift.running.fsio import digest, storage_errors
 from tunesift.running.sealing import COMPLETE, sealed
 from tunesift.writing import create_errors
 
+_WEIGHTS = ".safetensors"
 _FILE_ENDINGS = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".gz", ".zst", ".safetensors", ".txt", ".md")
 
 
@@ -60,13 +61,16 @@ def _check_own(model: Path, output: Path) -> None:
 
 
 def _same_or_copy(path: Path, place: Path) -> None:
-    try:
-        os.link(path, place)
-    except OSError as error:  # another disk, or one without links
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK):
-            raise
-        copy2(path, place)
-        sync(place)
+    """Weights under a second name, where the disk allows it; small files as copies, which somebody may edit."""
+    if path.suffix == _WEIGHTS:
+        try:
+            os.link(path, place)
+            return
+        except OSError as error:  # another disk, or one without links
+            if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+                raise
+    copy2(path, place)
+    sync(place)
 
 
 def output_digest(output: Path) -> str:

@@ -236,7 +236,8 @@ def test_what_somebody_put_beside_the_model_is_never_removed(place: Path, tunesi
 def test_the_output_lies_on_the_disk_before_the_run_is_complete(
     place: Path, tunesift: Command, monkeypatch: pytest.MonkeyPatch, linked: bool
 ) -> None:
-    """On the same disk the files are those of the checkpoint, which were synced; on another one they are copies."""
+    """On the same disk the weights are those of the checkpoint, which were synced; all else, and on another disk they,
+    too, are copies: whoever edits a template there leaves the run as it was."""
     synced: list[str] = []
     sync = model_output.sync
 
@@ -257,7 +258,8 @@ def test_the_output_lies_on_the_disk_before_the_run_is_complete(
     assert weights(place / "tuned") == before
     assert (place / "tuned/model.safetensors").stat().st_nlink == 1 + linked
     names = {path.name for path in (place / "tuned").iterdir()}
-    assert set(synced) == {".tuned", place.name} | (set() if linked else names)
+    assert set(synced) == {".tuned", place.name} | (names - {"model.safetensors"} if linked else names)
+    assert (place / "tuned/config.json").stat().st_nlink == 1
     assert synced[-2:] == [".tuned", place.name]  # the names in the new folder, and then its own
 
 
