@@ -27,7 +27,7 @@ from tunesift.scoring.dual_ifd import DualIFD
 from tunesift.scoring.ifd import READINGS
 from tunesift.settings import Settings, settings_by_path
 from tunesift.tuning.sft import SFT
-from tunesift.tuning.student import check_adapters
+from tunesift.tuning.student import check_trainable
 
 SAMPLED = 1_000
 """Records, from the first on, whose language is looked at."""
@@ -158,7 +158,7 @@ def _is_here(name: str, revision: str | None) -> bool:
 
 def check_here(method: AnyMethod) -> None:
     """Raise `ModelUnavailable` for a local model that is not here, `MissingExtra` where none could be loaded, and
-    `RecipeError` where the student takes no adapters.
+    `RecipeError` where the student cannot be trained as is asked for.
 
     A run downloads nothing: what a hub has is fetched before it.
     """
@@ -170,7 +170,7 @@ def check_here(method: AnyMethod) -> None:
     student = getattr(method, "student", None)
     for _, tuner in _asked(method):
         if isinstance(tuner, SFT) and isinstance(student, TransformersModel):
-            check_adapters(student, tuner)
+            check_trainable(student, tuner)
 
 
 def lacking_extras(method: AnyMethod) -> list[str]:
@@ -180,7 +180,12 @@ def lacking_extras(method: AnyMethod) -> list[str]:
         ("local", ("torch", "transformers"), "local models", any(isinstance(m, _WITH_TORCH) for m in models)),
         ("embed", ("sentence_transformers",), "a sentence encoder", any(isinstance(m, SentenceModel) for m in models)),
         ("train", ("trl", "peft", "datasets"), "tuning", any(isinstance(m, SFT) for m in models)),
-        ("train", ("peft",), "a model of adapters", any(isinstance(m, TransformersModel) and _adapts(m) for m in models)),
+        (
+            "train",
+            ("peft",),
+            "a model of adapters",
+            any(isinstance(m, TransformersModel) and _adapts(m) for m in models),
+        ),
         ("pos", ("spacy",), "a tagger of spaCy", any(isinstance(m, SpacyTagger) for m in models)),
         ("cluster", ("sklearn",), "the pre-experience sample", getattr(method, "pre_experience", None) is not None),
     )

@@ -1,4 +1,4 @@
-"""What can be trained of a student: how long may a record be, and can adapters stand beside it?"""
+"""What can be trained of a student: how long may a record be, can all weights be, can adapters stand beside it?"""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ def limit_of(student: TransformersModel, tuner: SFT) -> int | None:
     return min(n for n in limits if n is not None)
 
 
-def check_adapters(student: TransformersModel, tuner: SFT) -> None:
-    """Raise `RecipeError` for adapters beside a student that is adapters itself: they name one model, without these."""
+def check_trainable(student: TransformersModel, tuner: SFT) -> None:
+    """Raise `RecipeError` for adapters beside a student that is adapters itself, since they name one model, without
+    these; and for all weights in float16, where AdamW divides by what has become 0, and the loss grows without end."""
+    if tuner.lora is None and student.dtype == "float16":
+        raise RecipeError("student.dtype: float16 is too coarse for weights that are all trained; write float32 or "
+                          "bfloat16, or set tuner.lora.")  # fmt: skip
     folder = local_folder(student.location) if tuner.lora is not None else None
     if folder is not None and base_of(folder) is not None:
         raise RecipeError(f"tuner.lora: {shown(student.name)} holds adapters itself, and new ones would name the model "
