@@ -267,6 +267,16 @@ def test_adapters_beside_adapters_are_refused_since_they_would_name_another_mode
     check_here(replace(method, student=TransformersModel(name=str(folder))))
 
 
+def test_a_share_of_so_few_that_none_is_held_out_is_told(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tuning, "__call__", lambda asked, data, into, _: here(into, folder, asked.tuner, data))
+    for share, told_of in ((0.1, [4]), (0.25, []), (0.0, [])):
+        method = Tune(student=TransformersModel(name=str(folder)), tuner=replace(SMALL, steps=1, held_out=share))
+        with Run(tmp_path / str(share), Local()) as run:
+            assert list(method(letters(4), run).notes.values()) == told_of, share
+
+
 def test_weights_of_sixteen_bits_without_range_are_not_all_trained(folder: Path) -> None:
     """Four updates of the embedded scorer at 1e-4 took the loss from 4.6 to 89, and left a model."""
     method = Tune(student=TransformersModel(name=str(folder), dtype="float16"), tuner=SMALL)

@@ -38,6 +38,8 @@ CURVE = Chart(
     names=("trained on", "held out"),
 )  # fmt: skip
 
+NONE_HELD_OUT = "records, of which the share tuner.held_out is none: no loss of held-out ones is measured"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tune(Settings):
@@ -67,7 +69,8 @@ class Tune(Settings):
         run.table("training", [_row(trained)])
         aside = self.tuner.held_out_of(list(fit.ids()))
         decisions = [_decided(id, measured[id], id in aside) for id in data.ids()]
-        return Result(None, decisions, checkpoint=made)
+        notes = {NONE_HELD_OUT: len(fit)} if self.tuner.held_out and not aside else {}
+        return Result(None, decisions, notes=notes, checkpoint=made)
 
     @property
     def limit(self) -> int | None:
