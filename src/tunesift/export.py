@@ -84,7 +84,7 @@ def export(run: Path, folder: Path, to: str, settings: Sequence[str] = ()) -> Ex
     check_place(folder)
     tune = _tuning(begun, settings)
     base = _base(tune.student.name)
-    rows = rows_for(target, tune.tuner.template, tune.student.location)
+    rows = rows_for(target, tune.tuner.template, tune.student)
     with storage_errors(run):
         chosen = _chosen(run_folder(run), begun, tune, rows)
     counts = len(chosen.trained), len(chosen.held_out)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from tunesift.errors import ModelRefused, shown
 from tunesift.formats import USES_TOOLS
 from tunesift.models.folders import tokenizer
+from tunesift.models.transformers import TransformersModel
 from tunesift.prompts import Template, context, input_of
 from tunesift.records import Message, Record
 
@@ -66,16 +67,16 @@ class Rows:
         return {"instruction": prompt, "output": response}
 
 
-def rows_for(to: Target, template: Template, student: str) -> Rows:
+def rows_for(to: Target, template: Template, student: TransformersModel) -> Rows:
     """How records are written for a trainer that tunes this student.
 
     Raises `ModelRefused` or `ModelUnavailable` where a fixed template needs the student's tokens, which are not here.
     """
     if template == "chat" or to == "trl":  # TRL adds both tokens to a text itself
         return Rows(to, template)
-    found = tokenizer(student)
+    found = tokenizer(student.location, student.revision)
     if found.eos_token is None:
-        raise ModelRefused(f'tokenizer "{shown(student)}" has no EOS token, so that a response would never end.')
+        raise ModelRefused(f'tokenizer "{shown(student.name)}" has no EOS token, so that a response would never end.')
     added = found("")["input_ids"]
     begins = found.bos_token_id is not None and found.bos_token_id in added
     return Rows(to, template, found.bos_token if begins else "", found.eos_token)

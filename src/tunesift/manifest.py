@@ -23,7 +23,7 @@ from tunesift.running.training import CHECKPOINTS
 from tunesift.settings import Json, differences, semantic
 from tunesift.spelling import command
 
-_LIBRARIES = ("tunesift", "numpy", "pyarrow", "pydantic", "torch", "transformers")
+_LIBRARIES = ("tunesift", "numpy", "pyarrow", "pydantic", "torch", "transformers", "trl", "peft")
 
 
 def open_folder(recipe: Recipe, sha256: str | None, journal: str) -> dict[str, Any]:  # Any: run.json

@@ -16,7 +16,7 @@ from tunesift.methods.selectit import SelectIT
 from tunesift.methods.selective_reflection import SelectiveReflection
 from tunesift.methods.star_agents import StarAgents
 from tunesift.models.alike import check_tokenizers, check_two
-from tunesift.models.folders import EMBEDDED, is_here, local_folder
+from tunesift.models.folders import EMBEDDED, base_of, is_here, local_folder
 from tunesift.models.http import NOT_GIVEN, HttpModel
 from tunesift.models.nli import NliModel
 from tunesift.models.sentences import SentenceModel
@@ -27,6 +27,7 @@ from tunesift.scoring.dual_ifd import DualIFD
 from tunesift.scoring.ifd import READINGS
 from tunesift.settings import Settings, settings_by_path
 from tunesift.tuning.sft import SFT
+from tunesift.tuning.student import check_trainable
 
 SAMPLED = 1_000
 """Records, from the first on, whose language is looked at."""
@@ -156,7 +157,8 @@ def _is_here(name: str, revision: str | None) -> bool:
 
 
 def check_here(method: AnyMethod) -> None:
-    """Raise `ModelUnavailable` for a local model that is not here, `MissingExtra` where none could be loaded.
+    """Raise `ModelUnavailable` for a local model that is not here, `MissingExtra` where none could be loaded, and
+    `RecipeError` where the student cannot be trained as is asked for.
 
     A run downloads nothing: what a hub has is fetched before it.
     """
@@ -165,6 +167,10 @@ def check_here(method: AnyMethod) -> None:
         raise ModelUnavailable(*lost)
     if lacking := lacking_extras(method):
         raise MissingExtra(*lacking)
+    student = getattr(method, "student", None)
+    for _, tuner in _asked(method):
+        if isinstance(tuner, SFT) and isinstance(student, TransformersModel):
+            check_trainable(student, tuner)
 
 
 def lacking_extras(method: AnyMethod) -> list[str]:
@@ -174,6 +180,12 @@ def lacking_extras(method: AnyMethod) -> list[str]:
         ("local", ("torch", "transformers"), "local models", any(isinstance(m, _WITH_TORCH) for m in models)),
         ("embed", ("sentence_transformers",), "a sentence encoder", any(isinstance(m, SentenceModel) for m in models)),
         ("train", ("trl", "peft", "datasets"), "tuning", any(isinstance(m, SFT) for m in models)),
+        (
+            "train",
+            ("peft",),
+            "a model of adapters",
+            any(isinstance(m, TransformersModel) and _adapts(m) for m in models),
+        ),
         ("pos", ("spacy",), "a tagger of spaCy", any(isinstance(m, SpacyTagger) for m in models)),
         ("cluster", ("sklearn",), "the pre-experience sample", getattr(method, "pre_experience", None) is not None),
     )
@@ -182,6 +194,15 @@ def lacking_extras(method: AnyMethod) -> list[str]:
         for extra, libraries, what, needed in needs
         if needed and any(find_spec(library) is None for library in libraries)
     ]
+
+
+def _adapts(model: TransformersModel) -> bool:
+    """Whether a model is a folder of adapters; a path that leads nowhere is none."""
+    try:
+        folder = local_folder(model.location)
+    except ModelUnavailable:
+        return False
+    return folder is not None and base_of(folder) is not None
 
 
 def _nowhere(path: str, name: str) -> str:

@@ -176,6 +176,7 @@ def test_a_second_start_does_nothing_and_the_folder_is_told_and_sound(place: Pat
     assert "  training tune: 3 updates done" in told
     assert json.loads(tunesift("inspect", "tuned.run", "--json").out)["trainings"] == {"tune": 3}
     assert tunesift("inspect", "tuned.run", "30").out.splitlines()[:2][1] == "  empty: the response is empty"
+    assert {"trl", "peft"} <= json.loads((place / "tuned.run/run.json").read_text())["versions"].keys()
     page = (place / "tuned.run/report.html").read_text("utf-8")
     assert "updates of the weights" in page
     assert "loss in nats per token" in page

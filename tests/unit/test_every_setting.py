@@ -558,12 +558,18 @@ def trained(make_tiny: MakeTiny) -> list[Flip]:
     def adapted(lora: LoRA) -> object:
         return tuned(replace(base, lora=lora))
 
-    def run(method: Tune) -> object:
+    def in_this_process(method: Tune | Cherry) -> Any:  # Any: as `came_of` has it
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
                 Tuning, "__call__", lambda asked, data, into, _: here(into, Path(asked.student.name), asked.tuner, data)
             )
-            return came_of(method, data)[0], tuned(method.tuner, Path(method.student.name))
+            return came_of(method, data)
+
+    def run(method: Tune) -> object:
+        return in_this_process(method)[0], tuned(method.tuner, Path(method.student.name))
+
+    def warmed(sample: PreExperience) -> object:
+        return in_this_process(Cherry(student=student, pre_experience=sample, keep=Largest(fraction=0.5)))
 
     student = TransformersModel(name=str(one))
     return [
@@ -573,6 +579,7 @@ def trained(make_tiny: MakeTiny) -> list[Flip]:
         flip(replace(base, steps=3, warm_up=0.0), tuned, schedule="linear"),
         flip(LoRA(), adapted, rank=8, alpha=64, dropout=0.5, targets=("q_proj",)),
         flip(Tune(student=student, tuner=base), run, student=replace(student, name=str(two)), tuner=replace(base, steps=1)),
+        flip(PreExperience(clusters=2, per_cluster=2, tuner=base), warmed, tuner=replace(base, steps=1)),
     ]  # fmt: skip
 
 
@@ -668,16 +675,18 @@ WHERE = {
     "SFT": "trained",
     "LoRA": "trained",
     "Tune": "trained",
+    "PreExperience.tuner": "trained",
     "HttpModel": "at_an_endpoint",
     "Recipe": "from_files",
 }
-"""Where the lines of a class stand that need more than a name."""
+"""Where the lines of a class, or of one of its fields, stand that need more than a name."""
 
 
 @pytest.mark.parametrize("name", DECIDING)
 def test_a_setting_changes_what_comes_of_it(name: str, request: pytest.FixtureRequest) -> None:
     owner, _, field = name.partition(".")
-    more = request.getfixturevalue(WHERE[owner]) if owner in WHERE else []
+    place = WHERE.get(name, WHERE.get(owner))
+    more = request.getfixturevalue(place) if place else []
     found = line_of([*FLIPS, *more], name)
     other: Any = replace(found.given, **{field: found.others[field]})  # type: ignore[type-var]
     assert found.seen(other) != came_before(found)

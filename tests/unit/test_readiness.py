@@ -119,6 +119,19 @@ def test_a_student_that_a_selector_does_without_may_be_missing(
     assert doubts(Select(keep=Random()), of(*[CHINESE] * 9)) == {}
 
 
+def test_adapters_need_an_extra_that_is_missed_before_anything_is_scored(
+    lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "adapters/adapter_config.json").write_text('{"base_model_name_or_path": "embedded"}')
+    monkeypatch.setitem(sys.modules, "peft", None)
+    words = [f"scorer.student.name={tmp_path / 'adapters'}", "keep=50%"]
+    recipe = recipe_for("select", lines, tmp_path / "out.jsonl", words)
+    with pytest.raises(MissingExtra, match='a model of adapters: needs the "train" extra'):
+        run_recipe(recipe)
+    assert not recipe.run_folder.exists()
+
+
 def test_a_folder_that_is_not_there_fails_no_plan(lines: Path) -> None:
     found = plan(recipe_for("select", lines, Path("out.jsonl"), ["scorer.student.name=./nowhere"]))
     assert (found.missing, found.seconds) == (("scorer.student: ./nowhere",), None)

@@ -29,6 +29,7 @@ from tunesift.tuning.encoding import Encoder
 from tunesift.tuning.forecast import BYTES_PER_TOKEN, forecast
 from tunesift.tuning.process import Trained, Tuning, told
 from tunesift.tuning.sft import SFT
+from tunesift.tuning.student import limit_of
 
 CURVE = Chart(
     "lines", "step", "loss", "of", "updates of the weights", "loss in nats per token",
@@ -36,6 +37,8 @@ CURVE = Chart(
     "held-out loss that rises again says that the student learns the records by heart.",
     names=("trained on", "held out"),
 )  # fmt: skip
+
+NONE_HELD_OUT = "records, of which the share tuner.held_out is none: no loss of held-out ones is measured"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +69,13 @@ class Tune(Settings):
         run.table("training", [_row(trained)])
         aside = self.tuner.held_out_of(list(fit.ids()))
         decisions = [_decided(id, measured[id], id in aside) for id in data.ids()]
-        return Result(None, decisions, checkpoint=made)
+        notes = {NONE_HELD_OUT: len(fit)} if self.tuner.held_out and not aside else {}
+        return Result(None, decisions, notes=notes, checkpoint=made)
 
     @property
     def limit(self) -> int | None:
         """Most tokens of a record: those of the settings, or of the student."""
-        limits = [n for n in (self.tuner.max_length, self.student.most_tokens()) if n is not None]
-        return min(limits, default=None)
+        return limit_of(self.student, self.tuner)
 
     def plan(self, records: int) -> list[Planned]:
         """Tokens are counted once; then every record is read in every epoch."""
@@ -107,7 +110,7 @@ class MeasureTokens(Settings):
 
     def __call__(self, chunk: Sequence[Record], /) -> list[Score | Failure]:
         """Tokens of prompt and response; without a value where they are too many."""
-        encode = Encoder(tokenizer(self.student.location), self.template)
+        encode = Encoder(tokenizer(self.student.location, self.student.revision), self.template)
         return [self._score(encode, record) for record in chunk]
 
     def _score(self, encode: Encoder, record: Record) -> Score | Failure:

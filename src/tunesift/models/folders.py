@@ -45,31 +45,32 @@ def local_folder(name: str) -> Path | None:
     return None
 
 
-def place_of(name: str) -> str:
+def place_of(name: str, revision: str | None = None) -> str:
     """Where libraries load a model from: its folder, or its hub id; raises `ModelUnavailable` where there is none."""
     folder = local_folder(name)
     if folder is None:
-        ask_hub(name)
+        ask_hub(name, revision)
     return str(folder or name)
 
 
-def tokenizer(name: str) -> Any:  # Any: transformers' own class
+def tokenizer(name: str, revision: str | None = None) -> Any:  # Any: transformers' own class
     """The tokenizer of a folder or a hub id, without any weights."""
     with LOADING:
-        return _tokenizer(name)
+        return _tokenizer(name, revision)
 
 
 @cache
-def _tokenizer(name: str) -> Any:  # Any: transformers' own class
+def _tokenizer(name: str, revision: str | None) -> Any:  # Any: transformers' own class
     try:
         import transformers
     except ImportError as error:
         raise MissingExtra('tokenizers need the "local" extra: pip install "tunesift[local]".') from error
-    place = place_of(name)
+    place = place_of(name, revision)
     if (base := base_of(Path(place))) and not (Path(place) / TOKENIZER).exists():
-        place = place_of(base[0])
+        place, revision = place_of(*base), base[1]
+    options: dict[str, Any] = {"trust_remote_code": False} | ({"revision": revision} if revision else {})
     try:
-        return transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        return transformers.AutoTokenizer.from_pretrained(place, **options)
     except (OSError, ValueError, KeyError) as error:
         raise ModelRefused(f'tokenizer "{name}" cannot be loaded ({first_line(error)}).') from error
 
@@ -82,11 +83,11 @@ def segment_of(encode: SpanEncoder, span: Span) -> Segment | Failure:
         return Failure("refused", f"the model's chat template takes no such conversation: {str(error)[:160]}")
 
 
-def ask_hub(name: str) -> None:
+def ask_hub(name: str, revision: str | None = None) -> None:
     """Raise `ModelUnavailable` at once where neither the local store nor a hub within reach has the model."""
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import constants
 
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+    if _stored(name, "config.json", revision) is not None:
         return
     if constants.HF_HUB_OFFLINE:
         raise nowhere(name)
@@ -100,13 +101,18 @@ def is_here(name: str, revision: str | None = None) -> bool:
     """Whether a model is in a folder, or in the hub's store on this machine; nobody is asked, and nothing loaded."""
     if local_folder(name) is not None:
         return True
+    return any(_stored(name, file, revision) is not None for file in ("config.json", TOKENIZER))
+
+
+def _stored(name: str, file: str, revision: str | None) -> Path | None:
+    """A file of a hub id in the hub's store on this machine; nobody is asked."""
     try:
         from huggingface_hub import try_to_load_from_cache
 
-        files = ("config.json", "tokenizer_config.json")
-        return any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in files)
+        found = try_to_load_from_cache(name, file, revision=revision)
     except (ImportError, ValueError):  # without the library, or for what can be no id, there is none
-        return False
+        return None
+    return Path(found) if isinstance(found, str) else None
 
 
 def base_of(folder: Path) -> tuple[str, str | None] | None:
@@ -126,13 +132,14 @@ def base_of(folder: Path) -> tuple[str, str | None] | None:
     return name, revision if isinstance(revision, str) else None
 
 
-def context_of(name: str) -> int | None:
+def context_of(name: str, revision: str | None = None) -> int | None:
     """Most tokens that a model reads, by its config.json; None where that is not here, or does not say."""
     folder = local_folder(name)
     if folder and (base := base_of(folder)):
-        return context_of(base[0])
+        return context_of(*base)
+    path = folder / "config.json" if folder else _stored(name, "config.json", revision)
     try:
-        said = json.loads((folder / "config.json").read_text("utf-8")) if folder else {}
+        said = json.loads(path.read_text("utf-8")) if path else {}
     except (OSError, ValueError):
         return None
     inner = said.get("text_config", said) if isinstance(said, dict) else {}

@@ -41,7 +41,7 @@ def load(  # Any: transformers' own classes
         raise MissingExtra('local models need the "local" extra: pip install "tunesift[local]".') from error
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    place, where = place_of(name), usable_device(device)
+    place, where = place_of(name, revision), usable_device(device)
     # Not left open: transformers would ask on the terminal whether to run code that came with the model.
     options: dict[str, Any] = {"trust_remote_code": False} | ({"revision": revision} if revision else {})
     typed = {"dtype": getattr(torch, dtype)} if dtype else {}

@@ -50,7 +50,7 @@ def _encoder(name: str, revision: str | None, device: str) -> Any:  # Any: sente
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise MissingExtra('a sentence encoder needs the "embed" extra: pip install "tunesift[embed]".') from error
-        place, folder = place_of(name), local_folder(name)
+        place, folder = place_of(name, revision), local_folder(name)
         try:
             return SentenceTransformer(
                 place, revision=revision, device=usable_device(device), trust_remote_code=False,

@@ -106,7 +106,7 @@ class TransformersModel(Settings):
 
     def most_tokens(self) -> int | None:
         """Most tokens of one text, by the model's files; None where they are not here, or do not say."""
-        context = context_of(self.location)
+        context = context_of(self.location, self.revision)
         return None if context is None else min(self.max_length or MOST_TOKENS, context)
 
     def _encoder(self, weights: _Weights) -> SpanEncoder:

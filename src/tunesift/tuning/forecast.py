@@ -12,6 +12,7 @@ from tunesift.errors import ModelUnavailable, told_bytes
 from tunesift.models.folders import local_folder, parameters
 from tunesift.models.transformers import TransformersModel
 from tunesift.tuning.sft import SFT
+from tunesift.tuning.student import limit_of
 
 BYTES_PER_TOKEN = 4.0
 """UTF-8 bytes of English text per token, roughly."""
@@ -65,7 +66,7 @@ def forecast(student: TransformersModel, tuner: SFT, records: int, tokens: int, 
     if size is None or shape is None:
         return Forecast(updates, read, None, None, None)
     one = BYTES[student.dtype]
-    limits = [n for n in (tuner.max_length, student.most_tokens(), longest) if n]
+    limits = [n for n in (limit_of(student, tuner), longest) if n is not None]
     updated = size * one if tuner.lora is None else 4 * tuner.lora.rank * _sides(shape)  # adapters are float32
     return Forecast(updates, read, size * one + (updated if tuner.lora else 0), updated * (1 + ADAMW),
                     _activations(shape, tuner, min(limits) * tuner.parts[0]))  # fmt: skip

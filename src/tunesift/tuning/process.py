@@ -28,6 +28,7 @@ from tunesift.running.step import Checkpoint, Watch
 from tunesift.running.training import DATA
 from tunesift.settings import Settings
 from tunesift.tuning import AnyTuner
+from tunesift.tuning.student import check_trainable
 
 LOG = "log.txt"
 """What the libraries said, in a stage's folder."""
@@ -46,6 +47,7 @@ class Tuning(Settings):
 
     def __call__(self, data: Dataset[Record], into: Path, watch: Watch, /) -> None:
         """Train in a process of its own, and leave the model in `into`; raises what the process says of its end."""
+        check_trainable(self.student, self.tuner)
         written = _written(data, into / DATA)
         asked = {"student": _as_json(self.student), "tuner": _as_json(self.tuner),
                  "data": str(written), "into": str(into.absolute())}  # fmt: skip

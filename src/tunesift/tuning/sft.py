@@ -12,6 +12,9 @@ from tunesift.prompts import Template
 from tunesift.records import content_digest
 from tunesift.settings import INCIDENTAL, Settings
 
+SEEDS = 2**32
+"""How many seeds there are: the libraries take no others."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA(Settings):
@@ -28,10 +31,11 @@ class LoRA(Settings):
     head."""
 
     def __post_init__(self) -> None:
-        if min(self.rank, self.alpha) < 1:
-            raise RecipeError("lora: rank and alpha are numbers of 1 or more.")
+        for name, number, usual in (("rank", self.rank, 16), ("alpha", self.alpha, 32)):
+            if number < 1:
+                raise RecipeError(f"tuner.lora.{name}: {number} is not 1 or more; write {usual}.")
         if not 0 <= self.dropout < 1:
-            raise RecipeError(f"lora.dropout: {self.dropout:g} is no share; write a number from 0 to below 1.")
+            raise RecipeError(f"tuner.lora.dropout: {self.dropout:g} is no share; write a number from 0 to below 1.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +64,8 @@ class SFT(Settings):
     weight_decay: float = 0.0
     """Of AdamW."""
     max_length: int | None = None
-    """Most tokens of prompt and response together; None for the student's own limit. A longer record is left out, and
-    counted: nothing is cut."""
+    """Most tokens of prompt and response together, as far as the student reads; None for 2,048 or the student's own
+    limit, whichever is smaller. A longer record is left out, and counted: nothing is cut."""
     packing: bool = False
     """Several records in one row of the batch, none seeing another; needs FlashAttention on a GPU."""
     lora: LoRA | None = None
@@ -72,7 +76,7 @@ class SFT(Settings):
     held_out: float = 0.0
     """Share of the records that is not trained on, and whose loss is measured now and then, 0 to below 1."""
     seed: int = 0
-    """Where order and dropout start."""
+    """Where order and dropout start, 0 to 4,294,967,295."""
     device_batch: Annotated[int, INCIDENTAL] = 8
     """Most records on the device at a time; an update is made of as many such parts as it needs."""
     gradient_checkpointing: Annotated[bool, INCIDENTAL] = True
@@ -81,19 +85,24 @@ class SFT(Settings):
     """Updates between two checkpoints from which a training that was cut off goes on."""
 
     def __post_init__(self) -> None:
-        for name, number in (("batch", self.batch), ("device_batch", self.device_batch),
-                             ("save_every", self.save_every), ("steps", self.steps or 1),
-                             ("max_length", self.max_length or 2)):  # fmt: skip
-            if number < 1:
-                raise RecipeError(f"{name}: {number} is no number of 1 or more.")
-        if self.steps == 0 or self.max_length == 0:
-            raise RecipeError("steps and max_length: are 1 or more, or null.")
-        if not self.epochs > 0 or not self.learning_rate > 0:
-            raise RecipeError("epochs and learning_rate: are numbers above 0.")
-        if self.weight_decay < 0 or not 0 <= self.warm_up <= 1:
-            raise RecipeError("weight_decay is 0 or more, and warm_up a share from 0 to 1.")
+        for name, number, usual in (
+            ("batch", self.batch, "128"), ("device_batch", self.device_batch, "8"),
+            ("save_every", self.save_every, "200"), ("steps", self.steps, "200, or null for epochs"),
+            ("max_length", self.max_length, "1024, or null"),
+        ):  # fmt: skip
+            if number is not None and number < 1:
+                raise RecipeError(f"tuner.{name}: {number} is not 1 or more; write {usual}.")
+        for name, rate, usual in (("epochs", self.epochs, "3"), ("learning_rate", self.learning_rate, "2e-5")):
+            if not rate > 0:
+                raise RecipeError(f"tuner.{name}: {rate:g} is not above 0; write {usual}.")
+        if not self.weight_decay >= 0:
+            raise RecipeError(f"tuner.weight_decay: {self.weight_decay:g} is below 0; write 0.")
+        if not 0 <= self.warm_up <= 1:
+            raise RecipeError(f"tuner.warm_up: {self.warm_up:g} is no share of all updates; write 0.03.")
         if not 0 <= self.held_out < 1:
-            raise RecipeError(f"held_out: {self.held_out:g} is no share; write a number from 0 to below 1.")
+            raise RecipeError(f"tuner.held_out: {self.held_out:g} is no share; write a number from 0 to below 1.")
+        if not 0 <= self.seed < SEEDS:
+            raise RecipeError(f"tuner.seed: {self.seed} is not from 0 to {SEEDS - 1:,}; write 0.")
 
     def held_out_of(self, ids: Sequence[str]) -> frozenset[str]:
         """The ids that are not trained on: drawn by themselves and the seed, whatever their order."""

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from tunesift.datasets import Dataset
 from tunesift.errors import MissingExtra, TuningError, shown
+from tunesift.models.folders import local_folder
 from tunesift.models.loading import load, usable_device
 from tunesift.models.transformers import TransformersModel
 from tunesift.records import Failure, Record
@@ -26,6 +27,7 @@ from tunesift.running.training import DATA, MODEL
 from tunesift.settings import Json
 from tunesift.tuning.encoding import Encoder
 from tunesift.tuning.sft import SFT
+from tunesift.tuning.student import limit_of
 
 CHECKPOINT = "checkpoint"
 """What the folders of checkpoints are called, before their step."""
@@ -56,8 +58,7 @@ class Job:
     @property
     def limit(self) -> int | None:
         """Most tokens of a record; None where neither the settings nor the student say."""
-        limits = [n for n in (self.tuner.max_length, self.student.most_tokens()) if n is not None]
-        return min(limits, default=None)
+        return limit_of(self.student, self.tuner)
 
 
 class Telling(Protocol):
@@ -154,7 +155,7 @@ def _trainer(job: Job, model: Any, tokenizer: Any, rows: _Rows, telling: Telling
         model.set_attn_implementation("flash_attention_2")
     made = trainer(
         model=model,
-        args=_arguments(job, device, rows.held_out is not None),
+        args=_arguments(job, device, rows),
         train_dataset=rows.train,
         eval_dataset=rows.held_out,
         processing_class=tokenizer,
@@ -165,12 +166,12 @@ def _trainer(job: Job, model: Any, tokenizer: Any, rows: _Rows, telling: Telling
     return made
 
 
-def _arguments(job: Job, device: str, evaluates: bool) -> Any:  # Any: TRL's own class
+def _arguments(job: Job, device: str, rows: _Rows) -> Any:  # Any: TRL's own class
     from trl import SFTConfig
 
     tuner = job.tuner
     size, parts = tuner.parts
-    updates = tuner.updates(len(job.data))
+    updates = tuner.updates(rows.count)
     return SFTConfig(
         output_dir=str(job.into),
         num_train_epochs=tuner.epochs, max_steps=tuner.steps or -1,
@@ -181,7 +182,7 @@ def _arguments(job: Job, device: str, evaluates: bool) -> Any:  # Any: TRL's own
         bf16=precision(tuner, device) == "bfloat16", fp16=False, use_cpu=device == "cpu",
         seed=tuner.seed, data_seed=tuner.seed, **{_checkpointing(): tuner.gradient_checkpointing},
         save_strategy="steps", save_steps=tuner.save_every, save_total_limit=KEPT,
-        eval_strategy="steps" if evaluates else "no", eval_steps=max(1, updates // EVALUATIONS),
+        eval_strategy="no" if rows.held_out is None else "steps", eval_steps=max(1, updates // EVALUATIONS),
         logging_strategy="steps", logging_steps=1, logging_nan_inf_filter=False,
         report_to="none", disable_tqdm=True,
     )  # fmt: skip
@@ -218,13 +219,16 @@ def _adapters(job: Job, model: Any) -> Any:  # Any: transformers' and PEFT's own
 
     assert job.tuner.lora is not None
     lora = job.tuner.lora
+    if folder := local_folder(job.student.location):
+        model.name_or_path = str(folder.absolute())  # what the adapters say they stand beside, wherever one stands
     names = [name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)]
     known = sorted({name.rpartition(".")[2] for name in names} - {"lm_head"})
     if unknown := [name for name in lora.targets if name not in known]:
         said = f"tuner.lora.targets: {shown(job.student.name)} has no linear layer {shown(unknown[0])}"
         raise TuningError(f"{said}; it has {', '.join(known)}.")
     return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, task_type="CAUSAL_LM",
-                      target_modules=list(lora.targets) or "all-linear")  # fmt: skip
+                      target_modules=list(lora.targets) or "all-linear",
+                      revision=job.student.revision)  # fmt: skip
 
 
 def _parts(job: Job, telling: Telling) -> tuple[Any, Any]:  # Any: TRL's and transformers' own classes
