@@ -180,6 +180,14 @@ def test_the_largest_number_is_the_newest_not_the_last_by_name(tmp_path: Path) -
     assert newest(tmp_path, "checkpoint") == tmp_path / "checkpoint-10"
 
 
+def test_a_folder_that_is_no_checkpoint_of_ours_is_left_alone(tmp_path: Path) -> None:
+    for name in ("checkpoint-3", "checkpoint-best"):
+        (tmp_path / name).mkdir()
+    seal(tmp_path / "checkpoint-3", {})
+    assert newest(tmp_path, "checkpoint") == tmp_path / "checkpoint-3"
+    assert (tmp_path / "checkpoint-best").exists()
+
+
 def test_a_changed_byte_of_a_model_is_found(tmp_path: Path) -> None:
     with opened(tmp_path / "run") as run:
         model = run.once("tune", Copying(), some()).path

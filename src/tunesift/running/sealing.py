@@ -49,7 +49,8 @@ def sealed(folder: Path) -> dict[str, Any] | None:  # Any: JSON
 
 def newest(into: Path, prefix: str) -> Path | None:
     """The whole folder `prefix-N` of the largest N; those that are not whole, or were left behind, are removed."""
-    found: list[Path] = sorted(into.glob(f"{prefix}-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    numbered = (path for path in into.glob(f"{prefix}-*") if path.name.rpartition("-")[2].isdecimal())
+    found: list[Path] = sorted(numbered, key=lambda path: int(path.name.rpartition("-")[2]))
     best = next((path for path in reversed(found) if sealed(path) is not None), None)
     for path in found:
         if sealed(path) is None:
