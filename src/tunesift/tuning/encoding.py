@@ -59,9 +59,10 @@ def _end_of_turn(tokenizer: Any) -> tuple[int, ...]:  # Any: transformers' own c
     try:
         rendered = render(turns, tokenizer, open=False)
     except TemplateFault as error:
-        raise ModelRefused(f"the chat template renders no conversation ({error}); set template to alpaca.") from error
+        said = f"the chat template renders no conversation ({error})"
+        raise ModelRefused(f"{said}; set the tuner's template to alpaca.") from error
     if _MARK not in rendered:
-        raise ModelRefused("the chat template does not show the response; set template to alpaca.")
+        raise ModelRefused("the chat template does not show the response; set the tuner's template to alpaca.")
     end = rendered.rpartition(_MARK)[2]
     if not end.strip():
         return _eos(tokenizer)
