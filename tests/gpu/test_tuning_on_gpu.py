@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from harness.tiny import MakeTiny
 from harness.training import letters, student
-
 from tunesift import SFT, Run, TransformersModel, Tuning
 from tunesift.running.local import Local
 from tunesift.tuning.process import Trained, told
