@@ -73,7 +73,7 @@ def student(model: str) -> dict[str, list[str]]:
         "select": [f"scorer.student={model}", "scorer.template=bare", "keep.below=null"],
         "selectit": [f"raters=[{{model: {model}}}]", "min_mass=0"],
         "clear": [f"student={model}", "samples=1"],
-        "cherry": [f"student={model}", "keep.at_most=null"],
+        "cherry": [f"student={model}", "keep.at_most=null", "pre_experience.tuner=null"],
     }
 
 

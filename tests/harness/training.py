@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conftest import record
 from harness.tiny import MakeTiny
-from tunesift import SFT, Dataset, Record, TransformersModel
+from tunesift import SFT, Dataset, Message, Record, TransformersModel
 from tunesift.running.step import Checkpoint
 from tunesift.running.training import MODEL
 from tunesift.tuning.process import Trained, told
@@ -23,6 +22,11 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 """A template whose prompt is a prefix of the whole, with an end of turn and a line feed behind it, as ChatML's."""
+
+
+def record(id: str, instruction: str = "Say hello.", response: str = "Hello there.") -> Record:
+    """A record of one turn."""
+    return Record(id, (Message("user", instruction), Message("assistant", response)))
 
 
 def student(make_tiny: MakeTiny, template: str | None = CHATML, **shape: int) -> Path:

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from conftest import record
 from harness.tiny import MakeTiny
-from harness.training import student
+from harness.training import record, student
 from tunesift import Message, Record
 from tunesift.errors import ModelRefused
 from tunesift.formats import USES_TOOLS

@@ -17,9 +17,8 @@ from typing import Any
 
 import pytest
 
-from conftest import record
 from harness.tiny import MakeTiny
-from harness.training import Heard, here, letters, student
+from harness.training import Heard, here, letters, record, student
 from tunesift import LoRA, Record, Run, Sampling, Span, TransformersModel, Tuning
 from tunesift.datasets import Dataset
 from tunesift.errors import DiskFull, ModelRefused, RecipeError, Stopped, TuningError

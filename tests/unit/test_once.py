@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from conftest import record
+from harness.training import record
 from tunesift import INCIDENTAL, Dataset, Run, Settings
 from tunesift.errors import ResumeError, RunError, Stopped
 from tunesift.running.local import Local

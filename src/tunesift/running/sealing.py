@@ -9,7 +9,7 @@ from typing import Any
 
 from tunesift.disk import sync
 from tunesift.errors import StorageError
-from tunesift.running.fsio import digest, failpoint, read_json, storage_errors, write_json
+from tunesift.running.fsio import digest, read_json, storage_errors, write_json
 from tunesift.settings import Json
 
 COMPLETE = "_COMPLETE.json"
@@ -24,7 +24,6 @@ def seal(folder: Path, said: Mapping[str, Json], digests: bool = False) -> None:
         for path in files:
             sync(path)
         sync(folder)
-        failpoint("checkpoint.written")
         listed: dict[str, Json] = {
             str(path.relative_to(folder)): {
                 "bytes": path.stat().st_size,
