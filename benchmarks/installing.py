@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("", "local", "cluster", "images", "embed")
+EXTRAS = ("", "local", "cluster", "images", "embed", "train", "pos")
 STARTS = {
     "python -c pass": ["-c", "pass"],
     "import tunesift": ["-c", "import tunesift"],

@@ -19,7 +19,7 @@ from tunesift.recipe import Recipe, as_json
 from tunesift.running.database import FORMAT, rows_done
 from tunesift.running.fsio import failpoint, read_json, write_json
 from tunesift.running.locking import now
-from tunesift.running.training import CHECKPOINTS
+from tunesift.running.training import CHECKPOINT, CHECKPOINTS, MODEL
 from tunesift.settings import Json, differences, semantic
 from tunesift.spelling import command
 
@@ -77,7 +77,7 @@ def is_ours(recipe: Recipe) -> bool:
 
 def has_work(folder: Path) -> bool:
     """Whether anything was done in this folder that a new start would do again."""
-    if any((folder / CHECKPOINTS).glob("*/checkpoint-*")) or any((folder / CHECKPOINTS).glob("*/model")):
+    if any((folder / CHECKPOINTS).glob(f"*/{CHECKPOINT}-*")) or any((folder / CHECKPOINTS).glob(f"*/{MODEL}")):
         return True
     try:
         return bool(rows_done(folder))

@@ -38,13 +38,21 @@ from tunesift.settings import Json, differences
 
 PART_ROWS = 8192
 """Rows of one sealed part; the last part of a stage may have fewer. Written down when a run begins."""
-
 _LOG = logging.getLogger(__name__)
 _REUSED = "reused:"
 """Before a stage's name: the settings that it had in another run, whose outcomes were put by."""
 STRANGE = "{}: holds rows that the journal has lost; tunesift repair {} takes them up again."
 _BEGIN = "INSERT OR IGNORE INTO intent VALUES (?, ?)"
 """A row may be begun twice: a call of map that was stopped may have begun what it never gave out."""
+
+
+def refuse_others(stage: str, begun_with: Json, settings: Json) -> None:
+    """Raise `ResumeError` for a stage whose settings are not those that it was begun with; names the first of them."""
+    if changed := differences(begun_with, settings):
+        path, old, new = changed[0]
+        was, now = (shown(json.dumps(value, ensure_ascii=False)) for value in (old, new))
+        said = f'stage "{stage}" was started with {path}={was}; it is now {now}'
+        raise ResumeError(f"{said}; use another folder, or go back.")
 
 
 class Journal:
@@ -105,11 +113,7 @@ class Journal:
             _, begun_with = named(self.db, name)
             if name not in self._stages:
                 self._check_reused(name, settings)
-        if changed := differences(begun_with, settings):
-            path, old, new = changed[0]
-            was, now = (shown(json.dumps(value, ensure_ascii=False)) for value in (old, new))
-            raise ResumeError(f'stage "{name}" was started with {path}={was}; it is now {now}; '
-                              "use another folder, or go back.")  # fmt: skip
+        refuse_others(name, begun_with, settings)
         if name not in self._stages:
             self._stages[name] = StageJournal(self.db, self._folder / "stages" / name, name)
         return self._stages[name]

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunesift.datasets import Dataset
-from tunesift.errors import ResumeError, RunError, shown
+from tunesift.errors import ResumeError, RunError
 from tunesift.heartbeat import beat
 from tunesift.running.fsio import make_folder, read_json, refuse_link, storage_errors, write_json
+from tunesift.running.journal import refuse_others
 from tunesift.running.progress import Progress
 from tunesift.running.sealing import sealed
 from tunesift.running.step import Checkpoint, Tuner
 from tunesift.running.stopping import Stop
-from tunesift.settings import Json, differences, digest
+from tunesift.settings import Json, digest
 
 CHECKPOINTS = "checkpoints"
 """Folder of the trainings of a run."""
+CHECKPOINT = "checkpoint"
+"""What the folders of checkpoints are called, within a stage's, before their step."""
 MODEL = "model"
 """Folder, within a stage's, of what was trained."""
 DATA = "data"
@@ -72,11 +74,7 @@ def begin(folder: Path, stage: str, settings: Json, data: Dataset[Any]) -> str: 
         write_json(folder / BEGUN, given)
         return digest(given)
     old = read_json(folder / BEGUN)
-    if changed := differences(old["settings"], settings):
-        path, before, after = changed[0]
-        was, now = (shown(json.dumps(value, ensure_ascii=False)) for value in (before, after))
-        raise ResumeError(f'stage "{stage}" was started with {path}={was}; it is now {now}; use another folder, or go '
-                          "back.")  # fmt: skip
+    refuse_others(stage, old["settings"], settings)
     if old["data"] != data.digest():
         raise ResumeError(f'stage "{stage}" was started on other records; use another folder, or go back.')
     return digest(given)
@@ -102,13 +100,13 @@ def train(tuner: Tuner, data: Dataset[Any], folder: Path, watching: Watching) ->
 def updates_done(run: Path) -> dict[str, int]:
     """How many updates every training of a run has made: those of its model, or up to its newest whole checkpoint."""
     done: dict[str, int] = {}
-    for begun in sorted((run / CHECKPOINTS).glob(f"*/{BEGUN}")):
-        model, saved = sealed(begun.parent / MODEL), map(sealed, begun.parent.glob("checkpoint-*"))
-        done[begun.parent.name] = model["steps"] if model else max((said["step"] for said in saved if said), default=0)
+    for stage in trainings(run):
+        folder = run / CHECKPOINTS / stage
+        model, saved = sealed(folder / MODEL), map(sealed, folder.glob(f"{CHECKPOINT}-*"))
+        done[stage] = model["steps"] if model else max((said["step"] for said in saved if said), default=0)
     return done
 
 
-def trainings(run: Path) -> Mapping[str, dict[str, Any]]:  # Any: JSON
-    """What every training of a run was begun with, by stage."""
-    found = sorted((run / CHECKPOINTS).glob(f"*/{BEGUN}"))
-    return {path.parent.name: read_json(path) for path in found}
+def trainings(run: Path) -> list[str]:
+    """Stages of a run's trainings that were begun, by name."""
+    return sorted(path.parent.name for path in (run / CHECKPOINTS).glob(f"*/{BEGUN}"))

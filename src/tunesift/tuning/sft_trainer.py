@@ -23,14 +23,12 @@ from tunesift.models.loading import load, usable_device
 from tunesift.models.transformers import TransformersModel
 from tunesift.records import Failure, Record
 from tunesift.running.sealing import newest, seal
-from tunesift.running.training import DATA, MODEL
+from tunesift.running.training import CHECKPOINT, DATA, MODEL
 from tunesift.settings import Json
 from tunesift.tuning.encoding import Encoder
 from tunesift.tuning.sft import SFT
 from tunesift.tuning.student import limit_of
 
-CHECKPOINT = "checkpoint"
-"""What the folders of checkpoints are called, before their step."""
 KEPT = 2
 """Checkpoints that stay: while one is written, the one before it is whole."""
 MOST_KEPT = 2_000
@@ -40,8 +38,6 @@ EVALUATIONS = 20
 IGNORED = -100
 """The label of a token whose loss does not count."""
 _TOKENS = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int64()))])
-
-
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 """What transformers calls them."""
 
