@@ -105,9 +105,9 @@ if TYPE_CHECKING:
     from tunesift.scoring.selectors import Smallest as Smallest
     from tunesift.settings import INCIDENTAL as INCIDENTAL
     from tunesift.settings import Settings as Settings
+    from tunesift.tuning.base import LoRA as LoRA
     from tunesift.tuning.process import Tuning as Tuning
     from tunesift.tuning.sft import SFT as SFT
-    from tunesift.tuning.sft import LoRA as LoRA
     from tunesift.writing import write_records as write_records
 
 _HOMES = {
@@ -168,8 +168,9 @@ _HOMES = {
         "Above", "Largest", "Longest", "Pool", "Quota", "Random", "Scored", "Shortest", "Smallest",
     ),
     "settings": ("INCIDENTAL", "Settings"),
+    "tuning.base": ("LoRA",),
     "tuning.process": ("Tuning",),
-    "tuning.sft": ("SFT", "LoRA"),
+    "tuning.sft": ("SFT",),
     "writing": ("write_records",),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -70,12 +70,7 @@ class Dataset(Sequence[Row], Generic[Row]):
     @classmethod
     def of(cls, records: Iterable[Row]) -> Dataset[Row]:
         """A dataset of objects made in Python; raises `DataError` where two have one id."""
-        writer = DatasetWriter(None)
-        kind: type[Any] = Record  # Any: known only when the first row is seen
-        for number, row in enumerate(records, start=1):
-            kind = type(row)
-            writer.add(row, number)
-        return cast(Dataset[Row], writer.finish(kind, refuse_twins))
+        return write_dataset(None, records)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -317,6 +312,16 @@ class DatasetWriter:
         return pa.ipc.open_file(pa.memory_map(str(self._folder / f"{name}.arrow"), "r"))
 
 
+def write_dataset(folder: Path | None, rows: Iterable[Row]) -> Dataset[Row]:
+    """The dataset of rows of one kind, in files of a folder, or in memory; raises `DataError` where two have one id."""
+    writer = DatasetWriter(folder)
+    kind: type[Any] = Record  # Any: known only when the first row is seen
+    for number, row in enumerate(rows, start=1):
+        kind = type(row)
+        writer.add(row, number)
+    return cast(Dataset[Row], writer.finish(kind, refuse_twins))
+
+
 def open_dataset(
     folder: Path, kind: type[Row], source: Source | None = None, left_out: Sequence[int] = ()
 ) -> Dataset[Row]:
@@ -358,7 +363,11 @@ def _message(fields: dict[str, Any]) -> Message:
 
 
 def _record(id: str, body: bytes) -> Record:
+    """A record; of a preference pair its prompt and chosen answer, the rejected one beside them."""
     fields = orjson.loads(body)
+    if "chosen" in fields:
+        pair = _preference(id, body)
+        return Record(id, (*pair.prompt, pair.chosen), {**pair.extra, "rejected": pair.rejected.text})
     return Record(id, tuple(map(_message, fields["messages"])), fields["extra"])
 
 

@@ -14,7 +14,7 @@ from tunesift.export_rows import TRAIN, Target
 from tunesift.models.transformers import TransformersModel
 from tunesift.settings import Json
 from tunesift.tuning.sft import SFT
-from tunesift.tuning.sft_trainer import EVALUATIONS, KEPT
+from tunesift.tuning.trainer import EVALUATIONS, KEPT
 
 OUTPUT = "tuned"
 """The folder, beside the settings, that the trainer writes the model into."""

@@ -126,7 +126,11 @@ def preference_of(parsed: Parsed) -> Preference:
     if parsed.rejected is None:
         raise RowFault("E201", 'a preference pair needs "chosen" and "rejected"')
     prompt, chosen = parsed.messages[:-1], parsed.messages[-1]
-    return Preference(record_of(parsed).id, prompt, chosen, parsed.rejected, extra=parsed.extra)
+    margin = parsed.extra.get("margin")
+    if isinstance(margin, bool) or not isinstance(margin, int | float):
+        return Preference(record_of(parsed).id, prompt, chosen, parsed.rejected, extra=parsed.extra)
+    more = {name: value for name, value in parsed.extra.items() if name != "margin"}
+    return Preference(record_of(parsed).id, prompt, chosen, parsed.rejected, float(margin), more)
 
 
 def _alpaca(fields: Fields) -> Parsed:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tunesift.datasets import Dataset, DatasetWriter, Source, open_dataset, refuse_twins
+from tunesift.datasets import Dataset, DatasetWriter, Row, Source, open_dataset, refuse_twins
 from tunesift.disk import sync
 from tunesift.files import BrokenRow, Place
 from tunesift.inputs import path_as_text
@@ -18,18 +18,19 @@ from tunesift.reading import read
 from tunesift.recipe import Recipe
 from tunesift.records import Record
 from tunesift.running.fsio import make_folder, read_json, refuse_link, storage_errors, write_json, write_table
+from tunesift.running.result import kind_read
 
 
-def read_input(recipe: Recipe, folder: Path) -> Dataset[Record]:
-    """The input as memory-mapped records; read once, and found again when the run is resumed. None are no records."""
-    note = folder / "source.json"
+def read_input(recipe: Recipe, folder: Path) -> Dataset[Any]:  # Any: of what the method reads
+    """The input as memory-mapped rows; read once, and found again when the run is resumed. None are no records."""
+    note, kind = folder / "source.json", kind_read(recipe.method)
     if note.exists():
-        return _opened(folder, read_json(note) | {"path": str(recipe.input or "")})
+        return _opened(folder, kind, read_json(note) | {"path": str(recipe.input or "")})
     with storage_errors(folder):
         refuse_link(folder)
         make_folder(folder)
     with storage_errors(folder):
-        data = read(recipe.input, Record, recipe.reading, folder) if recipe.input else _nothing(folder)
+        data = read(recipe.input, kind, recipe.reading, folder) if recipe.input else _nothing(folder)
         for path in folder.glob("*.arrow"):
             sync(path)
     assert data.source is not None  # read() always says what it read
@@ -57,11 +58,11 @@ def _quarantine(broken: Sequence[BrokenRow]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pa.schema([*place, *texts, ("raw", pa.binary())]))
 
 
-def _opened(folder: Path, note: dict[str, Any]) -> Dataset[Record]:  # Any: source.json
+def _opened(folder: Path, kind: type[Row], note: dict[str, Any]) -> Dataset[Row]:  # Any: source.json
     broken = tuple(
         BrokenRow(Place(**b["place"]), b["code"], b["message"], base64.b64decode(b["raw"])) for b in note["broken"]
     )
     names = [f.name for f in dataclasses.fields(Source) if f.name != "broken"]
     source = Source(**{name: note[name] for name in names}, broken=broken)
     with storage_errors(folder):
-        return open_dataset(folder, Record, source, note["left_out"])
+        return open_dataset(folder, kind, source, note["left_out"])

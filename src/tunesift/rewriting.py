@@ -19,7 +19,7 @@ from tunesift.formats import (
 )
 from tunesift.image_fields import IMAGE_PARTS, MEDIA_MARK
 from tunesift.prompts import input_of
-from tunesift.records import Fields, Message, Record, RowFault
+from tunesift.records import Fields, Message, Preference, Record, RowFault
 
 Row = dict[str, Any]  # Any: whatever JSON holds
 
@@ -44,6 +44,18 @@ def new_row(record: Record, format: Format) -> Row:
     given = {"input": input_of(record)} if format == "alpaca" else {}
     fields = write_row(record, {**_BLANK[format], **given}, format)
     return {"id": record.id, **fields, **{name: value for name, value in record.extra.items() if name not in fields}}
+
+
+def pair_row(pair: Preference) -> Row:
+    """A preference pair as TRL reads it: its id, prompt, chosen and rejected as lists of messages, their images beside
+    them, the margin where it has one, and the further fields."""
+    prompt = [{"role": m.role, "content": m.text} for m in pair.prompt]
+    answers = {name: [{"role": m.role, "content": m.text}]
+               for name, m in (("chosen", pair.chosen), ("rejected", pair.rejected))}  # fmt: skip
+    images = [image for message in pair.prompt for image in message.images]
+    own: Row = {"id": pair.id, "prompt": prompt, **answers, **({"images": images} if images else {}),
+                **({} if pair.margin is None else {"margin": pair.margin})}  # fmt: skip
+    return {**own, **{name: value for name, value in pair.extra.items() if name not in own}}
 
 
 def _alpaca(record: Record, source: Fields) -> Row:

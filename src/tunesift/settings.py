@@ -22,7 +22,8 @@ from typing import (
     runtime_checkable,
 )
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, GetJsonSchemaHandler, TypeAdapter
+from pydantic_core import CoreSchema
 
 
 class _Incidental:
@@ -42,6 +43,17 @@ class Settings:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The JSON schema, in which fields of a base are described as they are there: pydantic reads only the class."""
+        found = handler(schema)
+        fields = handler.resolve_ref_schema(found).get("properties", {})
+        for base in filter(dataclasses.is_dataclass, cls.__mro__[1:]):
+            described = TypeAdapter(base).json_schema()["properties"]
+            for name in fields.keys() & described.keys():
+                fields[name] = {**described[name], **fields[name]}
+        return found
 
 
 @runtime_checkable

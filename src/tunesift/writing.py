@@ -27,8 +27,8 @@ from tunesift.formats import Format
 from tunesift.inputs import input_digest, input_files
 from tunesift.json_text import JsonFault, parse_json
 from tunesift.parquet import parquet_batches, plain_rows, read_schema
-from tunesift.records import Record, RowFault, origins
-from tunesift.rewriting import new_row, write_row
+from tunesift.records import Preference, Record, RowFault, origins
+from tunesift.rewriting import new_row, pair_row, write_row
 from tunesift.tables import table_lines
 
 _GROUP = 4096
@@ -63,8 +63,9 @@ def write_records(records: Sequence[Record], path: Path, origin: Dataset[Record]
             _write_texts(rows.texts, part, path)
 
 
-def write_new(records: Iterable[Record], path: Path, format: Format) -> None:
-    """Write records that no row of an input was made into, as new rows of a format; they are walked more than once.
+def write_new(records: Iterable[Record | Preference], path: Path, format: Format) -> None:
+    """Write records that no row of an input was made into as new rows of a format, preference pairs as TRL has them;
+    they are walked more than once.
 
     Raises `CannotCreate` where the path cannot be written, `DataError` where the format has no place for a record.
     """
@@ -72,7 +73,7 @@ def write_new(records: Iterable[Record], path: Path, format: Format) -> None:
     def texts() -> Iterator[bytes]:
         for record in records:
             try:
-                yield _as_json(new_row(record, format))
+                yield _as_json(pair_row(record) if isinstance(record, Preference) else new_row(record, format))
             except RowFault as fault:
                 said = f'{path}: the record "{shown(record.id)}" cannot be written as {format}'
                 raise DataError(f"{said}: {fault.message}.") from None

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.tiny import MakeTiny
-from tunesift import SFT, Dataset, Message, Record, TransformersModel
+from tunesift import Dataset, Message, Record, TransformersModel
 from tunesift.running.step import Checkpoint
 from tunesift.running.training import MODEL
+from tunesift.tuning.base import Training
+from tunesift.tuning.child import LEARNERS
 from tunesift.tuning.process import Trained, told
-from tunesift.tuning.sft_trainer import Job, train
+from tunesift.tuning.trainer import Job, train
 
 CHATML = (
     "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}"
@@ -66,11 +68,14 @@ class Heard:
         self.beats += said.get("beat", False)
 
 
-def here(place: Path, folder: Path, tuner: SFT, data: Dataset[Record], heard: Heard | None = None) -> Trained:
+def here(
+    place: Path, folder: Path, tuner: Training, data: Dataset[Any], heard: Heard | None = None
+) -> Trained:  # Any: of what it reads
     """A training without a process of its own."""
     place.mkdir(exist_ok=True)
     with warnings.catch_warnings():  # what TRL, PEFT and transformers say to one another is theirs
         for kind in (FutureWarning, DeprecationWarning, UserWarning):
             warnings.simplefilter("ignore", kind)
-        train(Job(TransformersModel(name=str(folder), device="cpu"), tuner, data, place), heard or Heard())
+        job = Job(TransformersModel(name=str(folder), device="cpu"), tuner, data, place)
+        train(job, LEARNERS[tuner.kind](), heard or Heard())
     return told(Checkpoint(place / MODEL, ""))

@@ -42,7 +42,6 @@ from tunesift.running.run import Run
 from tunesift.scoring.ifd import IFD, Ratio
 from tunesift.scoring.selectors import Largest, Pool, Scored
 from tunesift.settings import Settings
-from tunesift.tuning import AnyTuner
 from tunesift.tuning.process import Tuning, student_from
 from tunesift.tuning.sft import SFT
 
@@ -66,7 +65,7 @@ class PreExperience(Settings):
     """Percentile of the cluster's perplexities below which a record is too easy; the authors' script has 25."""
     high: float = 75.0
     """Percentile above which a record is too odd; the authors' script has 75."""
-    tuner: AnyTuner | None = WARM_UP
+    tuner: SFT | None = WARM_UP
     """How the student is tuned on them; null to draw the sample, and score with the student as it is."""
 
     def __post_init__(self) -> None:

@@ -24,7 +24,6 @@ from tunesift.running.result import Planned, Result
 from tunesift.running.run import Run
 from tunesift.running.step import Outcomes
 from tunesift.settings import Settings
-from tunesift.tuning import AnyTuner
 from tunesift.tuning.encoding import Encoder
 from tunesift.tuning.forecast import BYTES_PER_TOKEN, forecast
 from tunesift.tuning.process import Trained, Tuning, told
@@ -48,7 +47,7 @@ class Tune(Settings):
     kind: Literal["tune"] = "tune"
     student: TransformersModel = TransformersModel()
     """The model that is tuned; its weights stay as they are, the tuned ones are the output."""
-    tuner: AnyTuner = SFT()
+    tuner: SFT = SFT()
     """How it is tuned."""
 
     makes: ClassVar[Literal["model"]] = "model"

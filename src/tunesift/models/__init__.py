@@ -17,8 +17,9 @@ LikelihoodModel = Annotated[TransformersModel | HttpModel | ScriptedModel, Field
 EmbedModel = Annotated[
     SentenceModel | HashedNgrams | TransformersModel | HttpModel | ScriptedModel, Field(discriminator="kind")
 ]
+RewardModel = ScriptedModel
 
 
-def name_of(model: ChatModel | LikelihoodModel | EmbedModel) -> str:
+def name_of(model: ChatModel | LikelihoodModel | EmbedModel | RewardModel) -> str:
     """What plans call a model: its name, or its kind where it has none."""
     return str(getattr(model, "name", model.kind))

@@ -1,4 +1,4 @@
-"""What can a model do, and what does it take and give? Three abilities and the small types they exchange."""
+"""What can a model do, and what does it take and give? Four abilities and the small types they exchange."""
 
 from __future__ import annotations
 
@@ -100,3 +100,10 @@ class Embed(Protocol):
     """Places texts in a space; one vector per text, in order, or a Failure for what is not answered."""
 
     def embed(self, texts: Sequence[str]) -> Sequence[tuple[float, ...] | Failure]: ...
+
+
+class Reward(Protocol):
+    """Says how good the last answer of a conversation is; one number for each, in order, or a Failure. Only numbers of
+    one model can be compared, and strictly only those of one prompt."""
+
+    def reward(self, conversations: Sequence[Sequence[Message]]) -> Sequence[float | Failure]: ...

@@ -24,6 +24,8 @@ class ScriptedModel(Settings):
     """What to say when no key fits."""
     chances: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Probabilities of targets after a context that contains the key; the first key that fits."""
+    favours: int = 50
+    """Words of the answer that is rewarded most."""
     concurrency: Annotated[int, INCIDENTAL] = 1
     """Calls at once."""
 
@@ -42,6 +44,11 @@ class ScriptedModel(Settings):
     def embed(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
         """Eight numbers between 0 and 1 from each text's digest."""
         return [tuple(b / 255 for b in hashlib.sha256(t.encode()).digest()[:8]) for t in texts]
+
+    def reward(self, conversations: Sequence[Sequence[Message]]) -> list[float | Failure]:
+        """0 for an answer of as many words as are favoured, and 1 less for each word that it is off; none is empty."""
+        words = [len(conversation[-1].text.split()) for conversation in conversations]
+        return [-float(abs(n - self.favours)) if n else Failure("empty", "the answer is empty") for n in words]
 
     def _reply(self, text: str, most: int) -> Completion:
         words = next((r for key, r in self.replies.items() if key in text), self.otherwise).split(" ")

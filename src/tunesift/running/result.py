@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 
 from tunesift.datasets import Dataset
 from tunesift.errors import RunError
 from tunesift.formats import Format
-from tunesift.records import Decision, Failure, Record, Score
+from tunesift.records import Decision, Failure, Preference, Record, Score
 from tunesift.running.run import Run
 from tunesift.running.step import Checkpoint
 
-Reads = Literal["records", "prompts", "nothing"]
-"""records: a prompt and its response; prompts: a response may be missing, and a bare text is a prompt."""
+Reads = Literal["records", "prompts", "preferences", "nothing"]
+"""records: a prompt and its response; prompts: a response may be missing, and a bare text is a prompt; preferences: a
+prompt with two answers, the better one named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Result:
     """What was measured and is worth a word to the user: how many of each."""
     checkpoint: Checkpoint | None = None
     """The model that was trained, where that is the output."""
-    also: Mapping[str, Dataset[Record]] = field(default_factory=dict)
+    also: Mapping[str, Dataset[Any]] = field(default_factory=dict)  # Any: records or preference pairs
     """What is written besides the output, in the same format, by the names that the method's `writes_also` has."""
 
 
@@ -67,16 +68,23 @@ class Planned:
 class Method(Protocol):
     """A published method over records. Plain Python between calls of `run.map`."""
 
-    def __call__(self, data: Dataset[Record], run: Run) -> Result: ...
+    def __call__(self, data: Dataset[Any], run: Run) -> Result:  # Any: of what it reads
+        """What it makes of its data."""
+        ...
 
     def plan(self, records: int) -> list[Planned]:
         """The stages to expect for so many records."""
         ...
 
 
-def reads(method: Method) -> Reads:
+def reads(method: object) -> Reads:
     """What a method's page reads: records, unless it says otherwise in a class variable `reads`."""
     return cast(Reads, getattr(method, "reads", "records"))
+
+
+def kind_read(method: object) -> type[Record] | type[Preference]:
+    """What the rows of a method's input become."""
+    return Preference if reads(method) == "preferences" else Record
 
 
 def further(method: Method) -> tuple[str, ...]:
@@ -85,7 +93,7 @@ def further(method: Method) -> tuple[str, ...]:
     return cast("tuple[str, ...]", getattr(method, "writes_also", ()))
 
 
-def planned(method: Method, data: Dataset[Record]) -> list[Planned]:
+def planned(method: Method, data: Dataset[Any]) -> list[Planned]:  # Any: of what it reads
     """The stages to expect for these records; a page that asks nobody about some of them has its own `plan_for`."""
     of_data = getattr(method, "plan_for", None)
     return method.plan(len(data)) if of_data is None else cast(list[Planned], of_data(data))

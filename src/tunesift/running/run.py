@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from tunesift.books import SHELF
-from tunesift.datasets import Dataset, DatasetWriter, refuse_twins
+from tunesift.datasets import Dataset, Row, write_dataset
 from tunesift.errors import (
     DataError,
     DiskFull,
@@ -29,7 +29,7 @@ from tunesift.errors import (
     shown,
 )
 from tunesift.heartbeat import written
-from tunesift.records import Decision, Failure, Record
+from tunesift.records import Decision, Failure
 from tunesift.running.call import Call, Walked
 from tunesift.running.charts import Chart, Drawing
 from tunesift.running.fsio import (
@@ -259,8 +259,8 @@ class Run:
         text = json.dumps([self.seed, *map(str, names)]).encode()
         return random.Random(int.from_bytes(hashlib.sha256(text).digest()[:8], "big"))
 
-    def dataset(self, name: str, records: Iterable[Record]) -> Dataset[Record]:
-        """Records that a page made, on disk in the run's folder: written anew whenever the page runs.
+    def dataset(self, name: str, records: Iterable[Row]) -> Dataset[Row]:
+        """Records, or pairs, that a page made, on disk in the run's folder: written anew whenever the page runs.
 
         Raises `DataError` where two have one id.
         """
@@ -269,10 +269,7 @@ class Run:
         refuse_link(folder)
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            writer = DatasetWriter(folder)
-            for number, record in enumerate(records, start=1):
-                writer.add(record, number)
-            return writer.finish(Record, refuse_twins)
+            return write_dataset(folder, records)
 
     def table(self, name: str, rows: Iterable[Mapping[str, object]]) -> None:
         """Add rows to a small table for the report; tables start empty whenever the page runs."""
@@ -288,7 +285,7 @@ class Run:
         drawing.chart = chart
         drawing.add(rows)
 
-    def finish(self, data: Dataset[Record] | None, decisions: Sequence[Decision]) -> Counter[str]:
+    def finish(self, data: Dataset[Any] | None, decisions: Sequence[Decision]) -> Counter[str]:  # Any: of what was read
         """Check that every record has one decision, seal the stages, write decisions and tables; returns the counts.
 
         Raises `ResumeError` where the folder holds more, or other stages, than the page asked for.
@@ -348,7 +345,7 @@ def _decided(decisions: Sequence[Decision]) -> pa.RecordBatch:
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, _DECISIONS, strict=True)], _DECISIONS)
 
 
-def _check_conservation(data: Dataset[Record] | None, decisions: Sequence[Decision]) -> None:
+def _check_conservation(data: Dataset[Any] | None, decisions: Sequence[Decision]) -> None:
     """Every record has one decision; the usual page decides in the order of the data, which is checked in passing."""
     given = data.ids() if data is not None else iter(())
     decided = (d.record_id for d in decisions if d.action != "create")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
+from tunesift.tuning.dpo import DPO
 from tunesift.tuning.sft import SFT
 
-AnyTuner = SFT
-"""A union as soon as there is a second tuner."""
+AnyTuner = Annotated[SFT | DPO, Field(discriminator="kind")]

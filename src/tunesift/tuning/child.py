@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,11 +20,12 @@ from pydantic import TypeAdapter
 from tunesift.datasets import open_dataset
 from tunesift.errors import DiskFull, TunesiftError, TuningError, first_line
 from tunesift.models.transformers import TransformersModel, TunedModel, out_of_memory
-from tunesift.records import Record
 from tunesift.running.fsio import is_full
 from tunesift.tuning import AnyTuner
+from tunesift.tuning.dpo_trainer import DPOLearner
 from tunesift.tuning.process import LOG
-from tunesift.tuning.sft_trainer import Job, train
+from tunesift.tuning.sft_trainer import SFTLearner
+from tunesift.tuning.trainer import Job, Learner, train
 
 _NO_ROOM = (
     "No space left on device",
@@ -35,6 +36,8 @@ _NO_ROOM = (
     "unexpected pos",
 )
 """What the libraries that write weights say where the disk is full; their errors have no number."""
+LEARNERS: Mapping[str, type[Learner]] = {"sft": SFTLearner, "dpo": DPOLearner}
+"""By the kind of the tuner."""
 
 
 @dataclass
@@ -95,7 +98,8 @@ def main() -> None:
     student = replace(student, device=on_one_gpu(student.device, os.environ))
     into = Path(asked["into"])
     try:
-        train(Job(student, tuner, open_dataset(Path(asked["data"]), Record), into), channel)
+        data = open_dataset(Path(asked["data"]), tuner.reads)
+        train(Job(student, tuner, data, into), LEARNERS[tuner.kind](), channel)
     except TunesiftError as error:
         channel.say(error=type(error).__name__, message=str(error))
     except Exception as error:  # whatever a library raises is told, before it is raised on into the log

@@ -12,7 +12,7 @@ from tunesift.models.folders import segment_of
 from tunesift.models.likelihood import SpanEncoder, render
 from tunesift.models.templates import TemplateFault
 from tunesift.prompts import Template, context, input_of
-from tunesift.records import Failure, Message, Record
+from tunesift.records import Failure, Message, Preference, Record
 
 _MARK = "\ue000"
 """Stands for a response, to see what a chat template puts behind one."""
@@ -52,6 +52,43 @@ class Encoder:
         if isinstance(segment, Failure):
             return segment
         return Encoded((*segment.ids, *self._end), segment.start)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPair:
+    """Tokens of a prompt, and of two answers with what ends them."""
+
+    prompt: tuple[int, ...]
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """All that are read: the prompt once with each answer."""
+        return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
+
+    @property
+    def longest(self) -> int:
+        """Those of the prompt with the longer answer."""
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
+
+class PairEncoder:
+    """Turns preference pairs into tokens; each answer as `Encoder` has a response, behind the same prompt."""
+
+    def __init__(self, tokenizer: Any, template: Template) -> None:  # Any: transformers' own class
+        self._encode = Encoder(tokenizer, template)
+
+    def __call__(self, pair: Preference) -> EncodedPair | Failure:
+        """The tokens of a pair, however many; a `Failure` where there is nothing to train on."""
+        sides = []
+        for answer in (pair.chosen, pair.rejected):
+            found = self._encode(Record(pair.id, (*pair.prompt, answer), pair.extra))
+            if isinstance(found, Failure):
+                return found
+            sides.append(found)
+        chosen, rejected = sides
+        return EncodedPair(chosen.ids[: chosen.start], chosen.ids[chosen.start :], rejected.ids[rejected.start :])
 
 
 def _end_of_turn(tokenizer: Any) -> tuple[int, ...]:  # Any: transformers' own class

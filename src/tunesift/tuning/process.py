@@ -17,11 +17,10 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from tunesift import errors
-from tunesift.datasets import Dataset, DatasetWriter, refuse_twins
+from tunesift.datasets import Dataset, write_dataset
 from tunesift.errors import TunesiftError, TuningError, shown
 from tunesift.heartbeat import beat
 from tunesift.models.transformers import TransformersModel, TunedModel
-from tunesift.records import Record
 from tunesift.running.fsio import storage_errors
 from tunesift.running.sealing import sealed
 from tunesift.running.step import Checkpoint, Watch
@@ -45,7 +44,7 @@ class Tuning(Settings):
     student: TransformersModel
     tuner: AnyTuner
 
-    def __call__(self, data: Dataset[Record], into: Path, watch: Watch, /) -> None:
+    def __call__(self, data: Dataset[Any], into: Path, watch: Watch, /) -> None:  # Any: of what the tuner reads
         """Train in a process of its own, and leave the model in `into`; raises what the process says of its end."""
         check_trainable(self.student, self.tuner)
         written = _written(data, into / DATA)
@@ -100,14 +99,11 @@ def _as_json(settings: Settings) -> Any:  # Any: JSON
     return TypeAdapter(type(settings)).dump_python(settings, mode="json")
 
 
-def _written(data: Dataset[Record], folder: Path) -> Path:
+def _written(data: Dataset[Any], folder: Path) -> Path:  # Any: of what the tuner reads
     """The records as a file of their own, which another process can map."""
     with storage_errors(folder):
         folder.mkdir(exist_ok=True)
-        writer = DatasetWriter(folder)
-        for number, record in enumerate(data, start=1):
-            writer.add(record, number)
-        writer.finish(Record, refuse_twins)
+        write_dataset(folder, data)
     return folder.absolute()
 
 

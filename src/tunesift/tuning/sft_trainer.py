@@ -2,203 +2,70 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
-import resource
-import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from importlib.util import find_spec
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from shutil import rmtree
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
-from tunesift.datasets import Dataset
-from tunesift.errors import MissingExtra, TuningError, shown
-from tunesift.models.folders import local_folder
-from tunesift.models.loading import load, usable_device
-from tunesift.models.transformers import TransformersModel
+from tunesift.errors import TuningError
+from tunesift.models.loading import load
 from tunesift.records import Failure, Record
-from tunesift.running.sealing import newest, seal
-from tunesift.running.training import CHECKPOINT, DATA, MODEL
 from tunesift.settings import Json
 from tunesift.tuning.encoding import Encoder
 from tunesift.tuning.sft import SFT
-from tunesift.tuning.student import limit_of
+from tunesift.tuning.trainer import Given, Job, Row, adapters, save
 
-KEPT = 2
-"""Checkpoints that stay: while one is written, the one before it is whole."""
-MOST_KEPT = 2_000
-"""Updates whose loss is kept with the model; of more, every second, fourth and so on."""
-EVALUATIONS = 20
-"""Times that the held-out loss is measured."""
 IGNORED = -100
 """The label of a token whose loss does not count."""
-_TOKENS = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int64()))])
-_SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
-"""What transformers calls them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What is trained, how, on what, and where it goes."""
+class SFTLearner:
+    """Learns responses."""
 
-    student: TransformersModel
-    tuner: SFT
-    data: Dataset[Record]
-    into: Path
+    columns = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int64()))])
+    said: tuple[str, ...] = ()
 
-    @property
-    def limit(self) -> int | None:
-        """Most tokens of a record; None where neither the settings nor the student say."""
-        return limit_of(self.student, self.tuner)
+    def load(self, job: Job, device: str) -> tuple[Any, Any]:  # Any: transformers' own classes
+        """A model with a language model's head."""
+        student = job.student
+        return load("AutoModelForCausalLM", student.location, device, student.revision, student.dtype)
 
+    def encoder(self, job: Job, tokenizer: Any) -> Callable[[Record], Row | Failure]:  # Any: transformers' own class
+        """Tokens of prompt and response, of which the labels are those of the response."""
+        encode = Encoder(tokenizer, job.tuner.template)
 
-class Telling(Protocol):
-    """Who hears of a training."""
-
-    stopped: bool
-
-    def at(self, step: int, of: int) -> None: ...
-
-    def say(self, **said: Any) -> None: ...  # Any: JSON
-
-
-def train(job: Job, telling: Telling) -> None:
-    """Train from the newest whole checkpoint on, and leave a sealed model; only a checkpoint where asked to stop."""
-    _check_installed()
-    where = usable_device(job.student.device)
-    model, tokenizer = load(
-        "AutoModelForCausalLM", job.student.location, where, job.student.revision, job.student.dtype
-    )
-    rows = _Rows(job, tokenizer, telling)
-    trainer = _trainer(job, model, tokenizer, rows, telling)
-    begin = newest(job.into, CHECKPOINT)
-    trainer.args.eval_on_start = trainer.eval_dataset is not None and begin is None
-    trainer.train(resume_from_checkpoint=str(begin) if begin else None)
-    if trainer.state.global_step < trainer.state.max_steps:
-        return
-    _leave(job, trainer, rows)
-
-
-class _Rows:
-    """The tokens of the records, in files that the trainer maps; what is left out is counted."""
-
-    def __init__(self, job: Job, tokenizer: Any, telling: Telling) -> None:  # Any: transformers' own class
-        self._telling = telling
-        self.folder = job.into / "tokens"
-        self.left_out: Counter[str] = Counter()
-        self.tokens = self.count = 0
-        self._encode = Encoder(tokenizer, job.tuner.template)
-        self._limit = job.limit or sys.maxsize
-        rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir()
-        aside = job.tuner.held_out_of(list(job.data.ids()))
-        self.held_out = self._written("held-out", (r for r in job.data if r.id in aside)) if aside else None
-        self.tokens = self.count = 0
-        self.train = self._written("train", (r for r in job.data if r.id not in aside))
-        if not self.count:
-            raise TuningError(f"{job.into}: no record can be trained on ({self._told()}); raise tuner.max_length, or "
-                              "give other records.")  # fmt: skip
-
-    def _told(self) -> str:
-        return ", ".join(f"{count} {why}" for why, count in self.left_out.most_common()) or "there is none"
-
-    def _written(self, name: str, records: Iterable[Record]) -> Any:  # Any: datasets' own class
-        from datasets import Dataset as Columns
-
-        path = self.folder / f"{name}.arrow"
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, _TOKENS) as writer:
-            for batch in self._batches(records):
-                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=_TOKENS))
-        return Columns.from_file(str(path))
-
-    def _batches(self, records: Iterable[Record]) -> Iterator[list[dict[str, list[int]]]]:
-        batch: list[dict[str, list[int]]] = []
-        for record in records:
-            found = self._encode(record)
+        def row(record: Record) -> Row | Failure:
+            found = encode(record)
             if isinstance(found, Failure):
-                self.left_out[found.kind] += 1
-            elif len(found.ids) > self._limit:
-                self.left_out["too-long"] += 1
-            else:
-                labels = [*[IGNORED] * found.start, *found.ids[found.start :]]
-                batch.append({"input_ids": list(found.ids), "labels": labels})
-                self.tokens += len(found.ids)
-                self.count += 1
-            if len(batch) == 1024:
-                yield batch
-                batch = []
-                self._telling.say(beat=True)
-        yield batch
+                return found
+            labels = [*[IGNORED] * found.start, *found.ids[found.start :]]
+            return Row({"input_ids": list(found.ids), "labels": labels}, len(found.ids), len(found.ids))
 
+        return row
 
-def _check_installed() -> None:
-    if any(find_spec(library) is None for library in ("trl", "peft", "datasets")):
-        raise MissingExtra('tuning needs the "train" extra: pip install "tunesift[train]".')
+    def trainer(self, job: Job, model: Any, tokenizer: Any, given: Given) -> Any:  # Any: libraries' classes
+        """TRL's SFTTrainer."""
+        from trl import SFTConfig, SFTTrainer
 
+        assert isinstance(job.tuner, SFT)
+        packing = job.tuner.packing
+        if packing:
+            _check_packing(str(model.device.type))
+            model.set_attn_implementation("flash_attention_2")
+        most = job.limit if packing else None
+        return given.noted(SFTTrainer)(
+            model=model,
+            args=SFTConfig(**given.arguments, max_length=most, packing=packing, eval_packing=False),
+            train_dataset=given.rows.train,
+            eval_dataset=given.rows.held_out,
+            processing_class=tokenizer,
+            peft_config=adapters(job, model),
+        )
 
-def _trainer(job: Job, model: Any, tokenizer: Any, rows: _Rows, telling: Telling) -> Any:  # Any: libraries' classes
-    from transformers import PrinterCallback
-
-    trainer, callback = _parts(job, telling)
-    device = str(model.device.type)
-    if job.tuner.packing:
-        _check_packing(device)
-        model.set_attn_implementation("flash_attention_2")
-    made = trainer(
-        model=model,
-        args=_arguments(job, device, rows),
-        train_dataset=rows.train,
-        eval_dataset=rows.held_out,
-        processing_class=tokenizer,
-        peft_config=_adapters(job, model) if job.tuner.lora else None,
-        callbacks=[callback],
-    )
-    made.remove_callback(PrinterCallback)  # a line for every update
-    return made
-
-
-def _arguments(job: Job, device: str, rows: _Rows) -> Any:  # Any: TRL's own class
-    from trl import SFTConfig
-
-    tuner = job.tuner
-    size, parts = tuner.parts
-    updates = tuner.updates(rows.count)
-    return SFTConfig(
-        output_dir=str(job.into),
-        num_train_epochs=tuner.epochs, max_steps=tuner.steps or -1,
-        per_device_train_batch_size=size, per_device_eval_batch_size=size, gradient_accumulation_steps=parts,
-        learning_rate=tuner.learning_rate, lr_scheduler_type=_SCHEDULES[tuner.schedule],
-        warmup_steps=tuner.warm_up if tuner.warm_up < 1 else updates, weight_decay=tuner.weight_decay,
-        max_length=job.limit if tuner.packing else None, packing=tuner.packing, eval_packing=False,
-        bf16=precision(tuner, device) == "bfloat16", fp16=False, use_cpu=device == "cpu",
-        seed=tuner.seed, data_seed=tuner.seed, **{_checkpointing(): tuner.gradient_checkpointing},
-        save_strategy="steps", save_steps=tuner.save_every, save_total_limit=KEPT,
-        eval_strategy="no" if rows.held_out is None else "steps", eval_steps=max(1, updates // EVALUATIONS),
-        logging_strategy="steps", logging_steps=1, logging_nan_inf_filter=False,
-        report_to="none", disable_tqdm=True,
-    )  # fmt: skip
-
-
-def _checkpointing() -> str:
-    """What this release of transformers calls it."""
-    from transformers import TrainingArguments
-
-    new = "activation_checkpointing"
-    return new if new in TrainingArguments.__dataclass_fields__ else "gradient_checkpointing"
-
-
-def precision(tuner: SFT, device: str) -> str:
-    """Of the arithmetic on a device: what is set, or bfloat16 where a GPU has it."""
-    import torch
-
-    if tuner.precision != "auto":
-        return tuner.precision
-    return "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    def save(self, job: Job, trainer: Any, into: Path) -> Mapping[str, Json]:  # Any: TRL's own class
+        """The model and its tokenizer."""
+        return save(trainer, into)
 
 
 def _check_packing(device: str) -> None:
@@ -207,99 +74,3 @@ def _check_packing(device: str) -> None:
     if device != "cuda" or not is_flash_attn_2_available():
         raise TuningError(f"tuner.packing: records in one row see one another without FlashAttention, which {device} "
                           "does not have here; leave packing out.")  # fmt: skip
-
-
-def _adapters(job: Job, model: Any) -> Any:  # Any: transformers' and PEFT's own classes
-    import torch
-    from peft import LoraConfig
-
-    assert job.tuner.lora is not None
-    lora = job.tuner.lora
-    if folder := local_folder(job.student.location):
-        model.name_or_path = str(folder.absolute())  # what the adapters say they stand beside, wherever one stands
-    names = [name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)]
-    known = sorted({name.rpartition(".")[2] for name in names} - {"lm_head"})
-    if unknown := [name for name in lora.targets if name not in known]:
-        said = f"tuner.lora.targets: {shown(job.student.name)} has no linear layer {shown(unknown[0])}"
-        raise TuningError(f"{said}; it has {', '.join(known)}.")
-    return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, task_type="CAUSAL_LM",
-                      target_modules=list(lora.targets) or "all-linear",
-                      revision=job.student.revision)  # fmt: skip
-
-
-def _parts(job: Job, telling: Telling) -> tuple[Any, Any]:  # Any: TRL's and transformers' own classes
-    """TRL's trainer, which notes what each update reads, and who tells how far it is and seals what it saves."""
-    from transformers import TrainerCallback
-    from trl import SFTTrainer
-
-    order = [hashlib.sha256()]
-
-    class Trainer(SFTTrainer):  # type: ignore[misc]  # a class of a library without types
-        def training_step(self, model: Any, inputs: Any, *more: Any, **named: Any) -> Any:  # Any: as TRL has them
-            order[0].update(inputs["input_ids"].cpu().numpy().tobytes())
-            return super().training_step(model, inputs, *more, **named)
-
-    class Callback(TrainerCallback):  # type: ignore[misc]  # the same
-        def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # Any: theirs
-            telling.at(state.global_step, state.max_steps)
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # Any: theirs
-            telling.at(state.global_step, state.max_steps)
-            if telling.stopped:
-                control.should_save = control.should_training_stop = True
-
-        def on_prediction_step(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # Any: theirs
-            telling.say(beat=True)
-
-        on_substep_end = on_prediction_step  # of a part of an update
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any, **more: Any) -> None:  # Any: theirs
-            if "loss" not in logs:
-                return
-            if not math.isfinite(logs["loss"]):
-                raise TuningError(f"{job.into}: the loss is no number at step {state.global_step}; lower "
-                                  "tuner.learning_rate.")  # fmt: skip
-            state.log_history[-1]["order"] = int.from_bytes(order[0].digest()[:4], "big")
-            order[0] = hashlib.sha256()
-
-        def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # Any: theirs
-            seal(job.into / f"{CHECKPOINT}-{state.global_step}", {"step": state.global_step})
-
-    return Trainer, Callback()
-
-
-def _leave(job: Job, trainer: Any, rows: _Rows) -> None:  # Any: TRL's own class
-    """The model as others load it, with what its training says of itself; checkpoints are no longer wanted."""
-    into = job.into / MODEL
-    rmtree(into, ignore_errors=True)
-    trainer.save_model(str(into))
-    (into / "training_args.bin").unlink(missing_ok=True)
-    device = trainer.model.device.type
-    seal(into, {
-        "history": list(_history(trainer.state)),
-        "steps": trainer.state.global_step, "records": rows.count, "tokens": rows.tokens,
-        "left_out": dict(rows.left_out), "device": device, "precision": precision(job.tuner, device),
-        "peak_bytes": _peak(device),
-    }, digests=True)  # fmt: skip
-    for path in (*job.into.glob(f"{CHECKPOINT}-*"), rows.folder, job.into / DATA):
-        rmtree(path, ignore_errors=True)
-    (job.into / "README.md").unlink(missing_ok=True)
-
-
-def _history(state: Any) -> Iterator[Json]:  # Any: transformers' own class
-    """The losses, step by step: all that were held out, an even part of the others, the last one included."""
-    wanted = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm", "order")
-    every = 2 ** max(0, math.ceil(math.log2(state.global_step / MOST_KEPT)))
-    for entry in state.log_history:
-        is_kept = entry["step"] % every == 0 or entry["step"] == state.global_step
-        if "eval_loss" in entry or ("loss" in entry and is_kept):
-            yield {name: entry[name] for name in wanted if name in entry}
-
-
-def _peak(device: str) -> int:
-    import torch
-
-    if device == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * 1024

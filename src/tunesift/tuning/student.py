@@ -5,10 +5,10 @@ from __future__ import annotations
 from tunesift.errors import RecipeError, shown
 from tunesift.models.folders import base_of, context_of, local_folder
 from tunesift.models.transformers import TransformersModel
-from tunesift.tuning.sft import SFT
+from tunesift.tuning.base import Training
 
 
-def limit_of(student: TransformersModel, tuner: SFT) -> int | None:
+def limit_of(student: TransformersModel, tuner: Training) -> int | None:
     """Most tokens of a record: those of the settings, of which `tuner.max_length` comes before the 2,048 that a student
     reads where nothing is set, and never more than the model reads; None where neither settings nor files say."""
     if tuner.max_length is None:
@@ -17,7 +17,7 @@ def limit_of(student: TransformersModel, tuner: SFT) -> int | None:
     return min(n for n in limits if n is not None)
 
 
-def check_trainable(student: TransformersModel, tuner: SFT) -> None:
+def check_trainable(student: TransformersModel, tuner: Training) -> None:
     """Raise `RecipeError` for adapters beside a student that is adapters itself, since they name one model, without
     these; and for all weights in float16, where AdamW divides by what has become 0, and the loss grows without end."""
     if tuner.lora is None and student.dtype == "float16":
