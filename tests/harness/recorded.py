@@ -12,9 +12,21 @@ from harness.teacher import taught
 from tunesift import Completion, Failure, Message, Sampling, ScriptedModel, Span, TargetLoss
 
 USUAL = asdict(Sampling())
+
+
+def compared(text: str, seed: int) -> str:
+    """Prefers the better answer where two are compared; else is sure of the first sea, and unsure of the rest."""
+    if "Verdict: one word" in text:
+        others = [place for other in ("The Baltic", "It is 4") if (place := text.find(other)) >= 0]
+        return f"Verdict: {'second' if text.rfind('A better') > max(others, default=0) else 'first'}"
+    if "answer>\nThe Baltic" in text or "A better" in text:
+        return "Answer: A"
+    return "Answer: C" if "answer>" in text else "Answer: the Baltic sea"
+
+
 RULES: dict[str, Callable[[str, int], str]] = {
     "taught": lambda text, seed: taught(text), "generated": generated, "debated": lambda text, seed: debated(text),
-    "rated": lambda text, seed: "80 10\nSo it is.",
+    "compared": compared, "rated": lambda text, seed: "80 10\nSo it is.",
 }  # fmt: skip
 """What is said to a text, with a seed."""
 

@@ -1,4 +1,4 @@
-"""What every method asks its models, word for word, with every number it says of them, is as expected; `make golden`.
+"""What every method asks its models, word for word, and what comes of it, is as expected; `make golden`.
 
 A prompt, a role, a seam or a sampling that changes unnoticed is another method under the same name.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from harness.recorded import Recorded
@@ -99,7 +100,7 @@ CASES: dict[str, tuple[Callable[[], Any], list[Record]]] = {  # Any: methods
     "clear, otherwise": (lambda: Clear(student=SURE, samples=2, temperature=0.3, max_tokens=77,
                                        similarity=Embeddings(model=Recorded(who="embedder"))), PAIRS),
     "clear-correct": (
-        lambda: Clear(student=SURE, samples=2, max_tokens=88, temperature=0.4, keep=Confident(fraction=1.0),
+        lambda: Clear(student=Recorded(says="compared"), samples=2, max_tokens=88, temperature=0.4, keep=Confident(fraction=1.0),
                       correct=Correct(tuned=(Recorded(who="tuned", otherwise="A better answer it is."),), threshold=0.1,
                                       scope="all", max_tokens=66)), PAIRS),
     "reflection": (lambda: Reflection(teacher=TEACHER), PAIRS),
@@ -125,20 +126,32 @@ CASES: dict[str, tuple[Callable[[], Any], list[Record]]] = {  # Any: methods
 }  # fmt: skip
 
 
-def asked(case: str, folder: Path) -> list[dict[str, Any]]:  # Any: JSON
+def walked(case: str, folder: Path) -> dict[str, Any]:  # Any: JSON
     make, records = CASES[case]
     Recorded.heard.clear()
     data = Dataset.of(records)
     with Run(folder, Local(), max_failures=1.0) as run:
         result = make()(data, run)
         run.finish(data, result.decisions)
-    return [json.loads(json.dumps(entry)) for entry in Recorded.heard]
+    assert Recorded.heard, "nobody was asked anything"
+    tables = {path.stem: pq.read_table(path).to_pylist() for path in sorted((folder / "tables").glob("*.parquet"))}
+    made = [] if result.data is None else [[r.id, [[m.role, m.text] for m in r.messages]] for r in result.data]
+    found = {"asked": Recorded.heard, "decided": [f"{d.record_id}: {d.action}: {d.reason}" for d in result.decisions],
+             "made": made, "tables": tables, "notes": dict(result.notes)}  # fmt: skip
+    return _rounded(json.loads(json.dumps(found)))
+
+
+def _rounded(value: Any) -> Any:  # Any: JSON
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
+    return {name: _rounded(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_models_are_asked_what_is_expected(case: str, tmp_path: Path) -> None:
-    found = asked(case, tmp_path)
-    assert found, "nobody was asked anything"
+def test_what_models_are_asked_and_what_comes_of_it_is_expected(case: str, tmp_path: Path) -> None:
+    found = walked(case, tmp_path)
     if os.environ.get("GOLDEN") == "rewrite":
         old = json.loads(EXPECTED.read_text("utf-8")) if EXPECTED.exists() else {}
         EXPECTED.write_text(json.dumps({**old, case: found}, indent=0, sort_keys=True) + "\n", "utf-8")
