@@ -304,16 +304,18 @@ def test_a_plan_tells_updates_tokens_and_memory_and_writes_nothing(place: Path, 
     """35,488 parameters; 3 epochs of the 24 records that are not held out, in sixes; six of the longest on the device."""
     there = sorted(place.iterdir())
     sizes = [len(text.encode()) for text in texts_of(place)]
-    words = [*WORDS[4:6], "tuner.batch=6", "tuner.held_out=0.2"]
+    words = [*WORDS[4:6], "student.device=cpu", "tuner.batch=6", "tuner.held_out=0.2"]
     told = tunesift("plan", "tune", "in.json", *words).out.splitlines()
     assert told[1] == "  stage measure: 30 items, no model"
     found = re.fullmatch(
         r" +at most 12 updates, about ([\d,]+) tokens, about \d+ MB of memory \(142 kB weights, 426 kB gradients and "
-        r"AdamW, (\d+) MB activations\)", told[3],
+        r"AdamW, (\d+) MB activations, (\d+) MB logits\)", told[3],
     )  # fmt: skip
     assert found, told[3]
     assert int(found[1].replace(",", "")) == pytest.approx(sum(sizes) / 4 / 30 * 72, abs=2)
-    assert f"{found[2]} MB" == told_bytes(4 * 6 * round(max(sizes) / 4) * (18 * 32 + 4 * 64 + 2 * 32))
+    at_once = 6 * round(max(sizes) / 4)
+    assert f"{found[2]} MB" == told_bytes(4 * at_once * (18 * 32 + 4 * 64 + 2 * 32))
+    assert f"{found[3]} MB" == told_bytes(at_once * (33 * 264 + 4 * 2 * 32))
     assert sorted(place.iterdir()) == there
 
 
