@@ -16,7 +16,7 @@ from tunesift.models.endpoint import PROBE_TOKENS
 from tunesift.models.folders import parameters
 from tunesift.perform import asked as asked_models
 from tunesift.perform import endpoints
-from tunesift.readiness import check_given, missing, unnamed
+from tunesift.readiness import check_given, check_trainings, missing, unnamed
 from tunesift.reading import read
 from tunesift.recipe import Recipe, check_input
 from tunesift.records import Record
@@ -70,6 +70,7 @@ def plan(recipe: Recipe) -> Plan:
     """Read the data, ask the method for its stages, estimate; nothing is loaded, called or written."""
     check_input(recipe)
     check_given(recipe.method)
+    check_trainings(recipe.method)
     data: Dataset[Record] = read(recipe.input, Record, recipe.reading) if recipe.input else Dataset.of([])
     size = sum(len(m.text.encode()) for record in data for m in record.messages)
     tokens = int(size / BYTES_PER_TOKEN)

@@ -167,9 +167,17 @@ def check_here(method: AnyMethod) -> None:
         raise ModelUnavailable(*lost)
     if lacking := lacking_extras(method):
         raise MissingExtra(*lacking)
+    check_trainings(method)
+
+
+def check_trainings(method: AnyMethod) -> None:
+    """Raise `RecipeError` where a student cannot be trained as is asked for, `ModelUnavailable` where its GPU is not
+    here; of a student that is not here itself, nothing is known."""
     student = getattr(method, "student", None)
+    if not isinstance(student, TransformersModel) or not _is_here(student.name, student.revision):
+        return
     for _, tuner in _asked(method):
-        if isinstance(tuner, SFT) and isinstance(student, TransformersModel):
+        if isinstance(tuner, SFT):
             check_trainable(student, tuner)
 
 

@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.tiny import MakeTiny
-from tunesift import Span, TransformersModel, cli, model_output
+from tunesift import SFT, LoRA, Span, TransformersModel, cli, model_output
 from tunesift.errors import told_bytes
+from tunesift.tuning.student import check_trainable
 
 pytest.importorskip("trl", reason='needs the "train" extra')
 
@@ -317,6 +318,31 @@ def test_a_plan_tells_updates_tokens_and_memory_and_writes_nothing(place: Path, 
     assert f"{found[2]} MB" == told_bytes(4 * at_once * (18 * 32 + 4 * 64 + 2 * 32))
     assert f"{found[3]} MB" == told_bytes(at_once * (33 * 264 + 4 * 2 * 32))
     assert sorted(place.iterdir()) == there
+
+
+@pytest.mark.parametrize(("words", "code", "said"), [
+    (["student.dtype=float16"], 64, "student.dtype: float16 is too coarse"),
+    (["tuner.lora.targets=[q_proj,q_projj]"], 64, "tuner.lora.targets: tiny has no linear layer q_projj; it has down_proj, "
+     "gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj."),
+    (["tuner.lora.targets=[embed_tokenss]"], 64, "has no linear layer embed_tokenss"),
+    (["tuner.packing=true", "student.device=cpu"], 64, "tuner.packing: records in one row see one another"),
+    (["student.device=cuda:99"], 69, 'device: "cuda:99" is not to be had here, of '),
+])  # fmt: skip
+def test_what_cannot_be_trained_is_refused_by_the_plan_and_before_any_record_is_measured(
+    place: Path, tunesift: Command, words: list[str], code: int, said: str
+) -> None:
+    for told in (tunesift("plan", *WORDS[:2], *WORDS[4:], *words),
+                 tunesift(*WORDS[:3], "other", *WORDS[4:], *words, "--quiet")):  # fmt: skip
+        assert (told.code, said in told.err) == (code, True), told
+    assert not (place / "other.run").exists()
+
+
+def test_a_layer_that_is_there_is_trained_and_one_that_may_be_called_otherwise_is_not_judged(place: Path) -> None:
+    lora = LoRA(targets=("q_proj", "down_proj"))
+    check_trainable(TransformersModel(name="tiny"), SFT(lora=lora))
+    config = json.loads((place / "tiny/config.json").read_text())
+    (place / "tiny/config.json").write_text(json.dumps({**config, "model_type": "another"}))
+    check_trainable(TransformersModel(name="tiny"), SFT(lora=LoRA(targets=("q_projj",))))
 
 
 @pytest.mark.slow
