@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from tunesift.datasets import Dataset
 from tunesift.errors import DataError, told_bytes
+from tunesift.formats import PREFERENCE
 from tunesift.models.folders import tokenizer
 from tunesift.models.transformers import TransformersModel
 from tunesift.prompts import Template
@@ -38,6 +39,7 @@ CURVE = Chart(
     names=("trained on", "held out"),
 )  # fmt: skip
 
+CHOSEN_ALONE = "preference pairs, of which the chosen answer is trained on and the rejected one is not read"
 NONE_HELD_OUT = "records, of which the share tuner.held_out is none: no loss of held-out ones is measured"
 
 
@@ -70,6 +72,8 @@ class Tune(Settings):
         aside = self.tuner.held_out_of(list(fit.ids()))
         decisions = [_decided(id, measured[id], id in aside) for id in data.ids()]
         notes = {NONE_HELD_OUT: len(fit)} if self.tuner.held_out and not aside else {}
+        if data.source is not None and data.source.format == PREFERENCE:
+            notes[CHOSEN_ALONE] = len(fit)
         return Result(None, decisions, notes=notes, checkpoint=made)
 
     @property
