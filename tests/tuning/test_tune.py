@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import re
 import shutil
@@ -12,16 +11,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from harness.command import Command
 from harness.tiny import MakeTiny
-from tunesift import SFT, LoRA, Span, TransformersModel, cli, model_output
+from tunesift import SFT, LoRA, Span, TransformersModel, model_output
 from tunesift.errors import told_bytes
 from tunesift.tuning.student import check_trainable
 
@@ -42,18 +41,6 @@ BEGINS = (
 )
 
 
-@dataclass(frozen=True)
-class Told:
-    """What a command gave."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Told]
-
-
 @pytest.fixture(scope="module")
 def made(make_tiny: MakeTiny, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a student, thirty records, one of them without a response, and the model that was made of them."""
@@ -70,31 +57,10 @@ def made(make_tiny: MakeTiny, shared: Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def place(made: Path, stands_in: Path) -> Path:
     """A copy of it to stand in."""
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    handlers = logging.root.handlers[:]
-    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield tmp_path
-    logging.root.handlers[:] = handlers
-    for number, handler in signals.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture
-def tunesift(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command line, in this process."""
-
-    def run(*words: str) -> Told:
-        monkeypatch.setattr(sys, "argv", ["tunesift", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return Told(int(ended.value.code or 0), said.out, said.err)
-
-    return run
+    shutil.copytree(made, stands_in, dirs_exist_ok=True)
+    return stands_in
 
 
 def rows_of(place: Path) -> list[dict[str, str]]:
