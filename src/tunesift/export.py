@@ -19,6 +19,7 @@ from tunesift.disk import sync
 from tunesift.errors import CannotCreate, DataError, RecipeError, RunError, printable, shown, told_count
 from tunesift.export_rows import Rows, Target, rows_for
 from tunesift.export_settings import CALLED, SETTINGS_FILE, START, Training, differences_for, registry, settings_for
+from tunesift.formats import PREFERENCE
 from tunesift.methods.tune import Tune
 from tunesift.models.folders import EMBEDDED, base_of, local_folder
 from tunesift.models.transformers import TransformersModel
@@ -89,8 +90,8 @@ def export(run: Path, folder: Path, to: str, settings: Sequence[str] = ()) -> Ex
         chosen = _chosen(run_folder(run), begun, tune, rows)
     counts = len(chosen.trained), len(chosen.held_out)
     training = Training(tune.student, tune.tuner, base, tune.limit, _name(begun), *counts)
-    done = Exported(run, folder, target, (), START[target], *counts, _reasons(chosen),
-                    differences_for(target, training))  # fmt: skip
+    differs = (*differences_for(target, training), *_of_pairs(chosen.trained))
+    done = Exported(run, folder, target, (), START[target], *counts, _reasons(chosen), differs)
     files = _files(target, training, rows, chosen)
     done = replace(done, files=(*files, README))
     _write({**files, README: lambda path: path.write_bytes(_readme(done).encode())}, folder)
@@ -170,6 +171,13 @@ def _chosen(run: RunFolder, begun: Recipe, tune: Tune, rows: Rows) -> _Chosen:
         why = next(iter(left_out.values()), "it kept none")
         raise DataError(f"{run.path}: has no record to train on ({why}); export another run.")
     return _Chosen(trained, data.where(not left and held for left, held in places), left_out)
+
+
+def _of_pairs(data: Dataset[Record]) -> tuple[str, ...]:
+    """What becomes of preference pairs; empty of other records."""
+    if data.source is None or data.source.format != PREFERENCE:
+        return ()
+    return ("the records are preference pairs: the chosen answer is trained on, the rejected one is not written",)
 
 
 def _reasons(chosen: _Chosen) -> dict[str, int]:

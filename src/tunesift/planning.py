@@ -17,7 +17,7 @@ from tunesift.models.endpoint import PROBE_TOKENS
 from tunesift.models.folders import parameters
 from tunesift.perform import asked as asked_models
 from tunesift.perform import endpoints
-from tunesift.readiness import check_given, missing, unnamed
+from tunesift.readiness import check_given, check_trainings, missing, unnamed
 from tunesift.reading import read
 from tunesift.recipe import Recipe, check_input
 from tunesift.running.result import Planned, kind_read, planned
@@ -70,6 +70,7 @@ def plan(recipe: Recipe) -> Plan:
     """Read the data, ask the method for its stages, estimate; nothing is loaded, called or written."""
     check_input(recipe)
     check_given(recipe.method)
+    check_trainings(recipe.method)
     data: Dataset[Any] = Dataset.of([])  # Any: of what the method reads
     if recipe.input:
         data = read(recipe.input, kind_read(recipe.method), recipe.reading)

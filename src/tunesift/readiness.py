@@ -26,7 +26,7 @@ from tunesift.records import Record
 from tunesift.scoring.dual_ifd import DualIFD
 from tunesift.scoring.ifd import READINGS
 from tunesift.settings import Settings, settings_by_path
-from tunesift.tuning.sft import SFT
+from tunesift.tuning.base import Training
 from tunesift.tuning.student import check_trainable
 
 SAMPLED = 1_000
@@ -167,9 +167,17 @@ def check_here(method: AnyMethod) -> None:
         raise ModelUnavailable(*lost)
     if lacking := lacking_extras(method):
         raise MissingExtra(*lacking)
+    check_trainings(method)
+
+
+def check_trainings(method: AnyMethod) -> None:
+    """Raise `RecipeError` where a student cannot be trained as is asked for, `ModelUnavailable` where its GPU is not
+    here; of a student that is not here itself, nothing is known."""
     student = getattr(method, "student", None)
+    if not isinstance(student, TransformersModel) or not _is_here(student.name, student.revision):
+        return
     for _, tuner in _asked(method):
-        if isinstance(tuner, SFT) and isinstance(student, TransformersModel):
+        if isinstance(tuner, Training):
             check_trainable(student, tuner)
 
 
@@ -179,7 +187,7 @@ def lacking_extras(method: AnyMethod) -> list[str]:
     needs = (
         ("local", ("torch", "transformers"), "local models", any(isinstance(m, _WITH_TORCH) for m in models)),
         ("embed", ("sentence_transformers",), "a sentence encoder", any(isinstance(m, SentenceModel) for m in models)),
-        ("train", ("trl", "peft", "datasets"), "tuning", any(isinstance(m, SFT) for m in models)),
+        ("train", ("trl", "peft", "datasets"), "tuning", any(isinstance(m, Training) for m in models)),
         (
             "train",
             ("peft",),

@@ -19,7 +19,7 @@ import pytest
 
 from harness.tiny import MakeTiny
 from harness.training import Heard, here, letters, record, student
-from tunesift import LoRA, Record, Run, Sampling, Span, TransformersModel, Tuning
+from tunesift import LoRA, Record, Run, Sampling, Span, TransformersModel, Tuning, read_dataset
 from tunesift.datasets import Dataset
 from tunesift.errors import DiskFull, ModelRefused, RecipeError, Stopped, TuningError
 from tunesift.methods.tune import Tune
@@ -274,6 +274,19 @@ def test_a_share_of_so_few_that_none_is_held_out_is_told(
         method = Tune(student=TransformersModel(name=str(folder)), tuner=replace(SMALL, steps=1, held_out=share))
         with Run(tmp_path / str(share), Local()) as run:
             assert list(method(letters(4), run).notes.values()) == told_of, share
+
+
+def test_of_preference_pairs_it_is_told_that_the_chosen_answer_alone_is_trained_on(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tuning, "__call__", lambda asked, data, into, _: here(into, folder, asked.tuner, data))
+    pairs = [{"prompt": f"Say {n}.", "chosen": "It is so.", "rejected": "No."} for n in range(4)]
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    method = Tune(student=TransformersModel(name=str(folder)), tuner=replace(SMALL, steps=1))
+    with Run(tmp_path / "run", Local()) as run:
+        notes = method(read_dataset(tmp_path / "pairs.json"), run).notes
+    said = "preference pairs, of which the chosen answer is trained on and the rejected one is not read"
+    assert notes == {said: 4}
 
 
 def test_weights_of_sixteen_bits_without_range_are_not_all_trained(folder: Path) -> None:

@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Literal
 
 from tunesift.datasets import Dataset
 from tunesift.errors import DataError, told_bytes
+from tunesift.formats import PREFERENCE
 from tunesift.models.folders import tokenizer
 from tunesift.models.transformers import TransformersModel
-from tunesift.prompts import Template, context, input_of
+from tunesift.prompts import Template
 from tunesift.records import Decision, Failure, Record, Score
 from tunesift.running.charts import Chart
 from tunesift.running.result import Planned, Result
@@ -25,7 +26,7 @@ from tunesift.running.run import Run
 from tunesift.running.step import Outcomes
 from tunesift.settings import Settings
 from tunesift.tuning.encoding import Encoder
-from tunesift.tuning.forecast import BYTES_PER_TOKEN, forecast
+from tunesift.tuning.forecast import forecast_on
 from tunesift.tuning.process import Trained, Tuning, told
 from tunesift.tuning.sft import SFT
 from tunesift.tuning.student import limit_of
@@ -37,6 +38,7 @@ CURVE = Chart(
     names=("trained on", "held out"),
 )  # fmt: skip
 
+CHOSEN_ALONE = "preference pairs, of which the chosen answer is trained on and the rejected one is not read"
 NONE_HELD_OUT = "records, of which the share tuner.held_out is none: no loss of held-out ones is measured"
 
 
@@ -69,6 +71,8 @@ class Tune(Settings):
         aside = self.tuner.held_out_of(list(fit.ids()))
         decisions = [_decided(id, measured[id], id in aside) for id in data.ids()]
         notes = {NONE_HELD_OUT: len(fit)} if self.tuner.held_out and not aside else {}
+        if data.source is not None and data.source.format == PREFERENCE:
+            notes[CHOSEN_ALONE] = len(fit)
         return Result(None, decisions, notes=notes, checkpoint=made)
 
     @property
@@ -83,16 +87,8 @@ class Tune(Settings):
 
     def plan_for(self, data: Dataset[Record]) -> list[Planned]:
         """The same, with updates, tokens and memory, which depend on how long the records are."""
-        sizes = [self._size(record) for record in data]
-        told = forecast(self.student, self.tuner, len(data), round(sum(sizes)), round(max(sizes, default=0)))
         measure, tune = self.plan(len(data))
-        return [measure, replace(tune, told=str(told))]
-
-    def _size(self, record: Record) -> float:
-        """Tokens of a record, by its bytes; without those of a chat template, which only the student knows."""
-        asked = context(record.prompt, self.tuner.template, input_of(record))
-        text = asked if isinstance(asked, str) else "".join(message.text for message in asked)
-        return len(f"{text}{record.response}".encode()) / BYTES_PER_TOKEN
+        return [measure, replace(tune, told=str(forecast_on(self.student, self.tuner, data)))]
 
 
 @dataclass(frozen=True, kw_only=True)
