@@ -29,6 +29,7 @@ from tunesift.records import IN_OUTPUT, Record
 from tunesift.report.folder import RunFolder, check_run, run_folder
 from tunesift.running.fsio import read_json, storage_errors
 from tunesift.settings import Json
+from tunesift.tuning.sft import SFT
 from tunesift.writing import check_place, create_errors, write_json_rows
 from tunesift.yaml_text import yaml_of
 
@@ -84,12 +85,15 @@ def export(run: Path, folder: Path, to: str, settings: Sequence[str] = ()) -> Ex
         raise CannotCreate(f"{folder}: exists already; choose another folder, or remove it.")
     check_place(folder)
     tune = _tuning(begun, settings)
+    if not isinstance(tune.tuner, SFT):
+        raise RecipeError(f"tuner.kind: {tune.tuner.kind} is not exported; write tuner.kind=sft.")
+    tuner = tune.tuner
     base = _base(tune.student.name)
     rows = rows_for(target, tune.tuner.template, tune.student)
     with storage_errors(run):
         chosen = _chosen(run_folder(run), begun, tune, rows)
     counts = len(chosen.trained), len(chosen.held_out)
-    training = Training(tune.student, tune.tuner, base, tune.limit, _name(begun), *counts)
+    training = Training(tune.student, tuner, base, tune.limit, _name(begun), *counts)
     differs = (*differences_for(target, training), *_of_pairs(chosen.trained))
     done = Exported(run, folder, target, (), START[target], *counts, _reasons(chosen), differs)
     files = _files(target, training, rows, chosen)

@@ -80,6 +80,8 @@ class Training(Settings):
 
     reads: ClassVar[type[Record] | type[Preference]] = Record
     """What it is trained on."""
+    texts: ClassVar[int] = 1
+    """Texts that one of them is: so many are on the device together."""
 
     def __post_init__(self) -> None:
         for name, number, usual in (

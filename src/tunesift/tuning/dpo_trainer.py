@@ -28,7 +28,7 @@ class DPOLearner:
     """Learns which answer is the better one."""
 
     columns = pa.schema([*_IDS, (_PAIR_WEIGHT, pa.float64())])
-    said: tuple[str, ...] = ("rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected")
+    said: tuple[str, ...] = ("rewards/accuracies", "eval_rewards/accuracies", "rewards/margins")
 
     def load(self, job: Job, device: str) -> tuple[Any, Any]:  # Any: transformers' own classes
         """A model with a language model's head."""

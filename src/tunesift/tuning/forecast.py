@@ -14,8 +14,9 @@ from tunesift.errors import ModelUnavailable, told_bytes
 from tunesift.models.folders import local_folder, parameters
 from tunesift.models.transformers import TransformersModel
 from tunesift.prompts import Template, context, input_of
-from tunesift.records import Record
+from tunesift.records import Preference, Record
 from tunesift.tuning.base import Training
+from tunesift.tuning.dpo import DPO
 from tunesift.tuning.student import limit_of
 
 BYTES_PER_TOKEN = 4.0
@@ -85,25 +86,30 @@ def forecast(student: TransformersModel, tuner: Training, records: int, tokens: 
     one = BYTES[student.dtype]
     limits = [n for n in (limit_of(student, tuner), longest) if n is not None]
     updated = size * one if tuner.lora is None else 4 * tuner.lora.rank * _sides(shape)  # adapters are float32
-    at_once = min(limits) * tuner.parts[0]
-    return Forecast(updates, read, size * one + (updated if tuner.lora else 0), updated * (1 + ADAMW),
+    at_once = min(limits) * tuner.parts[0] * tuner.texts
+    others = parameters(tuner.reference.location) or 0 if isinstance(tuner, DPO) and tuner.reference else size
+    reference = one * others if isinstance(tuner, DPO) and (tuner.reference or not tuner.lora) else 0
+    return Forecast(updates, read, size * one + reference + (updated if tuner.lora else 0), updated * (1 + ADAMW),
                     _activations(shape, tuner, at_once), _logits(shape, tuner, at_once, student.device))  # fmt: skip
 
 
 def forecast_on(
-    student: TransformersModel, tuner: Training, data: Dataset[Record], most: int | None = None
-) -> Forecast:
-    """The same of these records, or of at most so many of them, nobody knows yet which; by the bytes of their texts."""
-    sizes = [_size(record, tuner.template) for record in data]
-    count = len(sizes) if most is None else min(most, len(sizes))
-    return forecast(student, tuner, count, round(sum(sizes) * count / max(1, len(sizes))), round(max(sizes, default=0)))
+    student: TransformersModel, tuner: Training, data: Dataset[Any], most: int | None = None
+) -> Forecast:  # Any: records or preference pairs
+    """The same of these rows, or of at most so many of them, nobody knows yet which; by the bytes of their texts."""
+    texts = [_texts(row, tuner.template) for row in data]
+    count = len(texts) if most is None else min(most, len(texts))
+    read, longest = sum(map(sum, texts)), max(map(max, texts), default=0.0)
+    return forecast(student, tuner, count, round(read * count / max(1, len(texts))), round(longest))
 
 
-def _size(record: Record, template: Template) -> float:
-    """Tokens of a record, by its bytes; without those of a chat template, which only the student knows."""
-    asked = context(record.prompt, template, input_of(record))
-    text = asked if isinstance(asked, str) else "".join(message.text for message in asked)
-    return len(f"{text}{record.response}".encode()) / BYTES_PER_TOKEN
+def _texts(row: Record | Preference, template: Template) -> list[float]:
+    """Tokens of a record, or of a pair's two texts, by their bytes; without those of a chat template, which only the
+    student knows."""
+    asked = context(row.prompt, template, input_of(row) if isinstance(row, Record) else "")
+    prompt = asked if isinstance(asked, str) else "".join(message.text for message in asked)
+    answers = [row.response] if isinstance(row, Record) else [row.chosen.text, row.rejected.text]
+    return [len(f"{prompt}{answer}".encode()) / BYTES_PER_TOKEN for answer in answers]
 
 
 def _activations(shape: Mapping[str, int], tuner: Training, tokens: int) -> int:
