@@ -6,8 +6,10 @@ import hashlib
 import math
 import resource
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +37,8 @@ MOST_KEPT = 2_000
 """Updates whose loss is kept with the model; of more, every second, fourth and so on."""
 EVALUATIONS = 20
 """Times that the held-out loss is measured."""
+BEAT_S = 20.0
+"""Seconds between two words that weights are still being loaded."""
 IGNORED = -100
 """The label of a token whose loss does not count."""
 _TOKENS = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int64()))])
@@ -71,9 +75,10 @@ def train(job: Job, telling: Telling) -> None:
     """Train from the newest whole checkpoint on, and leave a sealed model; only a checkpoint where asked to stop."""
     _check_installed()
     where = usable_device(job.student.device)
-    model, tokenizer = load(
-        "AutoModelForCausalLM", job.student.location, where, job.student.revision, job.student.dtype
-    )
+    with _beating(telling):
+        model, tokenizer = load(
+            "AutoModelForCausalLM", job.student.location, where, job.student.revision, job.student.dtype
+        )
     rows = _Rows(job, tokenizer, telling)
     trainer = _trainer(job, model, tokenizer, rows, telling)
     begin = newest(job.into, CHECKPOINT)
@@ -82,6 +87,25 @@ def train(job: Job, telling: Telling) -> None:
     if trainer.state.global_step < trainer.state.max_steps:
         return
     _leave(job, trainer, rows)
+
+
+@contextmanager
+def _beating(telling: Telling) -> Iterator[None]:
+    """Say again and again that something moves, as long as the block runs: large weights take longer to come from a
+    slow disk than a watchdog waits."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(BEAT_S):
+            telling.say(beat=True)
+
+    thread = threading.Thread(target=beat, name="loading", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class _Rows:
@@ -159,6 +183,7 @@ def _trainer(job: Job, model: Any, tokenizer: Any, rows: _Rows, telling: Telling
         callbacks=[callback],
     )
     made.remove_callback(PrinterCallback)  # a line for every update
+    made.create_model_card = lambda **_: None  # it would lie beside the checkpoints, and says nothing of the run
     return made
 
 
@@ -283,7 +308,6 @@ def _leave(job: Job, trainer: Any, rows: _Rows) -> None:  # Any: TRL's own class
     }, digests=True)  # fmt: skip
     for path in (*job.into.glob(f"{CHECKPOINT}-*"), rows.folder, job.into / DATA):
         rmtree(path, ignore_errors=True)
-    (job.into / "README.md").unlink(missing_ok=True)
 
 
 def _history(state: Any) -> Iterator[Json]:  # Any: transformers' own class
