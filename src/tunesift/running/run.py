@@ -185,12 +185,8 @@ class Run:
         watching = Watching(self.progress, self.stop, stage, lambda step, of: self._note(stage, of, step))
         if finished(folder, made_of) is None:
             self._hold.check()
-            with self._watchdog(stage):
-                try:
-                    train(tuner, data, folder, watching)
-                finally:
-                    if watching.first >= 0:
-                        self._jot(stage, watching.of, watching.last)
+            with self._watchdog(stage), self._noted_last(watching):
+                train(tuner, data, folder, watching)
         done = watching.last - max(watching.first, 0)
         self.stages.append(StageReport(stage, watching.last, done, 0, time.monotonic() - began))
         _LOG.info("training %s: %d steps now", stage, done)
@@ -214,6 +210,15 @@ class Run:
             except BaseException as error:
                 error.add_note(f'in the stage "{stage}"')
                 raise
+
+    @contextmanager
+    def _noted_last(self, watching: Watching) -> Iterator[None]:
+        """Whatever ends a training, its last step is noted."""
+        try:
+            yield
+        finally:
+            if watching.first >= 0:
+                self._jot(watching.stage, watching.of, watching.last)
 
     def _note(self, stage: str, items: int, done: int) -> None:
         """Every few seconds, for whoever looks at the folder from outside: how far the stage is."""
