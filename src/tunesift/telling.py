@@ -38,7 +38,7 @@ from tunesift.running.fsio import read_json, storage_errors
 from tunesift.running.ledger import read_spent
 from tunesift.running.local import Local
 from tunesift.running.result import Planned
-from tunesift.running.training import updates_done
+from tunesift.running.training import trainings, updates_done
 from tunesift.settings import members
 
 MOST_EXCERPT = 600
@@ -143,7 +143,8 @@ def told_run(folder: Path, as_json: bool) -> str:
         lines.append("  start the same command again to finish it")
         if (folder / "progress.json").exists():
             now = read_json(folder / "progress.json")
-            lines.append(f"  at {now['at']}: {now['done']:,} of {now['items']:,} items of stage {now['stage']}")
+            what = "updates of training" if now["stage"] in trainings(folder) else "items of stage"
+            lines.append(f"  at {now['at']}: {now['done']:,} of {now['items']:,} {what} {now['stage']}")
     return "\n".join(map(printable, lines))
 
 
