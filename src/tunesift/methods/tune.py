@@ -9,7 +9,7 @@ Stages   measure   tokens of every record in the student's template; what is too
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -74,10 +74,11 @@ class Tune(Settings):
         """Records, or preference pairs."""
         return "preferences" if self.tuner.reads is Preference else "records"
 
-    def __call__(self, data: Dataset[Any], run: Run) -> Result:  # Any: records or preference pairs
+    def __call__(self, data: Dataset[Record] | Dataset[Preference], run: Run) -> Result:
         """Measure, train on what fits, and tell how it went."""
         step = MeasureTokens(student=self.student, template=self.tuner.template, most=self.limit)
-        measured = run.map("measure", step, data)
+        rows: Iterable[Record | Preference] = data
+        measured = run.map("measure", step, rows)
         fit = data.only({id for id, score in measured.good().items() if score.value is not None})
         if not len(fit):
             raise DataError(
@@ -107,7 +108,7 @@ class Tune(Settings):
         passes = self.tuner.passes(records)
         return [Planned("measure", records, 0, ""), Planned("tune", records, passes, self.student.name)]
 
-    def plan_for(self, data: Dataset[Any]) -> list[Planned]:  # Any: records or preference pairs
+    def plan_for(self, data: Dataset[Record] | Dataset[Preference]) -> list[Planned]:
         """The same, with updates, tokens and memory, which depend on how long the records are."""
         measure, tune = self.plan(len(data))
         return [measure, replace(tune, told=str(forecast_on(self.student, self.tuner, data)))]
