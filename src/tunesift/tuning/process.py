@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from tunesift.running.step import Checkpoint, Watch
 from tunesift.running.training import DATA
 from tunesift.settings import Settings
 from tunesift.tuning import AnyTuner
+from tunesift.tuning.dpo import DPO
 from tunesift.tuning.student import check_trainable
 
 LOG = "log.txt"
@@ -48,7 +49,7 @@ class Tuning(Settings):
         """Train in a process of its own, and leave the model in `into`; raises what the process says of its end."""
         check_trainable(self.student, self.tuner)
         written = _written(data, into / DATA)
-        asked = {"student": _as_json(self.student), "tuner": _as_json(self.tuner),
+        asked = {"student": _as_json(self.student), "tuner": _as_json(_to_be_found(self.tuner)),
                  "data": str(written), "into": str(into.absolute())}  # fmt: skip
         with (into / LOG).open("ab") as log:
             child = _begun(log.fileno())
@@ -93,6 +94,14 @@ def student_from(checkpoint: Checkpoint, like: TransformersModel) -> Transformer
         name=f"tuned:{checkpoint.digest}", place=str(checkpoint.path), dtype=like.dtype, max_length=like.max_length,
         device=like.device, batch_tokens=like.batch_tokens,
     )  # fmt: skip
+
+
+def _to_be_found(tuner: AnyTuner) -> AnyTuner:
+    """The tuner with a reference that was tuned in this run named by its folder, which the child can load."""
+    if not isinstance(tuner, DPO) or not isinstance(tuner.reference, TunedModel):
+        return tuner
+    there = Path(tuner.reference.place).absolute()
+    return replace(tuner, reference=TransformersModel(name=str(there), dtype=tuner.reference.dtype))
 
 
 def _as_json(settings: Settings) -> Any:  # Any: JSON
