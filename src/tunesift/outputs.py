@@ -26,7 +26,8 @@ from tunesift.writing import check_place, write_new, write_records
 
 def places(recipe: Recipe) -> dict[str, Path]:
     """Where a run writes: its output, by an empty name, and what its method makes besides, by their names."""
-    return {"": recipe.output, **{name: _beside_output(recipe.output, name) for name in further(recipe.method)}}
+    beside = _beside_model if makes_model(recipe) else _beside_output
+    return {"": recipe.output, **{name: beside(recipe.output, name) for name in further(recipe.method)}}
 
 
 def check_places(recipe: Recipe) -> None:
@@ -68,15 +69,15 @@ def check_decided(result: Result) -> None:
 
 def write_outputs(recipe: Recipe, result: Result, data: Dataset[Record]) -> None:
     """Write the output, and before it what the method made besides."""
+    for name, path in places(recipe).items():
+        if name:
+            assert result.format is not None  # what is made besides was no row of the input
+            write_new(result.also[name], path, result.format)
     if result.checkpoint is not None:
         write_model(result.checkpoint.path, recipe.output)
         return
     if result.data is None:
         raise RunError("the method made no data; use it as a step of another.")
-    for name, path in places(recipe).items():
-        if name:
-            assert result.format is not None  # what is made besides was no row of the input
-            write_new(result.also[name], path, result.format)
     if result.format is not None:
         write_new(result.data, recipe.output, result.format)
         return
@@ -117,6 +118,11 @@ def _beside_output(output: Path, name: str) -> Path:
     plain = output.name[: len(output.name) - len(packing(output))]
     stem, _, ending = plain.rpartition(".")
     return output.with_name(f"{stem}.{name}.{ending}{output.name[len(plain) :]}")
+
+
+def _beside_model(output: Path, name: str) -> Path:
+    """`model.round-0.jsonl` for `round-0` beside the folder `model`."""
+    return output.with_name(f"{output.name}.{name}.jsonl")
 
 
 def _scores_beside(scores: Mapping[str, Mapping[str, Score | Failure]], record: Record) -> dict[str, Any]:  # Any: JSON

@@ -26,7 +26,7 @@ from tunesift.records import Record
 from tunesift.scoring.dual_ifd import DualIFD
 from tunesift.scoring.ifd import READINGS
 from tunesift.settings import Settings, settings_by_path
-from tunesift.tuning.sft import SFT
+from tunesift.tuning.base import Training
 from tunesift.tuning.student import check_trainable
 
 SAMPLED = 1_000
@@ -169,7 +169,7 @@ def check_here(method: AnyMethod) -> None:
         raise MissingExtra(*lacking)
     student = getattr(method, "student", None)
     for _, tuner in _asked(method):
-        if isinstance(tuner, SFT) and isinstance(student, TransformersModel):
+        if isinstance(tuner, Training) and isinstance(student, TransformersModel):
             check_trainable(student, tuner)
 
 
@@ -179,7 +179,7 @@ def lacking_extras(method: AnyMethod) -> list[str]:
     needs = (
         ("local", ("torch", "transformers"), "local models", any(isinstance(m, _WITH_TORCH) for m in models)),
         ("embed", ("sentence_transformers",), "a sentence encoder", any(isinstance(m, SentenceModel) for m in models)),
-        ("train", ("trl", "peft", "datasets"), "tuning", any(isinstance(m, SFT) for m in models)),
+        ("train", ("trl", "peft", "datasets"), "tuning", any(isinstance(m, Training) for m in models)),
         (
             "train",
             ("peft",),

@@ -132,8 +132,8 @@ def _weighted(tokenizer: Any) -> tuple[type[Any], Any]:  # Any: transformers' an
 
 
 def weighted_mean(loss_of: Callable[[Any], Any], batch: dict[str, Any]) -> Any:  # Any: torch's own class
-    """Mean of weight times loss over the pairs of a batch; takes the weights out of the batch, because a key that nobody
-    takes out is swallowed by the model."""
+    """Mean of weight times loss over the pairs of a batch; takes the weights out of it, because a key that nobody takes
+    out is swallowed by the model."""
     weights = batch.pop(_PAIR_WEIGHT)  # [n]
     count = len(weights)
     pairs = ({name: _of_pair(value, n, count) for name, value in batch.items()} for n in range(count))

@@ -20,7 +20,7 @@ from tunesift import errors
 from tunesift.datasets import Dataset, write_dataset
 from tunesift.errors import TunesiftError, TuningError, shown
 from tunesift.heartbeat import beat
-from tunesift.models.transformers import TransformersModel, TunedModel
+from tunesift.models.transformers import TransformersModel, TunedModel, put_away
 from tunesift.running.fsio import storage_errors
 from tunesift.running.sealing import sealed
 from tunesift.running.step import Checkpoint, Watch
@@ -48,6 +48,7 @@ class Tuning(Settings):
     def __call__(self, data: Dataset[Any], into: Path, watch: Watch, /) -> None:  # Any: of what the tuner reads
         """Train in a process of its own, and leave the model in `into`; raises what the process says of its end."""
         check_trainable(self.student, self.tuner)
+        put_away()  # the training needs the device for itself
         written = _written(data, into / DATA)
         asked = {"student": _as_json(self.student), "tuner": _as_json(_to_be_found(self.tuner)),
                  "data": str(written), "into": str(into.absolute())}  # fmt: skip
