@@ -33,7 +33,7 @@ from tunesift.datasets import Dataset
 from tunesift.errors import DataError, RecipeError, shown
 from tunesift.methods.optune_pool import Answer, Centre, Held, RankBy, Ranking, again, first_held, held_again, rested
 from tunesift.methods.optune_pool import share as share_of
-from tunesift.methods.optune_steps import AnswerPrompt, AnyReward, ByRating, Draw, MeasurePrompt, Said, reward_of
+from tunesift.methods.optune_steps import RATE, AnswerPrompt, AnyReward, ByRating, Draw, MeasurePrompt, Said, reward_of
 from tunesift.methods.optune_telling import Round, decided, planned_speed, tell
 from tunesift.methods.optune_weights import Spread, Weighting, spread, weights
 from tunesift.models import name_of
@@ -48,6 +48,9 @@ from tunesift.tuning.dpo import DPO, WEIGHT
 from tunesift.tuning.process import Tuning, student_from, told
 
 SEEDS = 2**32
+"""How many seeds a draw may have."""
+BYTES = 4
+"""Bytes of a token of an answer, for the plan."""
 NO_REWARD = -float("inf")
 
 
@@ -200,8 +203,8 @@ class OPTune(Settings):
         """What a round trains on, and the weights, in order; raises `DataError` where there is nothing to learn."""
         held = [pool[id] for id in prompts.ids() if pool[id].is_pair(self.min_gap)]
         if not held:
-            raise DataError(f"round {round}: no trainable pairs: of {len(pool):,} prompts none has two answers whose texts "
-                            "and rewards differ; look at the rewards, or raise answers.")  # fmt: skip
+            raise DataError(f"round {round}: no trainable pairs: of {len(pool):,} prompts none has two answers whose "
+                            "texts and rewards differ; look at the rewards, or raise answers.")  # fmt: skip
         gaps = [scale.of_gap(h.gap) for h in held]
         found = weights(gaps, self.weight, self.beta2, self.normalise)
         rows = (_pair(prompts.by_id(h.id).prompt, h, w, round) for h, w in zip(held, found, strict=True))
@@ -216,14 +219,14 @@ class OPTune(Settings):
         """Answers, rewards and updates of every round, the share that is answered again taken of all prompts."""
         name, judge = self.student.name, name_of(self.reward.model)
         updates, passes = self.tuner.updates(records), self.tuner.passes(records)
+        most, replies = self.sampling.max_tokens, getattr(self.reward, "max_tokens", 0)
         found = [Planned("measure", records, 0, "")]
         for round in range(self.rounds):
             draws = self.answers * (share_of(self.ratio, records) if round else records)
-            most = self.sampling.max_tokens
-            tokens = getattr(self.reward, "max_tokens", 0)
+            told_ = f"at most {updates:,} updates"
             found += [Planned(f"answer-{round}", draws, 1, name, answer=most),
-                      Planned(f"reward-{round}", draws, 1, judge, most, tokens),
-                      Planned(f"train-{round}", records, passes, name, told=f"at most {updates:,} updates")]  # fmt: skip
+                      Planned(f"reward-{round}", draws, 1, judge, BYTES * most + len(RATE), replies),
+                      Planned(f"train-{round}", records, passes, name, told=told_)]  # fmt: skip
         return [*found[:-1], replace(found[-1], told=f"{found[-1].told}; {planned_speed(self.ratio, self.rounds)}")]
 
 

@@ -9,8 +9,8 @@ from fractions import Fraction
 from typing import Literal
 
 RankBy = Literal["mean", "max", "min", "gap", "random"]
-"""By what prompts are ranked, the lowest first: the mean of the rewards of the two answers held, the larger, the smaller,
-the difference, or chance."""
+"""By what prompts are ranked, the lowest first: the mean of the rewards of the two answers held, the larger, the
+smaller, the difference, or chance."""
 Centre = Literal["none", "baseline"]
 """none: rewards as they are; baseline: less the mean reward of the prompt's answers of round 0."""
 
