@@ -26,8 +26,9 @@ from tunesift.writing import check_place, write_new, write_records
 
 def places(recipe: Recipe) -> dict[str, Path]:
     """Where a run writes: its output, by an empty name, and what its method makes besides, by their names."""
-    beside = _beside_model if makes_model(recipe) else _beside_output
-    return {"": recipe.output, **{name: beside(recipe.output, name) for name in further(recipe.method)}}
+    plain = recipe.output
+    beside = plain.with_name(f"{plain.name}.jsonl") if makes_model(recipe) else plain
+    return {"": plain, **{name: _beside_output(beside, name) for name in further(recipe.method)}}
 
 
 def check_places(recipe: Recipe) -> None:
@@ -118,11 +119,6 @@ def _beside_output(output: Path, name: str) -> Path:
     plain = output.name[: len(output.name) - len(packing(output))]
     stem, _, ending = plain.rpartition(".")
     return output.with_name(f"{stem}.{name}.{ending}{output.name[len(plain) :]}")
-
-
-def _beside_model(output: Path, name: str) -> Path:
-    """`model.round-0.jsonl` for `round-0` beside the folder `model`."""
-    return output.with_name(f"{output.name}.{name}.jsonl")
 
 
 def _scores_beside(scores: Mapping[str, Mapping[str, Score | Failure]], record: Record) -> dict[str, Any]:  # Any: JSON

@@ -50,7 +50,7 @@ pytestmark = [
 
 PROMPTS = [f"Write {n} words." for n in ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")]
 SETTINGS = (
-    "reward.kind=reward", "reward.model.kind=scripted", "reward.model.favours=3", "ratio=0.4", "sampling.max_tokens=12",
+    "reward.kind=reward", "reward.model.kind=scripted", "reward.model.favours=3", "ratio=0.4", "answer_tokens=12",
     "tuner.batch=4", "tuner.device_batch=4", "tuner.learning_rate=1e-3", "tuner.gradient_checkpointing=false",
     "prompt_tokens=60",
 )  # fmt: skip
@@ -255,7 +255,11 @@ def test_a_prompt_beyond_the_limit_or_with_an_image_is_left_out_with_its_reason(
     ({"min_gap": -1.0}, "min_gap: -1 is below 0; write 0."),
     ({"max_age": 0}, "max_age: 0 is not 1 or more; write 2, or null."),
     ({"patience": 0}, "patience: 0 is not 1 or more; write 2, or null."),
-    ({"sampling": Sampling()}, "sampling.temperature: 0 draws the same answer every time; write 1."),
+    ({"temperature": 0.0}, "temperature: 0 draws the same answer every time; write 1."),
+    ({"top_p": 0.0}, "top_p: 0 is no share; write a number above 0 to 1."),
+    ({"top_p": 1.5}, "top_p: 1.5 is no share; write a number above 0 to 1."),
+    ({"top_p": math.nan}, "top_p: nan is no share; write a number above 0 to 1."),
+    ({"answer_tokens": 0}, "answer_tokens: 0 is not 1 or more; write 512."),
     ({"tuner": DPO(weighted=True)}, "tuner: weights and reference of its pairs are the method's own; write weight and "
                                     "reference instead."),
     ({"tuner": DPO(reference=TransformersModel())}, "tuner: weights and reference of its pairs are the method's own; "
@@ -269,12 +273,6 @@ def test_settings_that_are_none_are_sentences(changed: dict[str, Any], sentence:
     with pytest.raises(RecipeError) as raised:
         OPTune(**changed)
     assert str(raised.value) == sentence
-
-
-def test_a_share_of_the_likeliest_that_is_none_is_a_sentence() -> None:
-    for share in (0.0, -0.5, 1.5, math.nan):
-        with pytest.raises(RecipeError, match=r"sampling.top_p: .* is no share; write a number above 0 to 1"):
-            Sampling(top_p=share)
 
 
 def test_ratings_on_no_scale_are_sentences() -> None:

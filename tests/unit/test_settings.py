@@ -23,6 +23,7 @@ OPERATIONAL = {
     "Budget": {"max_cost", "max_tokens", "max_calls", "prices", "ask_above"},
     "Local": {"chunk", "stall_s"},
     "SFT": {"device_batch", "gradient_checkpointing", "save_every"},
+    "DPO": {"device_batch", "gradient_checkpointing", "save_every"},
     "TransformersModel": {"device", "batch_tokens"},
     "TunedModel": {"place", "device", "batch_tokens"},
     "NliModel": {"device", "batch"},

@@ -95,8 +95,12 @@ class OPTune(Settings):
     """Difference of rewards below which a pair is not trained on, in the reward's own unit; equal ones never are."""
     reference: Literal["initial", "previous"] = "initial"
     """What the student is kept near to: itself before round 0, or before the round."""
-    sampling: Sampling = Sampling(temperature=1.0, top_p=0.9, max_tokens=512)
-    """How answers are drawn; each draw has a seed of its own."""
+    temperature: float = 1.0
+    """Of the draws; each has a seed of its own."""
+    top_p: float = 0.9
+    """Share of the probability that the likeliest tokens must hold among which one is drawn, above 0 to 1."""
+    answer_tokens: int = 512
+    """Most tokens of an answer; one that is cut there is kept, and marked."""
     prompt_tokens: int = 512
     """Most tokens of a prompt; a longer one is left out."""
     tuner: DPO = DPO(optimiser="rmsprop")
@@ -104,6 +108,7 @@ class OPTune(Settings):
 
     def __post_init__(self) -> None:
         for name, number, least, usual in (("rounds", self.rounds, 1, 3), ("answers", self.answers, 2, 2),
+                                           ("answer_tokens", self.answer_tokens, 1, 512),
                                            ("prompt_tokens", self.prompt_tokens, 1, 512)):  # fmt: skip
             if number < least:
                 raise RecipeError(f"{name}: {number} is not {least} or more; write {usual}.")
@@ -116,8 +121,10 @@ class OPTune(Settings):
         for name, most in (("max_age", self.max_age), ("patience", self.patience)):
             if most is not None and most < 1:
                 raise RecipeError(f"{name}: {most} is not 1 or more; write 2, or null.")
-        if not self.sampling.temperature > 0:
-            raise RecipeError("sampling.temperature: 0 draws the same answer every time; write 1.")
+        if not self.temperature > 0:
+            raise RecipeError(f"temperature: {self.temperature:g} draws the same answer every time; write 1.")
+        if not 0 < self.top_p <= 1:
+            raise RecipeError(f"top_p: {self.top_p:g} is no share; write a number above 0 to 1.")
         self._check_tuner()
 
     def _check_tuner(self) -> None:
@@ -162,6 +169,10 @@ class OPTune(Settings):
         return Result(None, decisions, notes=notes, checkpoint=made, also=also, format="preference")
 
     @property
+    def _sampling(self) -> Sampling:
+        return Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.answer_tokens)
+
+    @property
     def _ranking(self) -> Ranking:
         return Ranking(self.ratio, self.rank_by, self.rank_centre, self.patience, self.max_age)
 
@@ -184,7 +195,7 @@ class OPTune(Settings):
             return {}
         draws = [Draw(f"{record.id}~{k}", record.prompt, run.random("draw", round, record.id, k).randrange(SEEDS))
                  for record in prompts for k in range(self.answers)]  # fmt: skip
-        said = run.map(f"answer-{round}", AnswerPrompt(student=student, sampling=self.sampling), draws)
+        said = run.map(f"answer-{round}", AnswerPrompt(student=student, sampling=self._sampling), draws)
         texts = {draw.id: one for draw in draws if not isinstance(one := said[draw.id], Failure)}
         found = run.map(
             f"reward-{round}", self.reward,
@@ -219,7 +230,7 @@ class OPTune(Settings):
         """Answers, rewards and updates of every round, the share that is answered again taken of all prompts."""
         name, judge = self.student.name, name_of(self.reward.model)
         updates, passes = self.tuner.updates(records), self.tuner.passes(records)
-        most, replies = self.sampling.max_tokens, getattr(self.reward, "max_tokens", 0)
+        most, replies = self.answer_tokens, getattr(self.reward, "max_tokens", 0)
         found = [Planned("measure", records, 0, "")]
         for round in range(self.rounds):
             draws = self.answers * (share_of(self.ratio, records) if round else records)

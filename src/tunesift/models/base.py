@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from tunesift.errors import RecipeError
 from tunesift.records import Failure, Message
 from tunesift.settings import Settings
 
@@ -38,10 +37,6 @@ class Sampling(Settings):
     """Where sampling starts, together with the conversation; without effect at temperature 0."""
     schema: Mapping[str, Any] | None = None  # Any: JSON schema
     """JSON schema that a completion must fit; None for free text. Only endpoints can be held to one."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.top_p <= 1:
-            raise RecipeError(f"sampling.top_p: {self.top_p:g} is no share; write a number above 0 to 1.")
 
 
 @dataclass(frozen=True, slots=True)
