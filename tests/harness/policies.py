@@ -43,7 +43,7 @@ def learned(policy: Mapping[str, list[float]], initial: Mapping[str, list[float]
     """The table after one pass of gradient steps on the weighted loss, whose gradient is the paper's."""
     new = {prompt: list(logits) for prompt, logits in policy.items()}
     for pair in pairs:
-        prompt, (w, x) = pair.prompt[0].text, (len(side.text.split()) - 1 for side in (pair.chosen, pair.rejected))
+        prompt, (w, x) = pair.prompt[-1].text, (len(side.text.split()) - 1 for side in (pair.chosen, pair.rejected))
         now, before = (chances(table[prompt]) for table in (new, initial))
         h = math.log(now[w] / before[w]) - math.log(now[x] / before[x])
         step = 20.0 * pair.extra["weight"] * 0.1 / (1 + math.exp(0.1 * h))
@@ -72,7 +72,7 @@ def simulated() -> Iterator[tuple[list[tuple[int, Sampling]], list[Tuning]]]:
     tuned: list[Tuning] = []
 
     def chat(model: TransformersModel, asked: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
-        weights = chances(read(Path(model.location))[asked[0][0].text])
+        weights = chances(read(Path(model.location))[asked[0][-1].text])
         drawn = random.Random(sampling.seed).choices(range(LENGTHS), weights)[0] + 1
         said.append((drawn, sampling))
         return [Completion(" ".join("w" * drawn), "stop", drawn)]

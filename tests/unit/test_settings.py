@@ -22,6 +22,7 @@ OPERATIONAL = {
     "GenQA": {"topics", "against", "cold", "draws_per_row", "max_duplicates"},
     "Budget": {"max_cost", "max_tokens", "max_calls", "prices", "ask_above"},
     "Local": {"chunk", "stall_s"},
+    "Training": {"device_batch", "gradient_checkpointing", "save_every"},
     "SFT": {"device_batch", "gradient_checkpointing", "save_every"},
     "DPO": {"device_batch", "gradient_checkpointing", "save_every"},
     "TransformersModel": {"device", "batch_tokens"},
