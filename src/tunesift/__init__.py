@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from tunesift.methods.mctune_features import Analyser as Analyser
     from tunesift.methods.mctune_taggers import ScriptedTagger as ScriptedTagger
     from tunesift.methods.mctune_taggers import SpacyTagger as SpacyTagger
+    from tunesift.methods.optune import OPTune as OPTune
+    from tunesift.methods.optune_steps import ByRating as ByRating
+    from tunesift.methods.optune_steps import ByReward as ByReward
     from tunesift.methods.reflection import Reflection as Reflection
     from tunesift.methods.reflection_steps import Asking as Asking
     from tunesift.methods.score import ScoreRecords as ScoreRecords
@@ -106,6 +109,7 @@ if TYPE_CHECKING:
     from tunesift.settings import INCIDENTAL as INCIDENTAL
     from tunesift.settings import Settings as Settings
     from tunesift.tuning.base import LoRA as LoRA
+    from tunesift.tuning.dpo import DPO as DPO
     from tunesift.tuning.process import Tuning as Tuning
     from tunesift.tuning.sft import SFT as SFT
     from tunesift.writing import write_records as write_records
@@ -133,6 +137,8 @@ _HOMES = {
     "methods.mctune_evaluate": ("MCTuneEvaluate",),
     "methods.mctune_features": ("Analyser",),
     "methods.mctune_taggers": ("ScriptedTagger", "SpacyTagger"),
+    "methods.optune": ("OPTune",),
+    "methods.optune_steps": ("ByRating", "ByReward"),
     "methods.reflection": ("Reflection",),
     "methods.reflection_steps": ("Asking",),
     "methods.score": ("ScoreRecords",),
@@ -169,6 +175,7 @@ _HOMES = {
     ),
     "settings": ("INCIDENTAL", "Settings"),
     "tuning.base": ("LoRA",),
+    "tuning.dpo": ("DPO",),
     "tuning.process": ("Tuning",),
     "tuning.sft": ("SFT",),
     "writing": ("write_records",),

@@ -166,6 +166,12 @@ METHODS = {
         "measures the responses that the rows have.",
         "train.test.jsonl -o answers.jsonl model.name=tuned",
     ),
+    "optune": Words(
+        "OPTune: tune on preferences that the student draws itself, and draw again only where its answers are worst.",
+        "student.name=FOLDER, the model to tune; reward.model.url=URL and reward.model.model=NAME, a judge that rates, "
+        "or reward.kind=reward for a reward model; ratio=0.4; rounds=3; tuner.learning_rate=5e-7.",
+        "prompts.jsonl -o tuned student.name=llama reward.model.url=http://localhost:8000/v1 reward.model.model=NAME",
+    ),
     "score": Words(
         "Write every record with its id and its scores; drop nothing.",
         "scorers.0.student.name=FOLDER for a model of your own; scorers.0.kind=perplexity for another score.",

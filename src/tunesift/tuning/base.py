@@ -29,6 +29,8 @@ class LoRA(Settings):
     targets: tuple[str, ...] = ()
     """Last parts of the names of the layers that get adapters, such as q_proj; none for every linear layer but the
     head."""
+    merged: bool = False
+    """Whether they are added to the weights in the end, and a whole model is left."""
 
     def __post_init__(self) -> None:
         for name, number, usual in (("rank", self.rank, 16), ("alpha", self.alpha, 32)):

@@ -338,8 +338,10 @@ def _callback(job: Job, telling: Telling, order: _Order) -> Any:  # Any: transfo
     return Callback()
 
 
-def save(trainer: Any, into: Path) -> Mapping[str, Json]:  # Any: TRL's own class
+def save(job: Job, trainer: Any, into: Path) -> Mapping[str, Json]:  # Any: TRL's own class
     """Leave the model and its tokenizer as TRL saves them; nothing else is to be said of it."""
+    if (lora := job.tuner.lora) is not None and lora.merged:
+        trainer.model = trainer.model.merge_and_unload()
     trainer.save_model(str(into))
     return {}
 
