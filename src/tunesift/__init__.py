@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from tunesift.models.scripted import ScriptedModel as ScriptedModel
     from tunesift.models.sentences import SentenceModel as SentenceModel
     from tunesift.models.transformers import TransformersModel as TransformersModel
+    from tunesift.models.vision import VisionModel as VisionModel
     from tunesift.perform import Summary as Summary
     from tunesift.perform import run_recipe as run_recipe
     from tunesift.reading import read_dataset as read_dataset
@@ -108,6 +109,7 @@ if TYPE_CHECKING:
     from tunesift.tuning.base import LoRA as LoRA
     from tunesift.tuning.process import Tuning as Tuning
     from tunesift.tuning.sft import SFT as SFT
+    from tunesift.tuning.vision_dpo import VisionDPO as VisionDPO
     from tunesift.writing import write_records as write_records
 
 _HOMES = {
@@ -150,6 +152,7 @@ _HOMES = {
     "models.sentences": ("SentenceModel",),
     "methods.tune": ("Tune",),
     "models.transformers": ("TransformersModel",),
+    "models.vision": ("VisionModel",),
     "perform": ("Summary", "run_recipe"),
     "reading": ("read_dataset", "read_preferences"),
     "recipe": ("Recipe", "load_recipe", "recipe_for"),
@@ -171,6 +174,7 @@ _HOMES = {
     "tuning.base": ("LoRA",),
     "tuning.process": ("Tuning",),
     "tuning.sft": ("SFT",),
+    "tuning.vision_dpo": ("VisionDPO",),
     "writing": ("write_records",),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
