@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from tunesift.methods.selectit import Rater as Rater
     from tunesift.methods.selectit import SelectIT as SelectIT
     from tunesift.methods.selective_reflection import SelectiveReflection as SelectiveReflection
+    from tunesift.methods.sima import Sima as Sima
     from tunesift.methods.star_agents import StarAgents as StarAgents
     from tunesift.methods.star_agents_writing import Agent as Agent
     from tunesift.methods.star_agents_writing import Writing as Writing
@@ -141,6 +142,7 @@ _HOMES = {
     "methods.select": ("Select",),
     "methods.selectit": ("Rater", "SelectIT"),
     "methods.selective_reflection": ("SelectiveReflection",),
+    "methods.sima": ("Sima",),
     "methods.star_agents": ("StarAgents",),
     "methods.star_agents_writing": ("Agent", "Writing"),
     "models.base": ("Completion", "Sampling", "Span", "TargetLoss"),

@@ -18,6 +18,7 @@ from tunesift.methods.score import ScoreRecords
 from tunesift.methods.select import Select
 from tunesift.methods.selectit import SelectIT
 from tunesift.methods.selective_reflection import SelectiveReflection
+from tunesift.methods.sima import Sima
 from tunesift.methods.star_agents import StarAgents
 from tunesift.methods.tune import Tune
 from tunesift.running.local import Local
@@ -34,6 +35,7 @@ AnyMethod = Annotated[
     | Debatune
     | Controllability
     | Tune
+    | Sima
     | MCTune
     | MCTuneEvaluate
     | ScoreRecords,

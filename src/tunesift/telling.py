@@ -44,7 +44,7 @@ from tunesift.settings import members
 MOST_EXCERPT = 600
 """Characters of a text that `inspect` prints."""
 _EXTRAS = {"local": ("torch", "transformers", "safetensors"), "cluster": ("sklearn",), "images": ("PIL",),
-           "embed": ("sentence_transformers",), "pos": ("spacy",)}  # fmt: skip
+           "vision": ("torch", "transformers", "PIL"), "embed": ("sentence_transformers",), "pos": ("spacy",)}  # fmt: skip
 
 
 def recipe_to_plan(what: str, input: str | None, settings: list[str]) -> Recipe:

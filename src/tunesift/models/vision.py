@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -96,7 +95,10 @@ class Writer:
         """A prompt, and what stands behind it with each answer, up to what ends a turn or the EOS token."""
         begin = self.prompt(prompt)
         whole = [self._written((*prompt, answer), open=False) for answer in answers]
-        begin = commonprefix([begin, *whole])
+        while not all(
+            text.startswith(begin) for text in whole
+        ):  # some templates open an answer with more than they show
+            begin = begin[:-1]
         return begin, tuple(self._ended(text[len(begin) :], said) for text, said in zip(whole, answers, strict=True))
 
     def _written(self, conversation: Sequence[Message], open: bool) -> str:

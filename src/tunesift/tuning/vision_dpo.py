@@ -34,3 +34,8 @@ class VisionDPO(Training):
         super().__post_init__()
         if not self.beta > 0:
             raise RecipeError(f"tuner.beta: {self.beta:g} is not above 0; write 0.1.")
+
+    def passes(self, records: int) -> int:
+        """Both answers of a pair are read, and both once more by the student as it was before."""
+        each = 3 + self.gradient_checkpointing
+        return 2 * super().passes(records) * (each + 1) // each
