@@ -94,18 +94,17 @@ def picture(image: str, home: Path) -> Picture:
     name = f'the image "{shown(image[:40])}"'
     embedded = image[:5].lower() == "data:"
     place = io.BytesIO(_embedded(image)) if embedded else _inside(image, os.path.realpath(home))
-    with _quiet():
-        try:
-            with Image.open(place, formats=_FORMATS) as opened:
-                if opened.width * opened.height > MAX_PIXELS:
-                    raise RowFault("E405", f"{name} has more than {MAX_PIXELS:,} pixels")
-                return _in_colour(ImageOps.exif_transpose(opened))
-        except RowFault:
-            raise
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise RowFault("E405", f"{name} has more than {MAX_PIXELS:,} pixels") from None
-        except _BROKEN as error:
-            raise RowFault("E407", f"{name} cannot be read ({type(error).__name__})") from None
+    try:
+        with _quiet(), Image.open(place, formats=_FORMATS) as opened:
+            small = opened.width * opened.height <= MAX_PIXELS
+            seen = _in_colour(ImageOps.exif_transpose(opened)) if small else None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        seen = None
+    except _BROKEN as error:
+        raise RowFault("E407", f"{name} cannot be read ({type(error).__name__})") from None
+    if seen is None:
+        raise RowFault("E405", f"{name} has more than {MAX_PIXELS:,} pixels")
+    return seen
 
 
 def _in_colour(image: Picture) -> Picture:

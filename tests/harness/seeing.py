@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import warnings
 from pathlib import Path
@@ -83,6 +85,15 @@ def picture_file(path: Path, colour: tuple[int, int, int] = (200, 40, 40), size:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path)
     return path
+
+
+def embedded(colour: tuple[int, int, int] = (200, 40, 40)) -> str:
+    """An image as a row itself may hold it."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.new("RGB", (9, 9), colour).save(out, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def asked(id: str, image: str, question: str = "What is it?", answer: str = "A red thing.") -> Record:

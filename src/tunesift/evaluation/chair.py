@@ -1,6 +1,6 @@
 """How often do captions name what is not in the image? CHAIR (Rohrbach et al., arXiv:1809.02156) over lists of objects.
 
-Which objects a caption names, and which an image shows, the user says: the lists of the benchmark, and the words that mean
+Which objects a caption names, and which an image shows, the user says: the benchmark's lists, and its words that mean
 one object, are not ours. Captions that grow shorter name less that is wrong; look at `words` beside the shares.
 """
 

@@ -33,6 +33,8 @@ class VisionModel(TransformersModel):
     """A folder, or a hub id whose files are on this machine; a run downloads nothing."""
     max_length: int | None = None
     """Most tokens of one conversation, those of its images included; None for as many as the model reads."""
+    batch_tokens: Annotated[int, INCIDENTAL] = 4096
+    """Without effect: conversations are read one at a time."""
     top_p: float = 0.9
     """Of what is sampled: tokens are drawn of the likeliest that together have this probability, above 0 to 1."""
     images: Annotated[Path | None, INCIDENTAL] = None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tunesift.errors import RecipeError
 from tunesift.records import Preference
+from tunesift.settings import INCIDENTAL
 from tunesift.tuning.base import Training
 
 
@@ -16,7 +17,7 @@ class VisionDPO(Training):
     images is not trained."""
 
     kind: Literal["vision-dpo"] = "vision-dpo"
-    template: Literal["chat"] = "chat"
+    template: Annotated[Literal["chat"], INCIDENTAL] = "chat"
     """The student's own chat template, which says where images stand."""
     batch: int = 1
     """Pairs of one update."""
