@@ -20,7 +20,7 @@ We differ from the authors' code
     Replies are read otherwise, see `parser`; ids, not splits of the prompt, say what belongs together.
     White space folds to one space; theirs removes line feeds, which joins words.
     Images are not padded to squares: the model's own processor does what it was made for.
-    The projector is trained as all else that adapters or weights are; theirs has a rate of its own, 2e-5.
+    The projector is trained where all weights are, and not beside adapters; theirs is, at a rate of its own, 2e-5.
 """
 
 from __future__ import annotations
