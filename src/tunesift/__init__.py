@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from tunesift.methods.selectit import Rater as Rater
     from tunesift.methods.selectit import SelectIT as SelectIT
     from tunesift.methods.selective_reflection import SelectiveReflection as SelectiveReflection
+    from tunesift.methods.sima import Sima as Sima
     from tunesift.methods.star_agents import StarAgents as StarAgents
     from tunesift.methods.star_agents_writing import Agent as Agent
     from tunesift.methods.star_agents_writing import Writing as Writing
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from tunesift.models.scripted import ScriptedModel as ScriptedModel
     from tunesift.models.sentences import SentenceModel as SentenceModel
     from tunesift.models.transformers import TransformersModel as TransformersModel
+    from tunesift.models.vision import VisionModel as VisionModel
     from tunesift.perform import Summary as Summary
     from tunesift.perform import run_recipe as run_recipe
     from tunesift.reading import read_dataset as read_dataset
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
     from tunesift.tuning.dpo import DPO as DPO
     from tunesift.tuning.process import Tuning as Tuning
     from tunesift.tuning.sft import SFT as SFT
+    from tunesift.tuning.vision_dpo import VisionDPO as VisionDPO
     from tunesift.writing import write_records as write_records
 
 _HOMES = {
@@ -145,6 +148,7 @@ _HOMES = {
     "methods.select": ("Select",),
     "methods.selectit": ("Rater", "SelectIT"),
     "methods.selective_reflection": ("SelectiveReflection",),
+    "methods.sima": ("Sima",),
     "methods.star_agents": ("StarAgents",),
     "methods.star_agents_writing": ("Agent", "Writing"),
     "models.base": ("Completion", "Sampling", "Span", "TargetLoss"),
@@ -156,6 +160,7 @@ _HOMES = {
     "models.sentences": ("SentenceModel",),
     "methods.tune": ("Tune",),
     "models.transformers": ("TransformersModel",),
+    "models.vision": ("VisionModel",),
     "perform": ("Summary", "run_recipe"),
     "reading": ("read_dataset", "read_preferences"),
     "recipe": ("Recipe", "load_recipe", "recipe_for"),
@@ -178,6 +183,7 @@ _HOMES = {
     "tuning.dpo": ("DPO",),
     "tuning.process": ("Tuning",),
     "tuning.sft": ("SFT",),
+    "tuning.vision_dpo": ("VisionDPO",),
     "writing": ("write_records",),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -19,6 +19,7 @@ from tunesift.methods.score import ScoreRecords
 from tunesift.methods.select import Select
 from tunesift.methods.selectit import SelectIT
 from tunesift.methods.selective_reflection import SelectiveReflection
+from tunesift.methods.sima import Sima
 from tunesift.methods.star_agents import StarAgents
 from tunesift.methods.tune import Tune
 from tunesift.running.local import Local
@@ -35,6 +36,7 @@ AnyMethod = Annotated[
     | Debatune
     | Controllability
     | Tune
+    | Sima
     | MCTune
     | MCTuneEvaluate
     | OPTune

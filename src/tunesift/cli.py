@@ -154,6 +154,12 @@ METHODS = {
         "tuner.template=alpaca for a model without a chat template.",
         "kept.json -o tuned student.name=llama",
     ),
+    "sima": Words(
+        "SIMA: have a model that reads images compare its own answers with references, and tune it on what it prefers.",
+        "student.name=FOLDER, the model to tune; critic_orders=single for half the comparisons; tuner.epochs=1; "
+        "tuner.lora=null for all weights; tuner=null for the preference pairs alone.",
+        "questions.json -o tuned student.name=llava",
+    ),
     "mctune": Words(
         "MCTune: write what responses measure into their inputs, so that a tuned model answers as it is asked to.",
         "held_out=2000 rows for testing; sigma=0.1; layout=alpaca; for nouns, verbs and adjectives "

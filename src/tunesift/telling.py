@@ -27,7 +27,7 @@ from tunesift.inputs import path_as_text
 from tunesift.methods.clear import AnyFilter
 from tunesift.methods.clear_evidence import AnySimilarity
 from tunesift.methods.select import AnyScorer, AnySelector
-from tunesift.models import ChatModel, EmbedModel, LikelihoodModel
+from tunesift.models import ChatModel, EmbedModel, LikelihoodModel, VisionChatModel
 from tunesift.models.folders import EMBEDDED, local_folder
 from tunesift.models.nli import NliModel
 from tunesift.planning import Plan, matrix_rate, plan
@@ -44,7 +44,7 @@ from tunesift.settings import members
 MOST_EXCERPT = 600
 """Characters of a text that `inspect` prints."""
 _EXTRAS = {"local": ("torch", "transformers", "safetensors"), "cluster": ("sklearn",), "images": ("PIL",),
-           "embed": ("sentence_transformers",), "pos": ("spacy",)}  # fmt: skip
+           "embed": ("sentence_transformers",), "pos": ("spacy",), "vision": ("torch", "PIL")}  # fmt: skip
 
 
 def recipe_to_plan(what: str, input: str | None, settings: list[str]) -> Recipe:
@@ -228,7 +228,7 @@ def _rounded(outcome: object) -> object:
 def told_catalogue(as_json: bool) -> str:
     """Everything a recipe may name, from the unions that the recipe reader reads, and the recipes of the package."""
     unions = {"methods": catalogue.AnyMethod, "scorers": AnyScorer, "selectors": AnyFilter, "executors": Local,
-              "models": ChatModel | LikelihoodModel | NliModel, "embedders": EmbedModel,
+              "models": ChatModel | LikelihoodModel | VisionChatModel | NliModel, "embedders": EmbedModel,
               "similarities": AnySimilarity}  # fmt: skip
     found = {group: {_kind(m): _entry(m) for m in members(union)} for group, union in unions.items()}
     for kind in set(found["selectors"]) - {_kind(m) for m in members(AnySelector)}:

@@ -96,6 +96,7 @@ def test_every_command_of_the_readme_exists() -> None:
         "controllability",
         "mctune",
         "optune",
+        "sima",
         "tune",
         "score",
     }

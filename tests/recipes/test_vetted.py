@@ -43,7 +43,7 @@ def test_there_is_a_recipe_for_every_method() -> None:
     kinds = {str(vetted(name)["method"]["kind"]) for name in NAMES}  # type: ignore[call-overload, index]
     assert kinds == {
         "select", "cherry", "selectit", "clear", "reflection", "selective-reflection", "genqa", "debatune", "controllability",
-        "mctune", "mctune-evaluate", "optune",
+        "mctune", "mctune-evaluate", "optune", "sima",
         "star-agents", "tune", "score",
     }  # fmt: skip
     assert {

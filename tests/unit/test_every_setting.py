@@ -27,6 +27,9 @@ from harness.debater import WHY, debated
 from harness.generator import generated
 from harness.larger import Larger
 from harness.policies import TABLE, drawn_table, simulated
+from harness.seeing import asked as pictured
+from harness.seeing import embedded, job, llava, pair
+from harness.seeing import trained as trained_to_see
 from harness.stars import QUALITY, Planted, Umpire
 from harness.taggers import Pipeline, spacy_with
 from harness.tiny import classifier, encoder
@@ -91,6 +94,7 @@ from tunesift import (
     SentenceModel,
     Settings,
     Shortest,
+    Sima,
     Smallest,
     SpacyTagger,
     Span,
@@ -99,6 +103,8 @@ from tunesift import (
     Tune,
     TunesiftError,
     Tuning,
+    VisionDPO,
+    VisionModel,
     Writing,
     run_recipe,
 )
@@ -171,12 +177,12 @@ QUICK = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """A disk in memory: what is asked here is what a run makes, and not whether it lasts."""
 
 
-def came_of(method: Any, data: Dataset[Record] = DATA) -> object:  # Any: a method
+def came_of(method: Any, data: Dataset[Record] = DATA) -> tuple[Any, Any, list[Any]]:  # Any: a method
     """Decisions, records and tables of a method, and the outcome of every item of every stage."""
     with TemporaryDirectory(dir=QUICK) as home:
         with Run(Path(home) / "run", Local(), max_failures=1.0) as run:
             result = method(data, run)
-            made = [(r.id, r.messages) for r in result.data or ()]
+            made = [(r.id, r.messages if isinstance(r, Record) else r) for r in result.data or ()]
             run.finish(data, result.decisions)
         rows = [row for part in sorted(Path(home).rglob("*.parquet")) for row in pq.read_table(part).to_pylist()]
     return list(result.decisions), made, rows
@@ -322,6 +328,27 @@ CLEAR = Clear(student=ScriptedModel(otherwise="Answer: the sea A"), samples=2)
 CORRECT = Correct(tuned=(ScriptedModel(otherwise="BETTER one"), ScriptedModel(otherwise="BETTER two")))
 CHERRY = Cherry(student=S, pre_experience=PreExperience(clusters=2, per_cluster=2, tuner=None))
 SELECTIVE = SelectiveReflection(teacher=Teacher(), student=S)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Onlooker(ScriptedModel):
+    """Says how it was asked, and finds the second response better, in brackets that not everybody reads."""
+
+    def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
+        return [self._said(conversation[-1].text, sampling) for conversation in conversations]
+
+    def _said(self, text: str, sampling: Sampling) -> Completion:
+        how = f"{len(text)} {sampling.temperature} {sampling.max_tokens} {self.otherwise}"
+        better = 1 if text.rfind(f" {sampling.temperature} ") < text.rfind(" 0.8 ") else 2
+        return Completion(f"{how} [[ {better} ]]" if "<given-reference>" in text else how, "stop", 3)
+
+
+def pictures() -> Dataset[Record]:
+    return Dataset.of([pictured(f"p{n}", embedded((n, 0, 0)), f"What is it {'?' * n}") for n in range(3)])
+
+
+def looked(method: Any) -> object:  # Any: a method over images
+    return came_of(method, pictures())
 
 
 @dataclass(frozen=True)
@@ -497,6 +524,8 @@ FLIPS = [
     flip(ByRating(model=ScriptedModel(otherwise="Rating: 7")), scoring, model=ScriptedModel(otherwise="Rating: 6"), most=5),
     flip(ByRating(model=Talker()), scoring, max_tokens=99),
     flip(ScriptedModel(), lambda m: m.reward([[Message("assistant", "the sea")]]), favours=3),
+    flip(Sima(student=Onlooker(), tuner=None), looked, student=Onlooker(otherwise="Else."), judge=S, critic_orders="single",
+         use_metrics=False, parser="official", temperature=0.5, answer_tokens=99, critic_tokens=99),
     flip(ScoreRecords(scorers=(IFD(student=S),)), came_of, scorers=(Perplexity(student=S),)),
     flip(IFD(student=S), scores_of, student=OTHER, profile="cherry", ratio="loss", template="alpaca", turns="each"),
     flip(ReversedIFD(student=S), scores_of, student=OTHER, ratio="loss", template="alpaca"),
@@ -531,6 +560,7 @@ FLIPS = [
          otherwise="Nothing."),
     flip(ScriptedModel(), losses, chances={"sea": {" The Baltic Sea.": 0.5}}),
     flip(TransformersModel(name="hub/model"), identity, revision="f00"),
+    flip(VisionModel(name="hub/model"), identity, revision="f00"),
     flip(SentenceModel(name="hub/model"), identity, revision="f00"),
 ]  # fmt: skip
 """What needs no weights, no endpoint and no file; the fixtures below have the rest."""
@@ -646,6 +676,48 @@ def with_a_policy(make_tiny: MakeTiny) -> list[Flip]:
     ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> list[Flip]:
+    """Two tiny models that read images; one is tuned in this process in two updates."""
+    pytest.importorskip("trl", reason='needs the "train" extra')
+    one, two = (VisionModel(name=str(llava(tmp_path_factory.mktemp("llava"), seed)), device="cpu") for seed in (0, 1))
+    base = VisionDPO(steps=2, batch=2, device_batch=2, learning_rate=1e-2, warm_up=0.0, gradient_checkpointing=False)
+    data = Dataset.of([pair(f"p{n}", embedded((n, 0, 0)), rejected="A dog. " * (n + 1)) for n in range(4)])
+
+    def said(model: VisionModel) -> object:
+        drawn = Sampling(temperature=2.0, max_tokens=150)
+        return model.chat([pictured("p", embedded()).prompt], drawn)
+
+    def tuned(tuner: VisionDPO) -> object:
+        with TemporaryDirectory(dir=QUICK) as home:
+            found = trained_to_see(job(Path(home) / "out", one, tuner, data))
+            files = read_json(Path(home) / "out" / "model" / COMPLETE)["files"]
+            weights = [said["sha256"] for name, said in files.items() if name.endswith(".safetensors")]
+            return found.history, found.records, found.left_out, weights
+
+    def run(method: Sima) -> object:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                Tuning,
+                "__call__",
+                lambda asked, data, into, _: trained_to_see(job(into, asked.student, asked.tuner, data)),
+            )
+            _, _, rows = came_of(method, pictures())
+        return [row for row in rows if "step" in row]
+
+    sima = Sima(
+        student=one, judge=ScriptedModel(otherwise="[[1]]"), tuner=base, critic_orders="single", answer_tokens=4
+    )
+    return [
+        flip(one, said, name=two.name, dtype="bfloat16", max_length=40, top_p=0.3),
+        flip(base, tuned, steps=3, batch=3, learning_rate=1e-3, warm_up=1.0, weight_decay=0.5, max_length=55, beta=0.5,
+             lora=LoRA(), precision="bfloat16", held_out=0.5, seed=1),
+        flip(replace(base, steps=None, epochs=1.0), tuned, epochs=2.0),
+        flip(replace(base, steps=3), tuned, schedule="linear"),
+        flip(sima, run, tuner=replace(base, steps=1)),
+    ]  # fmt: skip
+
+
 @pytest.fixture
 def with_a_tagger(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Flip]]:
     """Two pipelines of a stand-in for spaCy."""
@@ -735,6 +807,9 @@ WHERE = {
     "NliModel": "with_weights",
     "NoContradiction": "with_weights",
     "SpacyTagger": "with_a_tagger",
+    "VisionModel": "seeing",
+    "VisionDPO": "seeing",
+    "Sima.tuner": "seeing",
     "SFT": "trained",
     "DPO": "trained",
     "OPTune": "with_a_policy",

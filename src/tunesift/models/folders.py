@@ -136,17 +136,29 @@ def base_of(folder: Path) -> tuple[str, str | None] | None:
 
 def context_of(name: str, revision: str | None = None) -> int | None:
     """Most tokens that a model reads, by its config.json; None where that is not here, or does not say."""
+    said = _config_of(name, revision)
+    inner = said.get("text_config", said)
+    found = (inner.get(key) for key in ("max_position_embeddings", "n_positions"))
+    return next((n for n in found if isinstance(n, int)), None)
+
+
+def sees(name: str, revision: str | None = None) -> bool | None:
+    """Whether a model reads images, by its config.json; None where that is not here."""
+    said = _config_of(name, revision)
+    return any("vision" in key or "image" in key for key in said) if said else None
+
+
+def _config_of(name: str, revision: str | None) -> dict[str, Any]:  # Any: JSON
+    """A model's config.json, of adapters that of the model they stand beside; empty where it cannot be read here."""
     folder = local_folder(name)
     if folder and (base := base_of(folder)):
-        return context_of(*base)
+        return _config_of(*base)
     path = folder / "config.json" if folder else _stored(name, "config.json", revision)
     try:
         said = json.loads(path.read_text("utf-8")) if path else {}
     except (OSError, ValueError):
-        return None
-    inner = said.get("text_config", said) if isinstance(said, dict) else {}
-    found = (inner.get(key) for key in ("max_position_embeddings", "n_positions"))
-    return next((n for n in found if isinstance(n, int)), None)
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def parameters(name: str) -> int | None:

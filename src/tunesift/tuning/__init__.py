@@ -8,5 +8,6 @@ from pydantic import Field
 
 from tunesift.tuning.dpo import DPO
 from tunesift.tuning.sft import SFT
+from tunesift.tuning.vision_dpo import VisionDPO
 
-AnyTuner = Annotated[SFT | DPO, Field(discriminator="kind")]
+AnyTuner = Annotated[SFT | DPO | VisionDPO, Field(discriminator="kind")]
