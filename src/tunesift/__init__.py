@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from tunesift.models.http import HttpModel as HttpModel
     from tunesift.models.ngrams import HashedNgrams as HashedNgrams
     from tunesift.models.nli import NliModel as NliModel
+    from tunesift.models.reward import RewardClassifier as RewardClassifier
     from tunesift.models.scripted import ScriptedModel as ScriptedModel
     from tunesift.models.sentences import SentenceModel as SentenceModel
     from tunesift.models.transformers import TransformersModel as TransformersModel
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
     from tunesift.settings import Settings as Settings
     from tunesift.tuning.base import LoRA as LoRA
     from tunesift.tuning.process import Tuning as Tuning
+    from tunesift.tuning.reward import RewardTuner as RewardTuner
     from tunesift.tuning.sft import SFT as SFT
     from tunesift.writing import write_records as write_records
 
@@ -146,6 +148,7 @@ _HOMES = {
     "models.http": ("HttpModel",),
     "models.ngrams": ("HashedNgrams",),
     "models.nli": ("NliModel",),
+    "models.reward": ("RewardClassifier",),
     "models.scripted": ("ScriptedModel",),
     "models.sentences": ("SentenceModel",),
     "methods.tune": ("Tune",),
@@ -170,6 +173,7 @@ _HOMES = {
     "settings": ("INCIDENTAL", "Settings"),
     "tuning.base": ("LoRA",),
     "tuning.process": ("Tuning",),
+    "tuning.reward": ("RewardTuner",),
     "tuning.sft": ("SFT",),
     "writing": ("write_records",),
 }  # fmt: skip

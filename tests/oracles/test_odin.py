@@ -52,7 +52,7 @@ def correlation(one: list[float], other: list[float]) -> float:
 
 
 def test_oracle_1_worked_example_of_the_ranking_loss() -> None:
-    total = [q + l for q, l in zip(QUALITY, LENGTH, strict=True)]
+    total = [q + more for q, more in zip(QUALITY, LENGTH, strict=True)]
     margins = [total[n] - total[n + 3] for n in range(3)]
     assert margins == pytest.approx([1.4, 0.1, 0.1], abs=1e-6)
     by_hand = sum(math.log(1 + math.exp(-m)) for m in margins) / 3

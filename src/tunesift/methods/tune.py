@@ -17,6 +17,7 @@ from tunesift.datasets import Dataset
 from tunesift.errors import DataError, told_bytes
 from tunesift.models.folders import tokenizer
 from tunesift.models.transformers import TransformersModel
+from tunesift.models.turns import Encoder
 from tunesift.prompts import Template, context, input_of
 from tunesift.records import Decision, Failure, Record, Score
 from tunesift.running.charts import Chart
@@ -24,7 +25,6 @@ from tunesift.running.result import Planned, Result
 from tunesift.running.run import Run
 from tunesift.running.step import Outcomes
 from tunesift.settings import Settings
-from tunesift.tuning.encoding import Encoder
 from tunesift.tuning.forecast import BYTES_PER_TOKEN, forecast
 from tunesift.tuning.process import Trained, Tuning, told
 from tunesift.tuning.sft import SFT

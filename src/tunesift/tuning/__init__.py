@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tunesift.tuning.dpo import DPO
+from tunesift.tuning.reward import RewardTuner
 from tunesift.tuning.sft import SFT
 
-AnyTuner = Annotated[SFT | DPO, Field(discriminator="kind")]
+AnyTuner = Annotated[SFT | DPO | RewardTuner, Field(discriminator="kind")]

@@ -24,6 +24,7 @@ from tunesift.running.fsio import is_full
 from tunesift.tuning import AnyTuner
 from tunesift.tuning.dpo_trainer import DPOLearner
 from tunesift.tuning.process import LOG
+from tunesift.tuning.reward_trainer import RewardLearner
 from tunesift.tuning.sft_trainer import SFTLearner
 from tunesift.tuning.trainer import Job, Learner, train
 
@@ -36,7 +37,7 @@ _NO_ROOM = (
     "unexpected pos",
 )
 """What the libraries that write weights say where the disk is full; their errors have no number."""
-LEARNERS: Mapping[str, type[Learner]] = {"sft": SFTLearner, "dpo": DPOLearner}
+LEARNERS: Mapping[str, type[Learner]] = {"sft": SFTLearner, "dpo": DPOLearner, "reward": RewardLearner}
 """By the kind of the tuner."""
 
 

@@ -1,13 +1,13 @@
 """What is a reward model with a head for quality and one for length trained on? Pure functions of tensors.
 
-Legend: B pairs, of which the 2B sequences stand as chosen ones first, then the rejected ones in the same order; K heads,
-of which 0 is quality and 1 is length; H hidden size. The numbers of steps are those of ODIN (arXiv:2402.07319).
+Legend: B pairs, of which the 2B sequences stand as chosen ones first, then the rejected ones in the same order; K
+heads, of which 0 is quality and 1 is length; H hidden size. The numbers of steps are those of ODIN (arXiv:2402.07319).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -52,20 +52,21 @@ class Parts:
 def normalised(rows: torch.Tensor) -> torch.Tensor:
     """Step 1: each head without its mean and of length 1, so that none can vanish to be uncorrelated."""
     centred = rows - rows.mean(1, keepdim=True)
-    return centred / centred.norm(dim=1, keepdim=True).clamp_min(LEAST_NORM)  # [K, H]
+    heads: torch.Tensor = centred / centred.norm(dim=1, keepdim=True).clamp_min(LEAST_NORM)  # [K, H]
+    return heads
 
 
 def pearson(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor | None:
     """Pearson's correlation, at least in float32, since bfloat16 does not tell 1,000 from 1,001; None where a side is
     constant, of which torch.corrcoef makes NaN."""
-    centred = [_centred(one), _centred(other)]
-    if any(side is None for side in centred):
+    first, second = _centred(one), _centred(other)
+    if first is None or second is None:
         return None
-    first, second = centred
-    return (first @ second) / (first.norm() * second.norm())
+    found: torch.Tensor = (first @ second) / (first.norm() * second.norm())
+    return found
 
 
-def _centred(values: torch.Tensor) -> Any:  # Any: a tensor, or None
+def _centred(values: torch.Tensor) -> torch.Tensor | None:
     """The values without their mean; None where they are all the same."""
     import torch
 
@@ -152,5 +153,5 @@ def _length_loss(quality: torch.Tensor | None, length: torch.Tensor | None, like
     return loss if length is None else loss + 1 - length
 
 
-def _number(value: Any) -> float | None:  # Any: torch's tensor, or none
+def _number(value: torch.Tensor | None) -> float | None:
     return None if value is None else float(value.detach())
