@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tunesift.methods.mctune_features import Analyser as Analyser
     from tunesift.methods.mctune_taggers import ScriptedTagger as ScriptedTagger
     from tunesift.methods.mctune_taggers import SpacyTagger as SpacyTagger
+    from tunesift.methods.odin import Odin as Odin
     from tunesift.methods.reflection import Reflection as Reflection
     from tunesift.methods.reflection_steps import Asking as Asking
     from tunesift.methods.score import ScoreRecords as ScoreRecords
@@ -135,6 +136,7 @@ _HOMES = {
     "methods.mctune_evaluate": ("MCTuneEvaluate",),
     "methods.mctune_features": ("Analyser",),
     "methods.mctune_taggers": ("ScriptedTagger", "SpacyTagger"),
+    "methods.odin": ("Odin",),
     "methods.reflection": ("Reflection",),
     "methods.reflection_steps": ("Asking",),
     "methods.score": ("ScoreRecords",),

@@ -13,6 +13,7 @@ from tunesift.methods.debatune import Debatune
 from tunesift.methods.genqa import GenQA
 from tunesift.methods.mctune import MCTune
 from tunesift.methods.mctune_evaluate import MCTuneEvaluate
+from tunesift.methods.odin import Odin
 from tunesift.methods.reflection import Reflection
 from tunesift.methods.score import ScoreRecords
 from tunesift.methods.select import Select
@@ -36,6 +37,7 @@ AnyMethod = Annotated[
     | Tune
     | MCTune
     | MCTuneEvaluate
+    | Odin
     | ScoreRecords,
     Field(discriminator="kind"),
 ]

@@ -166,6 +166,12 @@ METHODS = {
         "measures the responses that the rows have.",
         "train.test.jsonl -o answers.jsonl model.name=tuned",
     ),
+    "odin": Words(
+        "ODIN: train a reward model that does not reward length; the output is the folder of a classifier.",
+        "student.name=FOLDER, the model whose body it gets; tuner.heads=1 for an ordinary reward model; "
+        "baseline.kind=reward baseline.name=FOLDER to compare with; tuner.epochs=3, tuner.held_out=0.1.",
+        "pairs.jsonl -o reward student.name=llama",
+    ),
     "score": Words(
         "Write every record with its id and its scores; drop nothing.",
         "scorers.0.student.name=FOLDER for a model of your own; scorers.0.kind=perplexity for another score.",

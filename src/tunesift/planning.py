@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,8 +20,8 @@ from tunesift.perform import endpoints
 from tunesift.readiness import check_given, missing, unnamed
 from tunesift.reading import read
 from tunesift.recipe import Recipe, check_input
-from tunesift.records import Record
-from tunesift.running.result import Planned, planned
+from tunesift.records import Preference, Record
+from tunesift.running.result import Planned, kind_read, planned
 from tunesift.tuning.forecast import BYTES_PER_TOKEN
 
 REQUEST_BYTES = 512
@@ -70,8 +71,8 @@ def plan(recipe: Recipe) -> Plan:
     """Read the data, ask the method for its stages, estimate; nothing is loaded, called or written."""
     check_input(recipe)
     check_given(recipe.method)
-    data: Dataset[Record] = read(recipe.input, Record, recipe.reading) if recipe.input else Dataset.of([])
-    size = sum(len(m.text.encode()) for record in data for m in record.messages)
+    data = _read(recipe)
+    size = sum(len(text.encode()) for row in data for text in _texts(row))
     tokens = int(size / BYTES_PER_TOKEN)
     stages = tuple(planned(recipe.method, data))
     at_once = {model.name: model.concurrency for model in asked_models(recipe)}
@@ -92,6 +93,19 @@ def plan(recipe: Recipe) -> Plan:
                       "the one that it lists" for path, model in unnamed(recipe.method).items()),
         waits=_waits(asked, at_once),
     )  # fmt: skip
+
+
+def _read(recipe: Recipe) -> Dataset[Any]:  # Any: of what the method reads
+    if recipe.input is None:
+        return Dataset[Record].of([])
+    return read(recipe.input, kind_read(recipe.method), recipe.reading)
+
+
+def _texts(row: Record | Preference) -> list[str]:
+    """What is read of a row; of a pair both answers behind their prompt."""
+    if isinstance(row, Record):
+        return [message.text for message in row.messages]
+    return [message.text for message in (*row.prompt, row.chosen, *row.prompt, row.rejected)]
 
 
 def _waits(asked: Sequence[Planned], at_once: Mapping[str, int]) -> int:

@@ -18,14 +18,14 @@ from tunesift import Dataset, Message, RecipeError, RewardClassifier, RewardTune
 
 pytest.importorskip("trl", reason='needs the "train" extra')
 
-import torch  # noqa: E402  comes with the extra
+import torch
 
-from tunesift.running.sealing import sealed  # noqa: E402  after what may not be here
-from tunesift.tuning import reward_trainer  # noqa: E402  after what may not be here
-from tunesift.tuning.reward_best import Best  # noqa: E402  after what may not be here
-from tunesift.tuning.reward_losses import normalised  # noqa: E402  after what may not be here
-from tunesift.tuning.reward_trainer import RewardLearner, classifier_of, export, new_head  # noqa: E402  after that
-from tunesift.tuning.trainer import Job  # noqa: E402  after what may not be here
+from tunesift.running.sealing import sealed
+from tunesift.tuning import reward_trainer
+from tunesift.tuning.reward_best import Best
+from tunesift.tuning.reward_losses import normalised
+from tunesift.tuning.reward_trainer import RewardLearner, classifier_of, export, new_head
+from tunesift.tuning.trainer import Job
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("FutureWarning", "DeprecationWarning", "UserWarning")
@@ -189,7 +189,7 @@ def test_padding_is_no_token_that_ends_a_text(make_tiny: MakeTiny) -> None:
 def test_a_reward_that_is_no_number_names_its_pairs(make_tiny: MakeTiny, tmp_path: Path) -> None:
     rewards = torch.zeros(8, 2)
     rewards[1, 0], rewards[6, 1] = float("nan"), float("inf")
-    with pytest.raises(TuningError, match='the reward is no number for the pairs "b", "c"; lower tuner.learning_rate'):
+    with pytest.raises(TuningError, match=r'the reward is no number for the pairs "b", "c"; lower tuner.learning_rate'):
         reward_trainer._check_finite(rewards, list("abcd"), tmp_path)
     reward_trainer._check_finite(torch.zeros(8, 2), list("abcd"), tmp_path)
 

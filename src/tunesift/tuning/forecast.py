@@ -11,7 +11,7 @@ from typing import Any
 from tunesift.errors import ModelUnavailable, told_bytes
 from tunesift.models.folders import local_folder, parameters
 from tunesift.models.transformers import TransformersModel
-from tunesift.tuning.sft import SFT
+from tunesift.tuning.base import Training
 from tunesift.tuning.student import limit_of
 
 BYTES_PER_TOKEN = 4.0
@@ -56,7 +56,7 @@ class Forecast:
         return f"at most {self.updates:,} updates, about {self.tokens:,} tokens, {size}"
 
 
-def forecast(student: TransformersModel, tuner: SFT, records: int, tokens: int, longest: int) -> Forecast:
+def forecast(student: TransformersModel, tuner: Training, records: int, tokens: int, longest: int) -> Forecast:
     """What a training on so many records will take; `tokens` are those of all of them once, `longest` those of one."""
     trained = records - int(tuner.held_out * records)
     updates = tuner.updates(trained)
@@ -72,7 +72,7 @@ def forecast(student: TransformersModel, tuner: SFT, records: int, tokens: int, 
                     _activations(shape, tuner, min(limits) * tuner.parts[0]))  # fmt: skip
 
 
-def _activations(shape: Mapping[str, int], tuner: SFT, tokens: int) -> int:
+def _activations(shape: Mapping[str, int], tuner: Training, tokens: int) -> int:
     layer = tokens * (KEPT_PER_LAYER * shape["width"] + IN_THE_MLP * shape["inner"])
     if tuner.gradient_checkpointing:
         return 4 * (layer + tokens * shape["width"] * shape["layers"])
