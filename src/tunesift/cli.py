@@ -271,6 +271,13 @@ def compare(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="T
     commands.compare(runs, output, as_json)
 
 
+@app.command(epilog="Example: tunesift pareto runs.jsonl")
+def pareto(runs: Annotated[Path, typer.Argument(help="JSON Lines: run, length, score, group.")],
+           as_json: AsJson = False) -> None:  # fmt: skip
+    """Say which tuned models none beats: no longer answers and no lower score, and of which group they are."""
+    commands.pareto(runs, as_json)
+
+
 @app.command(epilog="Example: tunesift export kept.json.run -o for-axolotl --to axolotl student.name=llama")
 def export(run: Annotated[Path, typer.Argument(help="The folder of a complete run, such as kept.json.run.")],
            output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")],

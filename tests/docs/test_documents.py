@@ -95,6 +95,7 @@ def test_every_command_of_the_readme_exists() -> None:
         "debatune",
         "controllability",
         "mctune",
+        "odin",
         "tune",
         "score",
     }

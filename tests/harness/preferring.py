@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from tunesift import Dataset, Message, Preference
 
@@ -25,3 +26,17 @@ def pairs(count: int, first: int = 0) -> Iterable[Preference]:
 def preferences(count: int, first: int = 0) -> Dataset[Preference]:
     """The same as a data set."""
     return Dataset.of(pairs(count, first))
+
+
+def rewarding(body: Path, into: Path, seed: int = 0, labels: int = 1) -> Path:
+    """A classifier of a tiny model's body, with its tokenizer and a head drawn by the seed."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(body, num_labels=labels)
+    torch.nn.init.normal_(model.score.weight)
+    model.config.pad_token_id = 0
+    model.save_pretrained(into)
+    AutoTokenizer.from_pretrained(body).save_pretrained(into)
+    return into

@@ -356,6 +356,7 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
         "controllability",
         "mctune",
         "mctune-evaluate",
+        "odin",
         "star-agents",
         "tune",
         "score",
@@ -364,7 +365,7 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
     baselines = {"random", "longest", "shortest"}
     by_score = {"confident", "largest", "smallest", "above", "quota", "combined", "diverse"}
     assert set(found["selectors"]) == {*by_score, *baselines, "distinct"}
-    assert set(found["models"]) == {"transformers", "http", "scripted", "nli"}
+    assert set(found["models"]) == {"transformers", "http", "scripted", "nli", "reward"}
     assert {kind for kind, entry in found["selectors"].items() if "only" in entry} == {"confident"}
     assert set(found["embedders"]) == {"sentence-transformers", "hashed-ngrams", "transformers", "http", "scripted"}
     assert {*found["methods"], "superfiltering", "clear-correct"} <= set(found["recipes"])
@@ -406,6 +407,7 @@ COMMANDS = [
     "controllability",
     "mctune",
     "mctune-evaluate",
+    "odin",
     "star-agents",
     "tune",
     "score",
@@ -413,6 +415,7 @@ COMMANDS = [
     "plan",
     "inspect",
     "compare",
+    "pareto",
     "verify",
     "repair",
     "list",
