@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -58,7 +57,7 @@ class Rewarded:
         return [answer for pair in self.pairs for answer in pair]
 
 
-def figures(name: str, found: Rewarded) -> dict[str, Any]:  # Any: numbers and texts
+def figures(name: str, found: Rewarded) -> dict[str, object]:
     """One model's row: accuracy overall and where the longer or the shorter answer was chosen, and how reward and
     length go together. Equal rewards count as wrong."""
     longer = [pair for pair in found.pairs if pair[0].length > pair[1].length]
@@ -98,7 +97,7 @@ def curve(name: str, found: Rewarded) -> Iterator[dict[str, object]]:
         yield {"tokens": tokens, "reward": float(standard[group].mean()), "of": name, "answers": len(group)}
 
 
-def left_out(found: Iterable[tuple[str, tuple[int, int] | None]]) -> list[dict[str, Any]]:  # Any: numbers and texts
+def left_out(found: Iterable[tuple[str, tuple[int, int] | None]]) -> list[dict[str, object]]:
     """How many pairs each rule left out, and in what share of them the longer answer was chosen: what is left out for
     its length is not left out at random. Beside them the pairs that stay."""
     groups: dict[str, list[tuple[int, int] | None]] = {}
