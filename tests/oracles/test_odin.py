@@ -206,6 +206,14 @@ def test_a_head_of_equal_numbers_gives_no_nan() -> None:
     assert bool(torch.isfinite(rows.grad).all())
 
 
+@pytest.mark.parametrize(("sequences", "noise"), [(8, 0.31), (16, 0.21), (32, 0.14), (64, 0.10)])
+def test_of_few_sequences_a_correlation_is_noise(sequences: int, noise: float) -> None:
+    """What `tuner.device_batch` says, and docs/odin.md."""
+    stream = torch.Generator().manual_seed(0)
+    found = [pearson(*torch.randn(2, sequences, generator=stream)) for _ in range(2000)]
+    assert sum(abs(float(one)) for one in found if one is not None) / 2000 == pytest.approx(noise, abs=0.012)
+
+
 # --- oracle 5: a model that is rewarded for length -------------------------------------------------------------------
 
 

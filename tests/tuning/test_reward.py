@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -371,3 +374,32 @@ def test_several_turns_are_read_up_to_the_last_answer(make_tiny: MakeTiny) -> No
     row = RewardLearner().encoder(job, tokenizer)(one)
     assert tokenizer.decode(row.columns["chosen_ids"]).count("<|assistant|>") == 2  # type: ignore[union-attr]
     assert (row.columns["chosen_len"], row.columns["rejected_len"]) == (4, 3)  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["RLOO", "GRPO"])
+def test_the_script_of_the_page_tunes_a_model_by_the_reward(
+    algorithm: str, make_tiny: MakeTiny, tmp_path: Path
+) -> None:
+    """Word for word, but for the length of answers and the number of steps."""
+    page = (Path(__file__).parents[2] / "docs" / "odin.md").read_text("utf-8")
+    script = page.partition("```python\n")[2].partition("```")[0].replace("RLOO", algorithm)
+    assert "max_completion_length=1024" in script
+    script = script.replace(
+        "max_completion_length=1024", "max_completion_length=8, max_steps=1, use_cpu=True, report_to='none'"
+    )
+    shutil.copytree(student(make_tiny, CHATML, length=512), tmp_path / "tuned")
+    tuner = replace(QUICK, template="chat")
+    job = Job(TransformersModel(name=str(tmp_path / "tuned"), device="cpu"), tuner, Dataset.of([]), Path())
+    model, tokenizer = RewardLearner().load(job, "cpu")
+    export(model, tuner, tmp_path / "reward")
+    tokenizer.save_pretrained(tmp_path / "reward")
+    prompts = [{"prompt": [{"role": "user", "content": f"Name {n}."}]} for n in range(4)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    (tmp_path / "script.py").write_text(f"{script}print(trainer.state.log_history[0]['reward'])\n")
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "HF_HUB_OFFLINE": "1"})  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert math.isfinite(float(done.stdout.strip().splitlines()[-1]))
+    before, after = weights(tmp_path / "tuned"), weights(tmp_path / "policy")
+    assert any(not torch.equal(before[name], after[name]) for name in before)
