@@ -33,10 +33,12 @@ from tunesift import (
     recipe_for,
     run_recipe,
 )
+from tunesift.export import export
 from tunesift.methods.odin import MeasurePairs, RewardPairs
 from tunesift.methods.odin_figures import Answered, Rewarded, curve, figures, left_out
 from tunesift.planning import plan
 from tunesift.records import Preference, Score
+from tunesift.running import mending
 from tunesift.running.charts import described
 
 pytest.importorskip("trl", reason='needs the "train" extra')
@@ -318,6 +320,9 @@ def test_from_a_file_to_a_model_that_others_load(make_tiny: MakeTiny, tmp_path: 
 
     found = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward")
     assert found.config.num_labels == 1
+    assert mending.verify(summary.folder) == []
+    with pytest.raises(RecipeError, match="odin leaves a model and no records"):
+        export(summary.folder, tmp_path / "exported", "trl", [])
     baseline = f'baseline={{"kind": "reward", "name": "{tmp_path / "reward"}", "template": "alpaca", "device": "cpu"}}'
     beside = run_recipe(recipe_for("odin", tmp_path / "pairs.jsonl", tmp_path / "other", [*words, baseline]))
     first, second = table(beside.folder, "rewards")
