@@ -110,14 +110,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=4)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--smoke", action="store_true", help="a few pairs and one epoch, to see that it runs")
+    parser.add_argument("--smoke", action="store_true", help="a few pairs of one file and one epoch, to see that it runs")
     given = parser.parse_args()
     if given.smoke:
         given.epochs, given.seeds = 1.0, 1
     began = time.monotonic()
     trials: Mapping[str, Any] = {}
     with tempfile.TemporaryDirectory() as home:
-        for name, file in FILES.items():
+        for name, file in list(FILES.items())[: 1 if given.smoke else None]:
             place = Path(home) / name
             place.mkdir()
             tiny(place / "tiny")

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from harness.preferring import pair, pairs, preferences
+from harness.preferring import pair, pairs, preferences, rewarding
 from harness.tiny import MakeTiny
 from harness.training import here
 from tunesift import (
@@ -22,6 +22,7 @@ from tunesift import (
     Failure,
     Local,
     Message,
+    ModelRefused,
     Odin,
     RecipeError,
     RewardClassifier,
@@ -36,7 +37,9 @@ from tunesift import (
 from tunesift.export import export
 from tunesift.methods.odin import MeasurePairs, RewardPairs
 from tunesift.methods.odin_figures import Answered, Rewarded, curve, figures, left_out
+from tunesift.models.folders import tokenizer
 from tunesift.planning import plan
+from tunesift.prompts import context
 from tunesift.records import Preference, Score
 from tunesift.running import mending
 from tunesift.running.charts import described
@@ -97,11 +100,12 @@ def test_every_pair_has_its_reason_and_the_held_out_ones_their_figures(
     assert worked == {"measure": 29, "tune": 0, "baseline": 6, "reward": 6}  # nobody counts updates here
     held_out = [id for id, reason in told.items() if reason == "keep: held out: its reward is measured"]
     assert set(held_out) == TUNER.held_out_of([f"p{n:03}" for n in range(24)])
+    size = len(tokenizer(student.name)(context((Message("user", "Say it."),), "alpaca") + LONG)["input_ids"]) + 1
     assert [told[p.id] for p in SHORT] == [
         "drop: identical: both answers are the same",
-        "drop: too long: 2,176 tokens, the limit is 300",
-        "drop: too long: 2,181 tokens, the limit is 300",
-        "drop: too long: 2,176 tokens, the limit is 300",
+        f"drop: too long: {size:,} tokens, the limit is 300",
+        f"drop: too long: {size + 4:,} tokens, the limit is 300",  # two spaces are one token
+        f"drop: too long: {size:,} tokens, the limit is 300",
         "drop: refused: the record has images, which a text model does not read",
     ]
     assert sum(reason == "keep: trained on" for reason in told.values()) == 18
@@ -147,6 +151,23 @@ def test_the_figures_are_those_of_the_model_that_is_left(
     chart = described("", pq.read_schema(tmp_path / "run" / "tables" / "reward-by-length.parquet"))
     assert chart is not None
     assert len(table(tmp_path / "run", "reward-by-length")) == 10
+
+
+def test_a_baseline_that_is_none_is_refused_before_anything_is_trained(make_tiny: MakeTiny, tmp_path: Path) -> None:
+    body = make_tiny(length=1024)
+    two = rewarding(body, tmp_path / "two", labels=2)
+    baseline = RewardClassifier(name=str(two), template="alpaca", device="cpu")
+    method = Odin(student=TransformersModel(name=str(body), device="cpu"), tuner=TUNER, baseline=baseline)
+    with Run(tmp_path / "run", Local()) as run, pytest.raises(ModelRefused, match="has 2 outputs, and a reward is one"):
+        method(preferences(24), run)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_baseline_is_named_by_its_settings(tmp_path: Path) -> None:
+    words = ["baseline.kind=reward", "baseline.name=plain", "student.name=llama"]
+    method = recipe_for("odin", rows_in(tmp_path, 3), tmp_path / "reward", words).method
+    assert isinstance(method, Odin)
+    assert method.baseline == RewardClassifier(name="plain")
 
 
 def test_a_reward_that_is_none_is_no_preference(make_tiny: MakeTiny, tmp_path: Path, in_this_process: None) -> None:
@@ -282,8 +303,8 @@ WORDS = ["tuner.template=alpaca", "tuner.steps=3", "tuner.batch=8", "tuner.devic
 def test_a_plan_counts_both_answers(make_tiny: MakeTiny, tmp_path: Path) -> None:
     words = [*WORDS, f"student.name={make_tiny(length=1024)}", "baseline.kind=scripted"]
     found = plan(recipe_for("odin", rows_in(tmp_path, 24), tmp_path / "reward", words))
-    assert [(s.stage, s.items) for s in found.stages] == [("measure", 24), ("tune", 24), ("baseline", 6), ("reward", 6)]
-    assert found.stages[1].told.startswith("at most 3 updates, about ")
+    assert [(s.stage, s.items) for s in found.stages] == [("measure", 24), ("baseline", 6), ("tune", 24), ("reward", 6)]
+    assert found.stages[2].told.startswith("at most 3 updates, about ")
 
 
 def test_rows_that_are_no_pairs_are_refused(make_tiny: MakeTiny, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ Needs    preference pairs; a student whose weights are here; TRL (extra "train")
 Changes  nothing; the output is the folder of a classifier with one label
 
 Stages   measure   tokens of every pair in the student's template; what is too long is left out, never cut
-         tune      two heads, for quality and for length, on what fits; the best quality head is left (sec. 3)
          baseline  rewards of the held-out pairs by another reward model, where one is given
+         tune      two heads, for quality and for length, on what fits; the best quality head is left (sec. 3)
          reward    rewards of the held-out pairs by the quality head
 
 The paper is silent on
@@ -68,14 +68,19 @@ class Odin(Settings):
 
     def __call__(self, data: Dataset[Preference], run: Run) -> Result:
         """Measure, train on what fits, and ask the model for the pairs that were held out."""
-        step = MeasurePairs(student=self.student, template=self.tuner.template, most=self.limit)
-        measured = run.map("measure", step, data)
+        measure = MeasurePairs(student=self.student, template=self.tuner.template, most=self.limit)
+        measured = run.map("measure", measure, data)
         fit = data.only({id for id, score in measured.good().items() if score.value is not None})
         if not len(fit):
             raise DataError(f"no pair can be trained on ({_first(measured)}); give others, or raise tuner.max_length.")
-        made = run.once("tune", Tuning(student=self.student, tuner=self.tuner), fit)
         aside = self.tuner.held_out_of(list(fit.ids()))
-        rewards = self._rewards(fit.only(aside), measured.good(), made, run)
+        asked, lengths, rewards = fit.only(aside), measured.good(), dict[str, Rewarded]()
+        if aside and self.baseline is not None:
+            step = RewardPairs(model=self.baseline)
+            rewards[name_of(self.baseline)] = _rewarded(run.map("baseline", step, asked), lengths, self.tuner)
+        made = run.once("tune", Tuning(student=self.student, tuner=self.tuner), fit)
+        if aside:
+            rewards[QUALITY] = _rewarded(run.map("reward", self._asking(made), asked), lengths, self.tuner)
         self._tell(data, measured, rewards, told(made), run)
         failed = rewards[QUALITY].failed if rewards else {}
         decisions = [_decided(id, failed.get(id, measured[id]), id in aside) for id in data.ids()]
@@ -90,10 +95,10 @@ class Odin(Settings):
     def plan(self, records: int) -> list[Planned]:
         """Tokens are counted once; then every pair is read in every epoch, and the held-out ones once more."""
         aside = int(self.tuner.held_out * records)
-        stages = [Planned("measure", records, 0, ""),
-                  Planned("tune", records, self.tuner.passes(records), self.student.name)]  # fmt: skip
+        stages = [Planned("measure", records, 0, "")]
         if aside and self.baseline is not None:
             stages.append(Planned("baseline", aside, 1, name_of(self.baseline)))
+        stages.append(Planned("tune", records, self.tuner.passes(records), self.student.name))
         return [*stages, Planned("reward", aside, 1, self.student.name)] if aside else stages
 
     def plan_for(self, data: Dataset[Preference]) -> list[Planned]:
@@ -102,29 +107,15 @@ class Odin(Settings):
                  for pair in data]  # fmt: skip
         longest = max((max(both) for both in sizes), default=0.0)
         said = forecast(self.student, self.tuner, len(data), round(sum(map(sum, sizes))), round(2 * longest))
-        measure, tune, *others = self.plan(len(data))
-        return [measure, replace(tune, told=str(said)), *others]
+        return [replace(one, told=str(said)) if one.stage == "tune" else one for one in self.plan(len(data))]
 
-    def _rewards(
-        self, aside: Dataset[Preference], measured: Mapping[str, Score], made: Checkpoint, run: Run
-    ) -> dict[str, Rewarded]:
-        """What each model gives for the pairs that were held out; of none nothing."""
-        if not len(aside):
-            return {}
-        asked: dict[str, tuple[str, RewardModel | TunedReward]] = {QUALITY: ("reward", self._left(made))}
-        if self.baseline is not None:
-            asked = {name_of(self.baseline): ("baseline", self.baseline), **asked}
-        return {
-            name: _rewarded(run.map(stage, RewardPairs(model=model), aside), measured, self.tuner)
-            for name, (stage, model) in asked.items()
-        }
-
-    def _left(self, made: Checkpoint) -> TunedReward:
-        """The model that was trained, to be asked as it was."""
-        return TunedReward(
+    def _asking(self, made: Checkpoint) -> RewardPairs:
+        """The model that was trained is asked as it was."""
+        model = TunedReward(
             name=f"tuned:{made.digest}", place=str(made.path), dtype=self.student.dtype, template=self.tuner.template,
             max_length=self.limit, device=self.student.device, batch_tokens=self.student.batch_tokens,
         )  # fmt: skip
+        return RewardPairs(model=model)
 
     def _tell(
         self, data: Dataset[Preference], measured: Outcomes[Score], rewards: Mapping[str, Rewarded], trained: Trained,
