@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tunesift.methods.mctune_features import Analyser as Analyser
     from tunesift.methods.mctune_taggers import ScriptedTagger as ScriptedTagger
     from tunesift.methods.mctune_taggers import SpacyTagger as SpacyTagger
+    from tunesift.methods.odin import Odin as Odin
     from tunesift.methods.optune import OPTune as OPTune
     from tunesift.methods.optune_steps import ByRating as ByRating
     from tunesift.methods.optune_steps import ByReward as ByReward
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from tunesift.models.http import HttpModel as HttpModel
     from tunesift.models.ngrams import HashedNgrams as HashedNgrams
     from tunesift.models.nli import NliModel as NliModel
+    from tunesift.models.reward import RewardClassifier as RewardClassifier
     from tunesift.models.scripted import ScriptedModel as ScriptedModel
     from tunesift.models.sentences import SentenceModel as SentenceModel
     from tunesift.models.transformers import TransformersModel as TransformersModel
@@ -113,6 +115,7 @@ if TYPE_CHECKING:
     from tunesift.tuning.base import LoRA as LoRA
     from tunesift.tuning.dpo import DPO as DPO
     from tunesift.tuning.process import Tuning as Tuning
+    from tunesift.tuning.reward import RewardTuner as RewardTuner
     from tunesift.tuning.sft import SFT as SFT
     from tunesift.tuning.vision_dpo import VisionDPO as VisionDPO
     from tunesift.writing import write_records as write_records
@@ -140,6 +143,7 @@ _HOMES = {
     "methods.mctune_evaluate": ("MCTuneEvaluate",),
     "methods.mctune_features": ("Analyser",),
     "methods.mctune_taggers": ("ScriptedTagger", "SpacyTagger"),
+    "methods.odin": ("Odin",),
     "methods.optune": ("OPTune",),
     "methods.optune_steps": ("ByRating", "ByReward"),
     "methods.reflection": ("Reflection",),
@@ -156,6 +160,7 @@ _HOMES = {
     "models.http": ("HttpModel",),
     "models.ngrams": ("HashedNgrams",),
     "models.nli": ("NliModel",),
+    "models.reward": ("RewardClassifier",),
     "models.scripted": ("ScriptedModel",),
     "models.sentences": ("SentenceModel",),
     "methods.tune": ("Tune",),
@@ -182,6 +187,7 @@ _HOMES = {
     "tuning.base": ("LoRA",),
     "tuning.dpo": ("DPO",),
     "tuning.process": ("Tuning",),
+    "tuning.reward": ("RewardTuner",),
     "tuning.sft": ("SFT",),
     "tuning.vision_dpo": ("VisionDPO",),
     "writing": ("write_records",),

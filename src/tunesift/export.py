@@ -21,6 +21,7 @@ from tunesift.export_rows import Rows, Target, rows_for
 from tunesift.export_settings import CALLED, SETTINGS_FILE, START, Training, differences_for, registry, settings_for
 from tunesift.formats import PREFERENCE
 from tunesift.methods.tune import Tune
+from tunesift.model_output import makes_model
 from tunesift.models.folders import EMBEDDED, base_of, local_folder
 from tunesift.models.transformers import TransformersModel
 from tunesift.overriding import said
@@ -114,7 +115,11 @@ def _begun(run: Path) -> Recipe:
     check_run(run)
     if not (run / "result.json").exists():
         raise RunError(f"{run}: the run is not complete; start it again to finish it.")
-    return check(read_json(run / "run.json")["recipe"])
+    begun = check(read_json(run / "run.json")["recipe"])
+    if makes_model(begun) and not isinstance(begun.method, Tune):
+        raise RecipeError(f"{run}: {begun.method.kind} leaves a model and no records; export the run of a method that "
+                          "leaves records, or of tune.")  # fmt: skip
+    return begun
 
 
 def _tuning(begun: Recipe, settings: Sequence[str]) -> Tune:

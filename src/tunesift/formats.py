@@ -282,9 +282,10 @@ def is_empty(messages: Sequence[Message]) -> bool:
     return not any(m.text.strip() or m.images for m in messages if m.role == "user")
 
 
-def untrainable(record: Record) -> Failure | None:
-    """Why no model of texts is trained on a record: it has no response, or images, or tools; None where one is."""
-    if not record.response.strip():
+def untrainable(record: Record, empty: bool = False) -> Failure | None:
+    """Why no model of texts is trained on a record: it has no response, unless it may be empty, or images, or tools;
+    None where one is."""
+    if not empty and not record.response.strip():
         return Failure("empty", WORDS["empty_response"])
     if any(message.images for message in record.messages):
         return Failure("refused", "the record has images, which a text model does not read")

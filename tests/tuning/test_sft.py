@@ -25,13 +25,13 @@ from tunesift.datasets import Dataset
 from tunesift.errors import DiskFull, ModelRefused, RecipeError, Stopped, TuningError
 from tunesift.methods.tune import Tune
 from tunesift.models.folders import tokenizer
+from tunesift.models.turns import Encoded, Encoder
 from tunesift.readiness import check_here
 from tunesift.running.local import Local
 from tunesift.running.progress import Progress
 from tunesift.running.sealing import sealed
 from tunesift.running.step import Checkpoint
 from tunesift.tuning import process, sft_trainer, trainer
-from tunesift.tuning.encoding import Encoded, Encoder
 from tunesift.tuning.process import Trained, student_from, told
 from tunesift.tuning.sft import SFT
 

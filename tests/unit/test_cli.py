@@ -326,6 +326,7 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
         "controllability",
         "mctune",
         "mctune-evaluate",
+        "odin",
         "optune",
         "sima",
         "star-agents",
@@ -336,7 +337,7 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
     baselines = {"random", "longest", "shortest"}
     by_score = {"confident", "largest", "smallest", "above", "quota", "combined", "diverse"}
     assert set(found["selectors"]) == {*by_score, *baselines, "distinct"}
-    assert set(found["models"]) == {"transformers", "http", "scripted", "vision", "nli"}
+    assert set(found["models"]) == {"transformers", "http", "scripted", "vision", "nli", "reward"}
     assert {kind for kind, entry in found["selectors"].items() if "only" in entry} == {"confident"}
     assert set(found["embedders"]) == {"sentence-transformers", "hashed-ngrams", "transformers", "http", "scripted"}
     assert {*found["methods"], "superfiltering", "clear-correct"} <= set(found["recipes"])
@@ -378,6 +379,7 @@ COMMANDS = [
     "controllability",
     "mctune",
     "mctune-evaluate",
+    "odin",
     "optune",
     "sima",
     "star-agents",
@@ -387,6 +389,7 @@ COMMANDS = [
     "plan",
     "inspect",
     "compare",
+    "pareto",
     "verify",
     "repair",
     "list",

@@ -27,6 +27,7 @@ from harness.debater import WHY, debated
 from harness.generator import generated
 from harness.larger import Larger
 from harness.policies import TABLE, drawn_table, simulated
+from harness.preferring import preferences, rewarding
 from harness.seeing import asked as pictured
 from harness.seeing import embedded, job, llava, pair
 from harness.seeing import trained as trained_to_see
@@ -71,6 +72,7 @@ from tunesift import (
     Message,
     NliModel,
     NoContradiction,
+    Odin,
     OPTune,
     Parroting,
     Perplexity,
@@ -83,6 +85,8 @@ from tunesift import (
     Record,
     Reflection,
     ReversedIFD,
+    RewardClassifier,
+    RewardTuner,
     Run,
     Sampling,
     ScoreRecords,
@@ -718,6 +722,58 @@ def seeing(tmp_path_factory: pytest.TempPathFactory) -> list[Flip]:
     ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def rewarded(make_tiny: MakeTiny, tmp_path_factory: pytest.TempPathFactory) -> list[Flip]:
+    """A tiny student, whose body becomes a reward model in two updates in this process; and two reward models."""
+    pytest.importorskip("trl", reason='needs the "train" extra')
+    one, two = (make_tiny(seed=seed, layers=1, length=512) for seed in (0, 1))
+    model, other = (RewardClassifier(name=str(rewarding(one, tmp_path_factory.mktemp("reward"), seed)), template="alpaca",
+                                     device="cpu") for seed in (0, 1))  # fmt: skip
+    pairs = preferences(13)
+    base = RewardTuner(template="alpaca", steps=2, batch=8, device_batch=8, learning_rate=1e-2, held_out=0.0,
+                       schedule="constant", gradient_checkpointing=False)  # fmt: skip
+
+    def tuned(tuner: RewardTuner) -> object:
+        """Losses of the updates and the weights by their digest; or why there are none."""
+        with TemporaryDirectory(dir=QUICK) as home:
+            try:
+                found = here(Path(home), one, tuner, pairs)
+            except TunesiftError as error:
+                return str(error).partition(":")[2]
+            files = read_json(Path(home) / "model" / COMPLETE)["files"]
+            weights = [said["sha256"] for name, said in files.items() if name.endswith(".safetensors")]
+            return found.history, found.records, found.left_out, weights
+
+    def told(method: Odin) -> object:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                Tuning, "__call__", lambda asked, data, into, _: here(into, Path(asked.student.name), asked.tuner, data)
+            )
+            decisions, _, rows = came_of(method, pairs)  # type: ignore[misc, arg-type]  # pairs, and three things
+        return decisions, [row for row in rows if "accuracy" in row]
+
+    def rewards(asked: RewardClassifier) -> object:
+        return asked.reward([(Message("user", "Name the sea."), Message("assistant", "The Baltic Sea."))])
+
+    student = TransformersModel(name=str(one), device="cpu")
+    watched = replace(base, held_out=0.3)
+    return [
+        flip(base, tuned, template="bare", steps=3, batch=6, learning_rate=1e-3, warm_up=1.0, weight_decay=0.5, max_length=170,
+             lora=LoRA(), precision="bfloat16", held_out=0.5, seed=1, heads=1, betas=(0.5, 0.9), lambda_length=0.5,
+             lambda_orthogonal=0.0, total_corr_coef=1.0),
+        flip(replace(base, steps=None, epochs=1.0), tuned, epochs=2.0),
+        flip(replace(base, steps=3, warm_up=0.0), tuned, schedule="linear"),
+        flip(replace(base, batch=8), tuned, device_batch=4),
+        flip(replace(base, steps=2, batch=8), tuned, least_sequences=12),  # the second batch has 5 pairs
+        flip(replace(base, total_corr_coef=0.0), lambda tuner: told(Odin(student=student, tuner=replace(tuner, held_out=0.3))),
+             length_mode="sequence"),
+        flip(Odin(student=student, tuner=watched), told, student=replace(student, name=str(two)),
+             tuner=replace(watched, heads=1), baseline=model),
+        flip(model, rewards, name=other.name, dtype="bfloat16", template="bare", max_length=8),
+        flip(RewardClassifier(name="a/b"), identity, revision="c0ffee"),
+    ]  # fmt: skip
+
+
 @pytest.fixture
 def with_a_tagger(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Flip]]:
     """Two pipelines of a stand-in for spaCy."""
@@ -814,6 +870,9 @@ WHERE = {
     "DPO": "trained",
     "OPTune": "with_a_policy",
     "LoRA": "trained",
+    "RewardTuner": "rewarded",
+    "RewardClassifier": "rewarded",
+    "Odin": "rewarded",
     "Tune": "trained",
     "PreExperience.tuner": "trained",
     "HttpModel": "at_an_endpoint",

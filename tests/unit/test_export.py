@@ -34,10 +34,10 @@ from tunesift.export_rows import Rows
 from tunesift.export_settings import CALLED, SETTINGS_FILE
 from tunesift.models.folders import tokenizer
 from tunesift.models.transformers import TransformersModel
+from tunesift.models.turns import Encoded, Encoder
 from tunesift.prompts import Template, fill
 from tunesift.recipe import as_json
 from tunesift.running.fsio import read_json, write_json
-from tunesift.tuning.encoding import Encoded, Encoder
 
 TARGETS = ("llama-factory", "axolotl", "trl")
 ROWS: list[dict[str, Any]] = [

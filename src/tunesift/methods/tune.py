@@ -20,6 +20,7 @@ from tunesift.errors import DataError, told_bytes
 from tunesift.formats import PREFERENCE
 from tunesift.models.folders import tokenizer
 from tunesift.models.transformers import TransformersModel
+from tunesift.models.turns import Encoder
 from tunesift.prompts import Template
 from tunesift.records import Decision, Failure, Preference, Record, Score
 from tunesift.running.charts import Chart
@@ -28,7 +29,7 @@ from tunesift.running.run import Run
 from tunesift.running.step import Outcomes
 from tunesift.settings import Settings
 from tunesift.tuning.dpo import DPO
-from tunesift.tuning.encoding import Encoder, PairEncoder
+from tunesift.tuning.encoding import PairEncoder
 from tunesift.tuning.forecast import forecast_on
 from tunesift.tuning.process import Trained, Tuning, told
 from tunesift.tuning.sft import SFT

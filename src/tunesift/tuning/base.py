@@ -84,6 +84,10 @@ class Training(Settings):
     """What it is trained on."""
     texts: ClassVar[int] = 1
     """Texts that one of them is: so many are on the device together."""
+    compared: ClassVar[bool] = False
+    """Whether a reference reads them, too."""
+    over_words: ClassVar[bool] = True
+    """Whether the loss is over the vocabulary."""
 
     def __post_init__(self) -> None:
         for name, number, usual in (
@@ -115,11 +119,11 @@ class Training(Settings):
         return self.steps or math.ceil(self.epochs * math.ceil(records / self.batch))
 
     def passes(self, records: int) -> int:
-        """Forward passes that each of so many records costs in all: a backward pass costs two, and activations that
-        are computed again one more."""
-        each = 3 + self.gradient_checkpointing
+        """Forward passes that each of so many records costs in all: a backward pass costs two, activations that are
+        computed again one more, and so does a reference; all of them for each text."""
+        each = 3 + self.gradient_checkpointing + self.compared
         read = self.epochs if self.steps is None else self.steps * self.batch / max(1, records)
-        return max(1, round(each * read))
+        return max(1, round(each * self.texts * read))
 
     @property
     def parts(self) -> tuple[int, int]:

@@ -36,13 +36,9 @@ class DPO(Training):
 
     reads: ClassVar[type[Preference]] = Preference
     texts: ClassVar[int] = 2
+    compared: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.beta > 0:
             raise RecipeError(f"tuner.beta: {self.beta:g} is not above 0; write 0.1.")
-
-    def passes(self, records: int) -> int:
-        """Forward passes that each of so many pairs costs in all: of two answers, which the reference reads besides."""
-        read = self.epochs if self.steps is None else self.steps * self.batch / max(1, records)
-        return 2 * (super().passes(records) + max(1, round(read)))

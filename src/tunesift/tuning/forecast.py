@@ -87,10 +87,12 @@ def forecast(student: TransformersModel, tuner: Training, records: int, tokens: 
     limits = [n for n in (limit_of(student, tuner), longest) if n is not None]
     updated = size * one if tuner.lora is None else 4 * tuner.lora.rank * _sides(shape)  # adapters are float32
     at_once = min(limits) * tuner.parts[0] * tuner.texts
-    others = parameters(tuner.reference.location) or 0 if isinstance(tuner, DPO) and tuner.reference else size
-    reference = one * others if isinstance(tuner, DPO) and (tuner.reference or not tuner.lora) else 0
+    named = tuner.reference if isinstance(tuner, DPO) else None
+    beside = size if named is None else parameters(named.location) or 0
+    reference = one * beside if tuner.compared and (named or not tuner.lora) else 0
     return Forecast(updates, read, size * one + reference + (updated if tuner.lora else 0), updated * (1 + ADAMW),
-                    _activations(shape, tuner, at_once), _logits(shape, tuner, at_once, student.device))  # fmt: skip
+                    _activations(shape, tuner, at_once),
+                    _logits(shape, tuner, at_once, student.device) if tuner.over_words else 0)  # fmt: skip
 
 
 def forecast_on(
