@@ -26,9 +26,9 @@ def test_a_draw_is_of_the_likeliest_tokens_that_hold_the_share(make_tiny: Callab
 
 
 def test_an_endpoint_is_told_of_a_share_only_where_there_is_one(make: Make, ledger: Ledger) -> None:
-    sent = []
+    model, sent = make(), []
     for sampling in (warm := Sampling(temperature=1.0), replace(warm, top_p=1.0), replace(warm, top_p=0.9)):
-        make().chat(ASKED, sampling)
+        model.chat(ASKED, sampling)
         sent.append(ledger.asked[-1].request)
     assert sent[0] == sent[1] != sent[2]
 
