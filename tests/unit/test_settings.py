@@ -26,7 +26,7 @@ OPERATIONAL = {
     "SFT": {"device_batch", "gradient_checkpointing", "save_every"},
     "LookAtImages": {"images"},
     "VisionDPO": {"device_batch", "gradient_checkpointing", "save_every", "template"},
-    "VisionModel": {"device", "folder"},
+    "VisionModel": {"batch_tokens", "device", "images"},
     "DPO": {"device_batch", "gradient_checkpointing", "save_every"},
     "RewardTuner": {"gradient_checkpointing", "save_every"},
     "RewardClassifier": {"device", "batch_tokens"},
