@@ -45,6 +45,7 @@ HEAVY: Mapping[str, tuple[str, ...]] = {
     "torch": (
         "models.likelihood",
         "models.transformers",
+        "models.vision",
         "models.loading",
         "models.nli",
         "models.reward",
@@ -53,6 +54,7 @@ HEAVY: Mapping[str, tuple[str, ...]] = {
     ),
     "transformers": (
         "models.transformers",
+        "models.vision",
         "models.folders",
         "models.loading",
         "models.template_child",

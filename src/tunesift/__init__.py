@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from tunesift.methods.mctune_taggers import ScriptedTagger as ScriptedTagger
     from tunesift.methods.mctune_taggers import SpacyTagger as SpacyTagger
     from tunesift.methods.odin import Odin as Odin
+    from tunesift.methods.optune import OPTune as OPTune
+    from tunesift.methods.optune_steps import ByRating as ByRating
+    from tunesift.methods.optune_steps import ByReward as ByReward
     from tunesift.methods.reflection import Reflection as Reflection
     from tunesift.methods.reflection_steps import Asking as Asking
     from tunesift.methods.score import ScoreRecords as ScoreRecords
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
     from tunesift.methods.selectit import Rater as Rater
     from tunesift.methods.selectit import SelectIT as SelectIT
     from tunesift.methods.selective_reflection import SelectiveReflection as SelectiveReflection
+    from tunesift.methods.sima import Sima as Sima
     from tunesift.methods.star_agents import StarAgents as StarAgents
     from tunesift.methods.star_agents_writing import Agent as Agent
     from tunesift.methods.star_agents_writing import Writing as Writing
@@ -72,6 +76,7 @@ if TYPE_CHECKING:
     from tunesift.models.scripted import ScriptedModel as ScriptedModel
     from tunesift.models.sentences import SentenceModel as SentenceModel
     from tunesift.models.transformers import TransformersModel as TransformersModel
+    from tunesift.models.vision import VisionModel as VisionModel
     from tunesift.perform import Summary as Summary
     from tunesift.perform import run_recipe as run_recipe
     from tunesift.reading import read_dataset as read_dataset
@@ -108,9 +113,11 @@ if TYPE_CHECKING:
     from tunesift.settings import INCIDENTAL as INCIDENTAL
     from tunesift.settings import Settings as Settings
     from tunesift.tuning.base import LoRA as LoRA
+    from tunesift.tuning.dpo import DPO as DPO
     from tunesift.tuning.process import Tuning as Tuning
     from tunesift.tuning.reward import RewardTuner as RewardTuner
     from tunesift.tuning.sft import SFT as SFT
+    from tunesift.tuning.vision_dpo import VisionDPO as VisionDPO
     from tunesift.writing import write_records as write_records
 
 _HOMES = {
@@ -137,12 +144,15 @@ _HOMES = {
     "methods.mctune_features": ("Analyser",),
     "methods.mctune_taggers": ("ScriptedTagger", "SpacyTagger"),
     "methods.odin": ("Odin",),
+    "methods.optune": ("OPTune",),
+    "methods.optune_steps": ("ByRating", "ByReward"),
     "methods.reflection": ("Reflection",),
     "methods.reflection_steps": ("Asking",),
     "methods.score": ("ScoreRecords",),
     "methods.select": ("Select",),
     "methods.selectit": ("Rater", "SelectIT"),
     "methods.selective_reflection": ("SelectiveReflection",),
+    "methods.sima": ("Sima",),
     "methods.star_agents": ("StarAgents",),
     "methods.star_agents_writing": ("Agent", "Writing"),
     "models.base": ("Completion", "Sampling", "Span", "TargetLoss"),
@@ -155,6 +165,7 @@ _HOMES = {
     "models.sentences": ("SentenceModel",),
     "methods.tune": ("Tune",),
     "models.transformers": ("TransformersModel",),
+    "models.vision": ("VisionModel",),
     "perform": ("Summary", "run_recipe"),
     "reading": ("read_dataset", "read_preferences"),
     "recipe": ("Recipe", "load_recipe", "recipe_for"),
@@ -174,9 +185,11 @@ _HOMES = {
     ),
     "settings": ("INCIDENTAL", "Settings"),
     "tuning.base": ("LoRA",),
+    "tuning.dpo": ("DPO",),
     "tuning.process": ("Tuning",),
     "tuning.reward": ("RewardTuner",),
     "tuning.sft": ("SFT",),
+    "tuning.vision_dpo": ("VisionDPO",),
     "writing": ("write_records",),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

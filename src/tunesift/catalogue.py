@@ -14,11 +14,13 @@ from tunesift.methods.genqa import GenQA
 from tunesift.methods.mctune import MCTune
 from tunesift.methods.mctune_evaluate import MCTuneEvaluate
 from tunesift.methods.odin import Odin
+from tunesift.methods.optune import OPTune
 from tunesift.methods.reflection import Reflection
 from tunesift.methods.score import ScoreRecords
 from tunesift.methods.select import Select
 from tunesift.methods.selectit import SelectIT
 from tunesift.methods.selective_reflection import SelectiveReflection
+from tunesift.methods.sima import Sima
 from tunesift.methods.star_agents import StarAgents
 from tunesift.methods.tune import Tune
 from tunesift.running.local import Local
@@ -35,9 +37,11 @@ AnyMethod = Annotated[
     | Debatune
     | Controllability
     | Tune
+    | Sima
     | MCTune
     | MCTuneEvaluate
     | Odin
+    | OPTune
     | ScoreRecords,
     Field(discriminator="kind"),
 ]

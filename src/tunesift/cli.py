@@ -154,6 +154,12 @@ METHODS = {
         "tuner.template=alpaca for a model without a chat template.",
         "kept.json -o tuned student.name=llama",
     ),
+    "sima": Words(
+        "SIMA: have a model that reads images compare its own answers with references, and tune it on what it prefers.",
+        "student.name=FOLDER, the model to tune; critic_orders=single for half the comparisons; tuner.epochs=1; "
+        "tuner.lora=null for all weights; tuner=null for the preference pairs alone.",
+        "questions.json -o tuned student.name=llava",
+    ),
     "mctune": Words(
         "MCTune: write what responses measure into their inputs, so that a tuned model answers as it is asked to.",
         "held_out=2000 rows for testing; sigma=0.1; layout=alpaca; for nouns, verbs and adjectives "
@@ -171,6 +177,12 @@ METHODS = {
         "student.name=FOLDER, the model whose body it gets; tuner.heads=1 for an ordinary reward model; "
         "baseline.kind=reward baseline.name=FOLDER to compare with; tuner.epochs=3, tuner.held_out=0.1.",
         "pairs.jsonl -o reward student.name=llama",
+    ),
+    "optune": Words(
+        "OPTune: tune on preferences that the student draws itself, and draw again only where its answers are worst.",
+        "student.name=FOLDER, the model to tune; reward.model.url=URL and reward.model.model=NAME, a judge that rates, "
+        "or reward.kind=reward for a reward model; ratio=0.4; rounds=3; tuner.learning_rate=5e-7.",
+        "prompts.jsonl -o tuned student.name=llama reward.model.url=http://localhost:8000/v1 reward.model.model=NAME",
     ),
     "score": Words(
         "Write every record with its id and its scores; drop nothing.",

@@ -62,7 +62,8 @@ def image_kind(raw: bytes) -> str | None:
 
 
 def with_images(messages: tuple[Message, ...], fields: Fields) -> tuple[Message, ...]:
-    """Give the images of an `images` or `image` column to the messages that mark a place for them."""
+    """Give the images of an `images` or `image` column to the messages that mark a place for them; where the user marks
+    none, to the user's first message, as TRL does."""
     there = [name for name in COLUMNS if fields.get(name) not in (None, [], "")]
     if not there:
         return messages
@@ -79,6 +80,10 @@ def with_images(messages: tuple[Message, ...], fields: Fields) -> tuple[Message,
         count = min(len(left), message.text.count(MEDIA_MARK))
         placed.append(Message(message.role, message.text, (*message.images, *left[:count])))
         left = left[count:]
+    first = next((n for n, message in enumerate(messages) if message.role == "user"), None)
+    if left and first is not None and not any(m.role == "user" and MEDIA_MARK in m.text for m in messages):
+        placed[first] = Message("user", placed[first].text, (*placed[first].images, *left))
+        left = []
     if left:
         raise RowFault("E205", f'"{name}" has {len(left)} more than the conversation has {MEDIA_MARK} marks')
     return tuple(placed)

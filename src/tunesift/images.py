@@ -1,4 +1,5 @@
-"""Can an image that a row names be used? It lies in the data set's folder, is whole, still, and not too large."""
+"""Can an image that a row names be used? It lies in the data set's folder, is whole, still, and not too large; and how
+does a model see it?"""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ import struct
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from tunesift.notes import NO_IMAGE, UNSEEN
 from tunesift.records import RowFault
 
 if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
     from PIL.ImageFile import ImageFile
 
 MAX_PIXELS = 40_000_000
@@ -45,15 +48,10 @@ class Images:
         for image in images:
             if image[:5].lower() == "data:":
                 _raise(self._look(io.BytesIO(_embedded(image))))
-            elif _URL.match(image):
-                raise RowFault("E804", f'images are not fetched from "{shown(image)}"; download it, and give its path')
             else:
-                self._check_file(image)
+                self._check_file(_inside(image, self._home))
 
-    def _check_file(self, image: str) -> None:
-        path = os.path.realpath(os.path.join(self._home, image)) if "\0" not in image else "/"
-        if not Path(path).is_relative_to(self._home):
-            raise RowFault("E803", f'the image "{shown(image)}" lies outside the data set\'s folder; move it inside')
+    def _check_file(self, path: str) -> None:
         if path not in self._seen:
             self._seen[path] = None
             if os.path.isfile(path):
@@ -76,9 +74,7 @@ class Images:
         except ImportError:
             self._notes[UNSEEN] += 1
             return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with _quiet():
             try:
                 with Image.open(file, formats=_FORMATS) as image:
                     return _trouble(image)
@@ -86,6 +82,57 @@ class Images:
                 return _TOO_LARGE
             except _BROKEN:
                 return "E407", "an image is cut off, damaged, or of a kind that is not read"
+
+
+def picture(image: str, home: Path) -> Picture:
+    """An image as a model is to see it: upright, as its EXIF says, in RGB, of several frames the first.
+
+    Raises `RowFault` for what cannot be used, an address, and a path that leads out of `home`; nothing is fetched.
+    """
+    from PIL import Image, ImageOps
+
+    name = f'the image "{shown(image[:40])}"'
+    embedded = image[:5].lower() == "data:"
+    place = io.BytesIO(_embedded(image)) if embedded else _inside(image, os.path.realpath(home))
+    try:
+        with _quiet(), Image.open(place, formats=_FORMATS) as opened:
+            small = opened.width * opened.height <= MAX_PIXELS
+            seen = _in_colour(ImageOps.exif_transpose(opened)) if small else None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        seen = None
+    except _BROKEN as error:
+        raise RowFault("E407", f"{name} cannot be read ({type(error).__name__})") from None
+    if seen is None:
+        raise RowFault("E405", f"{name} has more than {MAX_PIXELS:,} pixels")
+    return seen
+
+
+def _in_colour(image: Picture) -> Picture:
+    """In RGB; of 16 bits a channel the upper eight, where Pillow would cut every value off at 255."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
+    return image.convert("RGB")
+
+
+def _inside(image: str, home: str) -> str:
+    """Where a path leads, links followed; raises `RowFault` for an address, and for what is not in the folder."""
+    if _URL.match(image):
+        raise RowFault("E804", f'images are not fetched from "{shown(image)}"; download it, and give its path')
+    path = os.path.realpath(os.path.join(home, image)) if "\0" not in image else "/"
+    if not Path(path).is_relative_to(home):
+        raise RowFault("E803", f'the image "{shown(image)}" lies outside the data set\'s folder; move it inside')
+    return path
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What Pillow finds odd about an image is not told, and what is too large to be decoded is refused."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
 
 
 def _trouble(image: ImageFile) -> tuple[str, str] | None:

@@ -104,6 +104,11 @@ def home_of(files: tuple[Path, ...]) -> Path:
     return Path(os.path.commonpath([os.path.abspath(file.parent) for file in files]))
 
 
+def home_of_input(path: Path) -> Path:
+    """The folder that an input's images lie in; raises `DataError` where there is no input."""
+    return home_of(input_files(path))
+
+
 def input_digest(path: Path) -> str:
     """SHA-256 of an input's bytes, in hexadecimal; of several files, of the list of their names and digests."""
     files = input_files(path)

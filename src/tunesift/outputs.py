@@ -26,7 +26,9 @@ from tunesift.writing import check_place, write_new, write_records
 
 def places(recipe: Recipe) -> dict[str, Path]:
     """Where a run writes: its output, by an empty name, and what its method makes besides, by their names."""
-    return {"": recipe.output, **{name: _beside_output(recipe.output, name) for name in further(recipe.method)}}
+    plain = recipe.output
+    beside = plain.with_name(f"{plain.name}.jsonl") if makes_model(recipe) else plain
+    return {"": plain, **{name: _beside_output(beside, name) for name in further(recipe.method)}}
 
 
 def check_places(recipe: Recipe) -> None:
@@ -68,15 +70,15 @@ def check_decided(result: Result) -> None:
 
 def write_outputs(recipe: Recipe, result: Result, data: Dataset[Record]) -> None:
     """Write the output, and before it what the method made besides."""
+    for name, path in places(recipe).items():
+        if name:
+            assert result.format is not None  # what is made besides was no row of the input
+            write_new(result.also[name], path, result.format)
     if result.checkpoint is not None:
         write_model(result.checkpoint.path, recipe.output)
         return
     if result.data is None:
         raise RunError("the method made no data; use it as a step of another.")
-    for name, path in places(recipe).items():
-        if name:
-            assert result.format is not None  # what is made besides was no row of the input
-            write_new(result.also[name], path, result.format)
     if result.format is not None:
         write_new(result.data, recipe.output, result.format)
         return

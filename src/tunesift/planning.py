@@ -17,10 +17,9 @@ from tunesift.models.endpoint import PROBE_TOKENS
 from tunesift.models.folders import parameters
 from tunesift.perform import asked as asked_models
 from tunesift.perform import endpoints
-from tunesift.readiness import check_given, missing, unnamed
+from tunesift.readiness import check_given, check_trainings, missing, unnamed
 from tunesift.reading import read
 from tunesift.recipe import Recipe, check_input
-from tunesift.records import Preference, Record
 from tunesift.running.result import Planned, kind_read, planned
 from tunesift.tuning.forecast import BYTES_PER_TOKEN
 
@@ -71,8 +70,11 @@ def plan(recipe: Recipe) -> Plan:
     """Read the data, ask the method for its stages, estimate; nothing is loaded, called or written."""
     check_input(recipe)
     check_given(recipe.method)
-    data = _read(recipe)
-    size = sum(len(text.encode()) for row in data for text in _texts(row))
+    check_trainings(recipe.method)
+    data: Dataset[Any] = Dataset.of([])  # Any: of what the method reads
+    if recipe.input:
+        data = read(recipe.input, kind_read(recipe.method), recipe.reading)
+    size = sum(len(m.text.encode()) for record in data for m in record.messages)
     tokens = int(size / BYTES_PER_TOKEN)
     stages = tuple(planned(recipe.method, data))
     at_once = {model.name: model.concurrency for model in asked_models(recipe)}
@@ -93,19 +95,6 @@ def plan(recipe: Recipe) -> Plan:
                       "the one that it lists" for path, model in unnamed(recipe.method).items()),
         waits=_waits(asked, at_once),
     )  # fmt: skip
-
-
-def _read(recipe: Recipe) -> Dataset[Any]:  # Any: of what the method reads
-    if recipe.input is None:
-        return Dataset[Record].of([])
-    return read(recipe.input, kind_read(recipe.method), recipe.reading)
-
-
-def _texts(row: Record | Preference) -> list[str]:
-    """What is read of a row; of a pair both answers behind their prompt."""
-    if isinstance(row, Record):
-        return [message.text for message in row.messages]
-    return [message.text for message in (*row.prompt, row.chosen, *row.prompt, row.rejected)]
 
 
 def _waits(asked: Sequence[Planned], at_once: Mapping[str, int]) -> int:

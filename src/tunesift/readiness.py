@@ -17,13 +17,14 @@ from tunesift.methods.selectit import SelectIT
 from tunesift.methods.selective_reflection import SelectiveReflection
 from tunesift.methods.star_agents import StarAgents
 from tunesift.models.alike import check_tokenizers, check_two
-from tunesift.models.folders import EMBEDDED, base_of, is_here, local_folder
+from tunesift.models.folders import EMBEDDED, base_of, is_here, local_folder, sees
 from tunesift.models.http import NOT_GIVEN, HttpModel
 from tunesift.models.nli import NliModel
 from tunesift.models.reward import RewardClassifier
 from tunesift.models.sentences import SentenceModel
 from tunesift.models.transformers import TransformersModel
 from tunesift.models.transport import Way
+from tunesift.models.vision import VisionModel
 from tunesift.records import Preference, Record
 from tunesift.scoring.dual_ifd import DualIFD
 from tunesift.scoring.ifd import READINGS
@@ -160,7 +161,7 @@ def _is_here(name: str, revision: str | None) -> bool:
 
 def check_here(method: AnyMethod) -> None:
     """Raise `ModelUnavailable` for a local model that is not here, `MissingExtra` where none could be loaded, and
-    `RecipeError` where the student cannot be trained as is asked for.
+    `RecipeError` where one is to read images and does not, or the student cannot be trained as is asked for.
 
     A run downloads nothing: what a hub has is fetched before it.
     """
@@ -169,9 +170,21 @@ def check_here(method: AnyMethod) -> None:
         raise ModelUnavailable(*lost)
     if lacking := lacking_extras(method):
         raise MissingExtra(*lacking)
+    for path, model in _asked(method):
+        if isinstance(model, VisionModel) and sees(model.location, model.revision) is False:
+            raise RecipeError(f"{path}.name: {shown(model.name)} reads no images; give a vision-language model, "
+                              "such as a LLaVA.")  # fmt: skip
+    check_trainings(method)
+
+
+def check_trainings(method: AnyMethod) -> None:
+    """Raise `RecipeError` where a student cannot be trained as is asked for, `ModelUnavailable` where its GPU is not
+    here; of a student that is not here itself, nothing is known."""
     student = getattr(method, "student", None)
+    if not isinstance(student, TransformersModel) or not _is_here(student.name, student.revision):
+        return
     for _, tuner in _asked(method):
-        if isinstance(tuner, Training) and isinstance(student, TransformersModel):
+        if isinstance(tuner, Training):
             check_trainable(student, tuner)
 
 
@@ -188,6 +201,7 @@ def lacking_extras(method: AnyMethod) -> list[str]:
             "a model of adapters",
             any(isinstance(m, TransformersModel) and _adapts(m) for m in models),
         ),
+        ("vision", ("PIL",), "a model that reads images", any(isinstance(m, VisionModel) for m in models)),
         ("pos", ("spacy",), "a tagger of spaCy", any(isinstance(m, SpacyTagger) for m in models)),
         ("cluster", ("sklearn",), "the pre-experience sample", getattr(method, "pre_experience", None) is not None),
     )

@@ -28,7 +28,7 @@ from tunesift.inputs import path_as_text
 from tunesift.methods.clear import AnyFilter
 from tunesift.methods.clear_evidence import AnySimilarity
 from tunesift.methods.select import AnyScorer, AnySelector
-from tunesift.models import ChatModel, EmbedModel, LikelihoodModel, RewardModel
+from tunesift.models import ChatModel, EmbedModel, LikelihoodModel, RewardModel, VisionChatModel
 from tunesift.models.folders import EMBEDDED, local_folder
 from tunesift.models.nli import NliModel
 from tunesift.planning import Plan, matrix_rate, plan
@@ -39,13 +39,13 @@ from tunesift.running.fsio import read_json, storage_errors
 from tunesift.running.ledger import read_spent
 from tunesift.running.local import Local
 from tunesift.running.result import Planned
-from tunesift.running.training import updates_done
+from tunesift.running.training import trainings, updates_done
 from tunesift.settings import members
 
 MOST_EXCERPT = 600
 """Characters of a text that `inspect` prints."""
 _EXTRAS = {"local": ("torch", "transformers", "safetensors"), "cluster": ("sklearn",), "images": ("PIL",),
-           "embed": ("sentence_transformers",), "pos": ("spacy",)}  # fmt: skip
+           "embed": ("sentence_transformers",), "pos": ("spacy",), "vision": ("torch", "PIL")}  # fmt: skip
 
 
 def recipe_to_plan(what: str, input: str | None, settings: list[str]) -> Recipe:
@@ -156,7 +156,8 @@ def told_run(folder: Path, as_json: bool) -> str:
         lines.append("  start the same command again to finish it")
         if (folder / "progress.json").exists():
             now = read_json(folder / "progress.json")
-            lines.append(f"  at {now['at']}: {now['done']:,} of {now['items']:,} items of stage {now['stage']}")
+            what = "updates of training" if now["stage"] in trainings(folder) else "items of stage"
+            lines.append(f"  at {now['at']}: {now['done']:,} of {now['items']:,} {what} {now['stage']}")
     return "\n".join(map(printable, lines))
 
 
@@ -240,7 +241,7 @@ def _rounded(outcome: object) -> object:
 def told_catalogue(as_json: bool) -> str:
     """Everything a recipe may name, from the unions that the recipe reader reads, and the recipes of the package."""
     unions = {"methods": catalogue.AnyMethod, "scorers": AnyScorer, "selectors": AnyFilter, "executors": Local,
-              "models": ChatModel | LikelihoodModel | NliModel | RewardModel, "embedders": EmbedModel,
+              "models": ChatModel | LikelihoodModel | VisionChatModel | NliModel | RewardModel, "embedders": EmbedModel,
               "similarities": AnySimilarity}  # fmt: skip
     found = {group: {_kind(m): _entry(m) for m in members(union)} for group, union in unions.items()}
     for kind in set(found["selectors"]) - {_kind(m) for m in members(AnySelector)}:

@@ -96,6 +96,8 @@ def test_every_command_of_the_readme_exists() -> None:
         "controllability",
         "mctune",
         "odin",
+        "optune",
+        "sima",
         "tune",
         "score",
     }

@@ -43,7 +43,7 @@ def test_there_is_a_recipe_for_every_method() -> None:
     kinds = {str(vetted(name)["method"]["kind"]) for name in NAMES}  # type: ignore[call-overload, index]
     assert kinds == {
         "select", "cherry", "selectit", "clear", "reflection", "selective-reflection", "genqa", "debatune", "controllability",
-        "mctune", "mctune-evaluate", "odin",
+        "mctune", "mctune-evaluate", "odin", "optune", "sima",
         "star-agents", "tune", "score",
     }  # fmt: skip
     assert {
@@ -94,7 +94,9 @@ def test_what_trains_a_model_is_planned_for_tiny_weights(tmp_path: Path, make_ti
     assert tune.told.startswith("at most 3 updates, about ")  # 40 records are one batch of 128, read three times
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.stem not in ("tune", "odin")], indirect=True, ids=lambda f: f.stem)
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.stem not in ("tune", "optune", "odin")], indirect=True, ids=lambda f: f.stem
+)
 def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path: Path) -> None:
     rows = [
         {"instruction": f"Question {n}?", "input": "", "output": f"Answer {n} and more.", "topic": "Zoos are good",

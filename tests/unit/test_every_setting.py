@@ -26,18 +26,25 @@ from faultserver.fixtures import Ledger, Make
 from harness.debater import WHY, debated
 from harness.generator import generated
 from harness.larger import Larger
+from harness.policies import TABLE, drawn_table, simulated
 from harness.preferring import preferences, rewarding
+from harness.seeing import asked as pictured
+from harness.seeing import embedded, job, llava, pair
+from harness.seeing import trained as trained_to_see
 from harness.stars import QUALITY, Planted, Umpire
 from harness.taggers import Pipeline, spacy_with
 from harness.tiny import classifier, encoder
 from harness.training import here, letters
 from tunesift import (
+    DPO,
     IFD,
     SFT,
     Above,
     Agent,
     Analyser,
     Asking,
+    ByRating,
+    ByReward,
     Cherry,
     Clear,
     Combined,
@@ -66,9 +73,11 @@ from tunesift import (
     NliModel,
     NoContradiction,
     Odin,
+    OPTune,
     Parroting,
     Perplexity,
     PreExperience,
+    Preference,
     Quota,
     Random,
     Rater,
@@ -89,6 +98,7 @@ from tunesift import (
     SentenceModel,
     Settings,
     Shortest,
+    Sima,
     Smallest,
     SpacyTagger,
     Span,
@@ -97,10 +107,13 @@ from tunesift import (
     Tune,
     TunesiftError,
     Tuning,
+    VisionDPO,
+    VisionModel,
     Writing,
     run_recipe,
 )
 from tunesift.methods.mctune_taggers import _loaded
+from tunesift.methods.optune_steps import Said, reward_of
 from tunesift.methods.selectit import PROMPTS
 from tunesift.records import Score
 from tunesift.running.fsio import read_json
@@ -168,12 +181,12 @@ QUICK = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """A disk in memory: what is asked here is what a run makes, and not whether it lasts."""
 
 
-def came_of(method: Any, data: Dataset[Record] = DATA) -> object:  # Any: a method
+def came_of(method: Any, data: Dataset[Record] = DATA) -> tuple[Any, Any, list[Any]]:  # Any: a method
     """Decisions, records and tables of a method, and the outcome of every item of every stage."""
     with TemporaryDirectory(dir=QUICK) as home:
         with Run(Path(home) / "run", Local(), max_failures=1.0) as run:
             result = method(data, run)
-            made = [(r.id, r.messages) for r in result.data or ()]
+            made = [(r.id, r.messages if isinstance(r, Record) else r) for r in result.data or ()]
             run.finish(data, result.decisions)
         rows = [row for part in sorted(Path(home).rglob("*.parquet")) for row in pq.read_table(part).to_pylist()]
     return list(result.decisions), made, rows
@@ -294,6 +307,12 @@ def parroting(bounds: Parroting) -> object:
     return judged(Controllability(judge=Talker(), parroting=bounds))
 
 
+def scoring(by: ByReward | ByRating) -> object:
+    """What is said of an answer, and what is read of it."""
+    (said,) = by([Said("a", (Message("user", "Why?"),), "It is so.")])
+    return said, reward_of(by, said)  # type: ignore[arg-type]
+
+
 JUDGE = ScriptedModel(otherwise="Answer: C the sea", replies={
     "Verdict: second\n</given-answer>": "Answer: A",
     "<given-answer>\nBETTER one\n</given-answer>\n\nWhat stands": "Verdict: second",
@@ -313,6 +332,27 @@ CLEAR = Clear(student=ScriptedModel(otherwise="Answer: the sea A"), samples=2)
 CORRECT = Correct(tuned=(ScriptedModel(otherwise="BETTER one"), ScriptedModel(otherwise="BETTER two")))
 CHERRY = Cherry(student=S, pre_experience=PreExperience(clusters=2, per_cluster=2, tuner=None))
 SELECTIVE = SelectiveReflection(teacher=Teacher(), student=S)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Onlooker(ScriptedModel):
+    """Says how it was asked, and finds the second response better, in brackets that not everybody reads."""
+
+    def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
+        return [self._said(conversation[-1].text, sampling) for conversation in conversations]
+
+    def _said(self, text: str, sampling: Sampling) -> Completion:
+        how = f"{len(text)} {sampling.temperature} {sampling.max_tokens} {self.otherwise}"
+        better = 1 if text.rfind(f" {sampling.temperature} ") < text.rfind(" 0.8 ") else 2
+        return Completion(f"{how} [[ {better} ]]" if "<given-reference>" in text else how, "stop", 3)
+
+
+def pictures() -> Dataset[Record]:
+    return Dataset.of([pictured(f"p{n}", embedded((n, 0, 0)), f"What is it {'?' * n}") for n in range(3)])
+
+
+def looked(method: Any) -> object:  # Any: a method over images
+    return came_of(method, pictures())
 
 
 @dataclass(frozen=True)
@@ -484,6 +524,12 @@ FLIPS = [
     flip(Agent(name="good", model=Scribe(name="good", quality=0.9)), starring, name="better",
          model=Scribe(name="good", quality=0.1), writes="responses"),
     flip(Writing(), writing, temperature=0.5, instruction_tokens=99, response_tokens=99, hint=True),
+    flip(ByReward(model=ScriptedModel()), scoring, model=ScriptedModel(favours=3)),
+    flip(ByRating(model=ScriptedModel(otherwise="Rating: 7")), scoring, model=ScriptedModel(otherwise="Rating: 6"), most=5),
+    flip(ByRating(model=Talker()), scoring, max_tokens=99),
+    flip(ScriptedModel(), lambda m: m.reward([[Message("assistant", "the sea")]]), favours=3),
+    flip(Sima(student=Onlooker(), tuner=None), looked, student=Onlooker(otherwise="Else."), judge=S, critic_orders="single",
+         use_metrics=False, parser="official", temperature=0.5, answer_tokens=99, critic_tokens=99),
     flip(ScoreRecords(scorers=(IFD(student=S),)), came_of, scorers=(Perplexity(student=S),)),
     flip(IFD(student=S), scores_of, student=OTHER, profile="cherry", ratio="loss", template="alpaca", turns="each"),
     flip(ReversedIFD(student=S), scores_of, student=OTHER, ratio="loss", template="alpaca"),
@@ -518,6 +564,7 @@ FLIPS = [
          otherwise="Nothing."),
     flip(ScriptedModel(), losses, chances={"sea": {" The Baltic Sea.": 0.5}}),
     flip(TransformersModel(name="hub/model"), identity, revision="f00"),
+    flip(VisionModel(name="hub/model"), identity, revision="f00"),
     flip(SentenceModel(name="hub/model"), identity, revision="f00"),
 ]  # fmt: skip
 """What needs no weights, no endpoint and no file; the fixtures below have the rest."""
@@ -548,7 +595,13 @@ def trained(make_tiny: MakeTiny) -> list[Flip]:
     data = letters(6)
     base = SFT(template="alpaca", steps=2, batch=2, learning_rate=1e-2, gradient_checkpointing=False)
 
-    def tuned(tuner: SFT, folder: Path = one) -> object:
+    pairs = Dataset.of(
+        Preference(f"p{n}", (Message("user", f"Count to {n}."),), Message("assistant", "one two " * (1 + n % 3)),
+                   Message("assistant", f"I count {n}."), extra={"weight": 0.5 * n}) for n in range(6)
+    )  # fmt: skip
+    better = DPO(template="alpaca", steps=2, batch=2, learning_rate=1e-2, gradient_checkpointing=False)
+
+    def tuned(tuner: SFT | DPO, folder: Path = one, data: Dataset[Any] = data) -> object:
         """Losses, rates and order of the updates, and the weights by their digest; or why there are none."""
         with TemporaryDirectory(dir=QUICK) as home:
             try:
@@ -572,6 +625,10 @@ def trained(make_tiny: MakeTiny) -> list[Flip]:
     def run(method: Tune) -> object:
         return in_this_process(method)[0], tuned(method.tuner, Path(method.student.name))
 
+    def preferred(tuner: DPO) -> object:
+        """The same of pairs."""
+        return tuned(tuner, data=pairs)
+
     def warmed(sample: PreExperience) -> object:
         return in_this_process(Cherry(student=student, pre_experience=sample, keep=Largest(fraction=0.5)))
 
@@ -581,9 +638,87 @@ def trained(make_tiny: MakeTiny) -> list[Flip]:
              weight_decay=0.5, max_length=172, packing=True, lora=LoRA(), precision="bfloat16", held_out=0.5, seed=1),
         flip(replace(base, steps=None, epochs=1.0), tuned, epochs=2.0),
         flip(replace(base, steps=3, warm_up=0.0), tuned, schedule="linear"),
-        flip(LoRA(), adapted, rank=8, alpha=64, dropout=0.5, targets=("q_proj",)),
+        flip(LoRA(), adapted, rank=8, alpha=64, dropout=0.5, targets=("q_proj",), merged=True),
+        flip(better, preferred, template="bare", steps=3, batch=3, learning_rate=1e-3, warm_up=1.0, weight_decay=0.5,
+             max_length=160, lora=LoRA(), precision="bfloat16", held_out=0.5, seed=1, beta=0.5, optimiser="rmsprop",
+             weighted=True, reference=TransformersModel(name=str(two))),
+        flip(replace(better, steps=None, epochs=1.0), preferred, epochs=2.0),
+        flip(replace(better, steps=3, warm_up=0.0), preferred, schedule="linear"),
         flip(Tune(student=student, tuner=base), run, student=replace(student, name=str(two)), tuner=replace(base, steps=1)),
         flip(PreExperience(clusters=2, per_cluster=2, tuner=base), warmed, tuner=replace(base, steps=1)),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def with_a_policy(make_tiny: MakeTiny) -> list[Flip]:
+    """Students that are tables of probabilities, beside a tokenizer that measures prompts."""
+    one, two = (make_tiny(seed=seed, layers=1) for seed in (0, 1))
+    for seed, folder in enumerate((one, two)):
+        (folder / TABLE).write_text(json.dumps(drawn_table(seed, 12)))
+    prompts = Dataset.of(Record(prompt, (*(Message("system", "Be brief.") for _ in range(n // 9)), Message("user", prompt)))
+                         for n, prompt in enumerate(drawn_table(0, 12)))  # fmt: skip
+
+    def rounds(method: OPTune) -> object:
+        """Pairs, decisions, how was asked, and how was trained."""
+        with (
+            TemporaryDirectory(dir=QUICK) as home,
+            simulated() as (said, tuned),
+            Run(Path(home) / "run", Local()) as run,
+        ):
+            result = method(prompts, run)
+            pairs = [[(p.id, p.chosen, p.rejected, p.extra) for p in made] for made in result.also.values()]
+            return pairs, result.decisions, said, [asked.tuner for asked in tuned]
+
+    by = ByReward(model=ScriptedModel(favours=8))
+    method = OPTune(student=TransformersModel(name=str(one)), reward=by, ratio=0.4)
+    return [
+        flip(method, rounds, student=TransformersModel(name=str(two)), reward=replace(by, model=ScriptedModel(favours=3)),
+             rounds=2, answers=3, ratio=0.2, rank_by="max", rank_centre="baseline", keep_old=True, max_age=1,
+             weight="linear", beta2=2.0, normalise=False, min_gap=2.0, reference="previous", temperature=0.5, top_p=0.5,
+             answer_tokens=99, prompt_tokens=30, tuner=DPO(beta=0.2)),
+        flip(replace(method, rounds=5), rounds, patience=1),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> list[Flip]:
+    """Two tiny models that read images; one is tuned in this process in two updates."""
+    pytest.importorskip("trl", reason='needs the "train" extra')
+    one, two = (VisionModel(name=str(llava(tmp_path_factory.mktemp("llava"), seed)), device="cpu") for seed in (0, 1))
+    base = VisionDPO(steps=2, batch=2, device_batch=2, learning_rate=1e-2, warm_up=0.0, gradient_checkpointing=False)
+    data = Dataset.of([pair(f"p{n}", embedded((n, 0, 0)), rejected="A dog. " * (n + 1)) for n in range(4)])
+
+    def said(model: VisionModel) -> object:
+        drawn = Sampling(temperature=2.0, max_tokens=150)
+        return model.chat([pictured("p", embedded()).prompt], drawn)
+
+    def tuned(tuner: VisionDPO) -> object:
+        with TemporaryDirectory(dir=QUICK) as home:
+            found = trained_to_see(job(Path(home) / "out", one, tuner, data))
+            files = read_json(Path(home) / "out" / "model" / COMPLETE)["files"]
+            weights = [said["sha256"] for name, said in files.items() if name.endswith(".safetensors")]
+            return found.history, found.records, found.left_out, weights
+
+    def run(method: Sima) -> object:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                Tuning,
+                "__call__",
+                lambda asked, data, into, _: trained_to_see(job(into, asked.student, asked.tuner, data)),
+            )
+            _, _, rows = came_of(method, pictures())
+        return [row for row in rows if "step" in row]
+
+    sima = Sima(
+        student=one, judge=ScriptedModel(otherwise="[[1]]"), tuner=base, critic_orders="single", answer_tokens=4
+    )
+    return [
+        flip(one, said, name=two.name, dtype="bfloat16", max_length=40, top_p=0.3),
+        flip(base, tuned, steps=3, batch=3, learning_rate=1e-3, warm_up=1.0, weight_decay=0.5, max_length=55, beta=0.5,
+             lora=LoRA(), precision="bfloat16", held_out=0.5, seed=1),
+        flip(replace(base, steps=None, epochs=1.0), tuned, epochs=2.0),
+        flip(replace(base, steps=3), tuned, schedule="linear"),
+        flip(sima, run, tuner=replace(base, steps=1)),
     ]  # fmt: skip
 
 
@@ -729,7 +864,12 @@ WHERE = {
     "NliModel": "with_weights",
     "NoContradiction": "with_weights",
     "SpacyTagger": "with_a_tagger",
+    "VisionModel": "seeing",
+    "VisionDPO": "seeing",
+    "Sima.tuner": "seeing",
     "SFT": "trained",
+    "DPO": "trained",
+    "OPTune": "with_a_policy",
     "LoRA": "trained",
     "RewardTuner": "rewarded",
     "RewardClassifier": "rewarded",

@@ -450,6 +450,22 @@ def test_what_cannot_be_written_is_counted_and_named_by_its_id(tmp_path: Path, t
     assert "2 records to train on, 1 left out\n  1 left out: the record uses tools" in told.out
 
 
+PAIRS = [
+    {"id": f"p{n}", "prompt": f"Question {n}?", "chosen": f"A good answer {n}.", "rejected": "No."} for n in range(3)
+]
+
+
+@pytest.mark.parametrize("to", ["llama-factory", "axolotl", "trl"])
+def test_of_preference_pairs_it_is_told_that_the_chosen_answer_alone_is_written(tmp_path: Path, to: str) -> None:
+    """Where they come as records, nothing is said."""
+    told = "the records are preference pairs: the chosen answer is trained on, the rejected one is not written"
+    for name, rows in (("pairs", PAIRS), ("rows", [{"instruction": "Q?", "output": "A."}])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        done = export(selected(tmp_path / f"{name}.jsonl"), tmp_path / f"{name}-out", to, STUDENT)
+        assert (told in done.differences) == (name == "pairs")
+        assert (told in (done.folder / "README.txt").read_text()) == (name == "pairs")
+
+
 def test_the_command_tells_what_it_wrote_and_what_has_no_counterpart(
     run: Path, tmp_path: Path, tunesift: Command
 ) -> None:

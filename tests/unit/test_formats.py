@@ -256,7 +256,7 @@ FAULTS: list[tuple[Format, dict[str, Any], str, str]] = [
     ("alpaca", {"instruction": "x", "output": "y", "history": {"a": "b"}}, "E202", "history"),
     ("alpaca", {"instruction": "x", "output": "y", "images": "a.png"}, "E205", "images"),
     ("alpaca", {"instruction": "x", "output": "y", "images": ["a.png"]}, "E205", "1 more"),
-    ("alpaca", {"instruction": "x", "output": "y", "image": "a.png"}, "E205", '"image" has 1 more'),
+    ("alpaca", {"instruction": "x <image>", "output": "y", "images": ["a.png", "b.png"]}, "E205", '"images" has 1 more'),
     ("alpaca", {"instruction": "<image>", "output": "y", "image": "a", "images": ["b"]}, "E205", "keep one of the two"),
     ("alpaca", {"instruction": "<image>", "output": "y", "image": 7}, "E205", "without a path"),
     ("alpaca", {"instruction": "<image>", "output": "y", "image": {"path": None}}, "E205", "without a path"),

@@ -39,7 +39,7 @@ from tunesift.running.run import Run
 from tunesift.running.step import Checkpoint, Outcomes
 from tunesift.settings import Settings
 from tunesift.tuning.encoding import PairEncoder
-from tunesift.tuning.forecast import BYTES_PER_TOKEN, forecast
+from tunesift.tuning.forecast import forecast_on
 from tunesift.tuning.process import Trained, Tuning, told
 from tunesift.tuning.reward import RewardTuner
 from tunesift.tuning.reward_best import judged
@@ -106,10 +106,7 @@ class Odin(Settings):
 
     def plan_for(self, data: Dataset[Preference]) -> list[Planned]:
         """The same, with updates, tokens and memory, which depend on how long the pairs are."""
-        sizes = [[_bytes(pair, answer) / BYTES_PER_TOKEN for answer in (pair.chosen.text, pair.rejected.text)]
-                 for pair in data]  # fmt: skip
-        longest = max((max(both) for both in sizes), default=0.0)
-        said = forecast(self.student, self.tuner, len(data), round(sum(map(sum, sizes))), round(2 * longest))
+        said = forecast_on(self.student, self.tuner, data)
         return [replace(one, told=str(said)) if one.stage == "tune" else one for one in self.plan(len(data))]
 
     def _asking(self, made: Checkpoint) -> RewardPairs:
@@ -202,10 +199,6 @@ def _lengths(score: Score | Failure, tuner: RewardTuner) -> tuple[int, int] | No
         return None
     prompt = int(score.parts["prompt"])
     return tuner.counted(prompt, int(score.parts["chosen"])), tuner.counted(prompt, int(score.parts["rejected"]))
-
-
-def _bytes(pair: Preference, answer: str) -> int:
-    return len("".join((*(message.text for message in pair.prompt), answer)).encode())
 
 
 def _first(measured: Outcomes[Score]) -> str:

@@ -27,6 +27,8 @@ EMBEDDED = "embedded"
 """The name of the scorer that comes with the package."""
 _SAMPLED = 64 * 2**10
 """Bytes read at each of a weight file's sampled places, for its identity."""
+_CALLED_AS_STORED = ("gemma", "gemma2", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
+"""Architectures whose layers are called as their weights are stored; transformers renames some of others."""
 LOADING = Lock()
 """Held while transformers loads something: it cannot be imported by two threads at once."""
 
@@ -134,17 +136,29 @@ def base_of(folder: Path) -> tuple[str, str | None] | None:
 
 def context_of(name: str, revision: str | None = None) -> int | None:
     """Most tokens that a model reads, by its config.json; None where that is not here, or does not say."""
+    said = _config_of(name, revision)
+    inner = said.get("text_config", said)
+    found = (inner.get(key) for key in ("max_position_embeddings", "n_positions"))
+    return next((n for n in found if isinstance(n, int)), None)
+
+
+def sees(name: str, revision: str | None = None) -> bool | None:
+    """Whether a model reads images, by its config.json; None where that is not here."""
+    said = _config_of(name, revision)
+    return any("vision" in key or "image" in key for key in said) if said else None
+
+
+def _config_of(name: str, revision: str | None) -> dict[str, Any]:  # Any: JSON
+    """A model's config.json, of adapters that of the model they stand beside; empty where it cannot be read here."""
     folder = local_folder(name)
     if folder and (base := base_of(folder)):
-        return context_of(*base)
+        return _config_of(*base)
     path = folder / "config.json" if folder else _stored(name, "config.json", revision)
     try:
         said = json.loads(path.read_text("utf-8")) if path else {}
     except (OSError, ValueError):
-        return None
-    inner = said.get("text_config", said) if isinstance(said, dict) else {}
-    found = (inner.get(key) for key in ("max_position_embeddings", "n_positions"))
-    return next((n for n in found if isinstance(n, int)), None)
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def parameters(name: str) -> int | None:
@@ -159,11 +173,30 @@ def parameters(name: str) -> int | None:
     return sum(map(_numbers, files)) or None
 
 
+def matrices(name: str) -> frozenset[str] | None:
+    """Last parts of the names of layers whose weights are matrices, embeddings and head among them, from the headers of
+    a local model's safetensors files; None where they are not here, or its layers may be called otherwise."""
+    try:
+        folder = local_folder(name)
+        said = json.loads((folder / "config.json").read_text("utf-8")) if folder else {}
+    except (ModelUnavailable, OSError, ValueError):
+        return None
+    if folder is None or not isinstance(said, dict) or said.get("model_type") not in _CALLED_AS_STORED:
+        return None
+    shapes = [item for path in sorted(folder.glob("*.safetensors")) for item in _shapes(path).items()]
+    found = (name.split(".") for name, shape in shapes if name.endswith(".weight") and len(shape) == 2)
+    return frozenset(parts[-2] for parts in found) or None
+
+
 def _numbers(path: Path) -> int:
+    return sum(map(math.prod, _shapes(path).values()))
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
-    return sum(math.prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
+    return {name: t["shape"] for name, t in header.items() if name != "__metadata__"}
 
 
 def nowhere(name: str) -> ModelUnavailable:

@@ -12,26 +12,30 @@ from tunesift.models.folders import TOKENIZER, base_of, local_folder, nowhere, p
 LEAST_ADDRESS_SPACE = 3 * 2**30
 """Bytes of address space below which importing the libraries or running the embedded scorer may abort the process."""
 
-Auto = Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification"]
+Auto = Literal["AutoModelForCausalLM", "AutoModelForSequenceClassification", "AutoModelForImageTextToText"]
 """What transformers calls the ways to read a folder."""
 
 _WHOLE: dict[Auto, str] = {
     "AutoModelForCausalLM": "causal language model",
     "AutoModelForSequenceClassification": "classifier",
+    "AutoModelForImageTextToText": "vision-language model",
 }
+_READERS: dict[Auto, str] = {"AutoModelForImageTextToText": "AutoProcessor"}
+"""What reads a model's input, where that is more than a tokenizer."""
 
 
 def load(  # Any: transformers' own classes
     auto: Auto, name: str, device: str, revision: str | None = None, dtype: str | None = None
 ) -> tuple[Any, Any]:
-    """A model on its device, and its tokenizer, of a folder or a hub id; raises `ModelError` or `MissingExtra`.
+    """A model on its device, and its tokenizer, of a folder or a hub id; raises `ModelError` or `MissingExtra`. Of a
+    vision-language model, what reads texts and images.
 
     Adapters are merged into the weights that they stand beside.
     """
     folder = local_folder(name)
     if folder and (base := base_of(folder)):
         model, reader = load(auto, base[0], device, base[1], dtype)
-        return _merged(model, folder).eval().to(usable_device(device)), _reader_of(folder) or reader
+        return _merged(model, folder).eval().to(usable_device(device)), _reader_of(folder, auto) or reader
     _check_room()
     try:
         import torch
@@ -46,7 +50,7 @@ def load(  # Any: transformers' own classes
     options: dict[str, Any] = {"trust_remote_code": False} | ({"revision": revision} if revision else {})
     typed = {"dtype": getattr(torch, dtype)} if dtype else {}
     try:
-        reader = transformers.AutoTokenizer.from_pretrained(place, **options)
+        reader = getattr(transformers, _READERS.get(auto, "AutoTokenizer")).from_pretrained(place, **options)
         model, found = getattr(transformers, auto).from_pretrained(
             place, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, **typed, **options
         )
@@ -58,13 +62,14 @@ def load(  # Any: transformers' own classes
     return model.eval().to(where), reader
 
 
-def _reader_of(folder: Path) -> Any:  # Any: transformers' own class
+def _reader_of(folder: Path, auto: Auto) -> Any:  # Any: transformers' own class
     """The tokenizer that adapters come with; None for that of the model they stand beside."""
     import transformers
 
     if not (folder / TOKENIZER).exists():
         return None
-    return transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    reader = getattr(transformers, _READERS.get(auto, "AutoTokenizer"))
+    return reader.from_pretrained(str(folder), trust_remote_code=False)
 
 
 def _merged(model: Any, folder: Path) -> Any:  # Any: transformers' own classes
@@ -77,7 +82,8 @@ def _merged(model: Any, folder: Path) -> Any:  # Any: transformers' own classes
             f'model "{shown(str(folder))}" has no adapter_model.safetensors; convert it, other formats can run code.'
         )
     try:
-        return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        whole = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        return whole.requires_grad_()  # PEFT froze what the adapters stood beside; it may be trained on
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelRefused(
             f'model "{shown(str(folder))}" cannot be loaded ({first_line(error)}); check its files.'

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunesift.errors import ModelRefused
-from tunesift.formats import USES_TOOLS
+from tunesift.formats import untrainable
 from tunesift.models.base import Span
 from tunesift.models.folders import segment_of
 from tunesift.models.likelihood import SpanEncoder, render
@@ -53,12 +53,8 @@ class Encoder:
 
     def __call__(self, record: Record) -> Encoded | Failure:
         """The tokens of a record, however many; a `Failure` where there is nothing to read."""
-        if not self._empty and not record.response.strip():
-            return Failure("empty", "the response is empty")
-        if any(message.images for message in record.messages):
-            return Failure("refused", "the record has images, which a text model does not read")
-        if record.extra.get("tools") or USES_TOOLS in record.extra:
-            return Failure("refused", "the record uses tools, which templates here do not show")
+        if (refused := untrainable(record, self._empty)) is not None:
+            return refused
         asked = context(record.prompt, self._template, input_of(record))
         segment = segment_of(self._encode, Span(asked, record.response, bos="tokenizer"))
         if isinstance(segment, Failure):

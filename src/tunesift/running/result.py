@@ -25,8 +25,8 @@ prompt with two answers, the better one named."""
 class Result:
     """What a method made of its data."""
 
-    data: Dataset[Record] | None
-    """The records of the output, in the order of the input."""
+    data: Dataset[Any] | None  # Any: records or preference pairs
+    """The records of the output, or the pairs, in the order of the input."""
     decisions: Sequence[Decision]
     """What became of every record."""
     scores: Mapping[str, Mapping[str, Score | Failure]] | None = None

@@ -9,5 +9,6 @@ from pydantic import Field
 from tunesift.tuning.dpo import DPO
 from tunesift.tuning.reward import RewardTuner
 from tunesift.tuning.sft import SFT
+from tunesift.tuning.vision_dpo import VisionDPO
 
-AnyTuner = Annotated[SFT | DPO | RewardTuner, Field(discriminator="kind")]
+AnyTuner = Annotated[SFT | DPO | VisionDPO | RewardTuner, Field(discriminator="kind")]

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from tunesift.datasets import open_dataset
 from tunesift.errors import DiskFull, TunesiftError, TuningError, first_line
 from tunesift.models.transformers import TransformersModel, TunedModel, out_of_memory
+from tunesift.models.vision import VisionModel
 from tunesift.running.fsio import is_full
 from tunesift.tuning import AnyTuner
 from tunesift.tuning.dpo_trainer import DPOLearner
@@ -27,6 +28,7 @@ from tunesift.tuning.process import LOG
 from tunesift.tuning.reward_trainer import RewardLearner
 from tunesift.tuning.sft_trainer import SFTLearner
 from tunesift.tuning.trainer import Job, Learner, train
+from tunesift.tuning.vision_dpo_trainer import VisionDPOLearner
 
 _NO_ROOM = (
     "No space left on device",
@@ -37,8 +39,12 @@ _NO_ROOM = (
     "unexpected pos",
 )
 """What the libraries that write weights say where the disk is full; their errors have no number."""
-LEARNERS: Mapping[str, type[Learner]] = {"sft": SFTLearner, "dpo": DPOLearner, "reward": RewardLearner}
+LEARNERS: Mapping[str, type[Learner]] = {
+    "sft": SFTLearner, "dpo": DPOLearner, "vision-dpo": VisionDPOLearner, "reward": RewardLearner,
+}  # fmt: skip
 """By the kind of the tuner."""
+_STUDENTS: Mapping[str, type[TransformersModel]] = {"transformers": TransformersModel, "vision": VisionModel}
+"""By the kind of the model."""
 
 
 @dataclass
@@ -93,7 +99,7 @@ def main() -> None:
     asked = json.loads(sys.stdin.readline())
     channel = Channel(out)
     threading.Thread(target=channel.listen, daemon=True).start()
-    kind = TunedModel if "place" in asked["student"] else TransformersModel
+    kind = TunedModel if "place" in asked["student"] else _STUDENTS[asked["student"]["kind"]]
     student = TypeAdapter(kind).validate_json(json.dumps(asked["student"]))
     tuner = TypeAdapter(AnyTuner).validate_json(json.dumps(asked["tuner"]))
     student = replace(student, device=on_one_gpu(student.device, os.environ))

@@ -57,6 +57,8 @@ class RewardTuner(Training):
     """Compute activations twice instead of keeping them: less memory, about a fifth more time."""
 
     reads: ClassVar[type[Preference]] = Preference
+    texts: ClassVar[int] = 2
+    over_words: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -65,7 +65,7 @@ class SFTLearner:
 
     def save(self, job: Job, trainer: Any, into: Path) -> Mapping[str, Json]:  # Any: TRL's own class
         """The model and its tokenizer."""
-        return save(trainer, into)
+        return save(job, trainer, into)
 
 
 def _check_packing(device: str) -> None:
