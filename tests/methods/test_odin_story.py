@@ -35,7 +35,7 @@ from tunesift import (
     run_recipe,
 )
 from tunesift.export import export
-from tunesift.methods.odin import MeasurePairs, RewardPairs
+from tunesift.methods.odin import MeasurePairs, RewardPairs, _doubts
 from tunesift.methods.odin_figures import Answered, Rewarded, curve, figures, left_out
 from tunesift.models.folders import tokenizer
 from tunesift.planning import plan
@@ -43,6 +43,7 @@ from tunesift.prompts import context
 from tunesift.records import Preference, Score
 from tunesift.running import mending
 from tunesift.running.charts import described
+from tunesift.tuning.process import Trained
 
 pytest.importorskip("trl", reason='needs the "train" extra')
 
@@ -147,7 +148,7 @@ def test_the_figures_are_those_of_the_model_that_is_left(
     said = json.loads((result.checkpoint.path / "_COMPLETE.json").read_text())
     assert said["best_accuracy"] == pytest.approx(right / 6)  # in its training, too
     (training,) = table(tmp_path / "run", "training")
-    assert training["best update"] == said["best_step"]
+    assert training["weights of update"] == said["best_step"]
     chart = described("", pq.read_schema(tmp_path / "run" / "tables" / "reward-by-length.parquet"))
     assert chart is not None
     assert len(table(tmp_path / "run", "reward-by-length")) == 10
@@ -205,6 +206,15 @@ def test_equal_rewards_are_told_as_a_doubt_and_make_no_nan(
     doubts = [row["doubt"] for row in table(tmp_path / "run", "doubts")]
     assert "The quality head gives every answer the same reward: it says nothing of them." in doubts
     assert any("correlations with the length were not taken" in said for said in doubts)
+
+
+def test_weights_that_go_with_length_are_told_as_a_doubt() -> None:
+    looks = [{"step": 0, "eval_accuracy": 0.9, "eval_quality_corr": 0.9}, {"step": 2, "eval_accuracy": 0.7, "eval_quality_corr": 0.39},
+             {"step": 4, "eval_accuracy": 0.6, "eval_quality_corr": 0.02}]  # fmt: skip
+    trained = Trained(looks, 4, 20, {}, 100, "cpu", "float32", 1)
+    (said,) = _doubts({}, trained, "accuracy")
+    assert said.startswith("The weights that are left, of update 2, go with length: the correlation was 0.39")
+    assert list(_doubts({}, trained, "last")) == []
 
 
 def test_nothing_held_out_is_told_and_measures_nothing(

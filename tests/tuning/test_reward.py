@@ -25,7 +25,7 @@ import torch
 
 from tunesift.running.sealing import sealed
 from tunesift.tuning import reward_trainer
-from tunesift.tuning.reward_best import Best
+from tunesift.tuning.reward_best import Best, judged
 from tunesift.tuning.reward_losses import normalised
 from tunesift.tuning.reward_trainer import RewardLearner, classifier_of, export, new_head
 from tunesift.tuning.trainer import Job
@@ -233,11 +233,29 @@ def test_the_best_weights_are_left_and_not_the_last(
     assert not list(tmp_path.glob("best-*"))
 
 
+def test_weights_that_know_of_length_alone_do_not_win_where_both_kinds_count_alike() -> None:
+    by_length = {"eval_accuracy": 0.75, "eval_longer_accuracy": 1.0, "eval_shorter_accuracy": 0.0}
+    by_quality = {"eval_accuracy": 0.7, "eval_longer_accuracy": 0.7, "eval_shorter_accuracy": 0.7}
+    assert judged(by_length, "accuracy") > judged(by_quality, "accuracy")
+    assert judged(by_length, "balanced") == 0.5 < judged(by_quality, "balanced") == pytest.approx(0.7)
+    assert judged({"eval_accuracy": 0.6}, "balanced") == 0.6  # all answers are equally long
+
+
+def test_the_last_weights_are_left_where_that_is_asked_for(make_tiny: MakeTiny, tmp_path: Path) -> None:
+    told = here(tmp_path, make_tiny(length=1024), replace(WATCHED, best_by="last"), preferences(24))
+    said = sealed(tmp_path / "model")
+    assert said is not None
+    assert "best_step" not in said
+    assert told.steps == 10
+
+
 def test_accuracy_is_that_of_the_quality_head_over_all_pairs(make_tiny: MakeTiny, tmp_path: Path) -> None:
     told = here(tmp_path, make_tiny(length=1024), replace(WATCHED, device_batch=4, batch=8), preferences(28))
     looks = [entry for entry in told.history if "eval_accuracy" in entry]
     assert len(looks) == 6  # one before the first update
     for look in looks:  # seven pairs in parts of four and three
+        kinds = look["eval_longer_accuracy"], look["eval_shorter_accuracy"]
+        assert min(kinds) <= look["eval_accuracy"] <= max(kinds)
         assert look["eval_accuracy"] * 7 == pytest.approx(round(look["eval_accuracy"] * 7), abs=1e-6)
 
 

@@ -767,6 +767,7 @@ def rewarded(make_tiny: MakeTiny, tmp_path_factory: pytest.TempPathFactory) -> l
         flip(replace(base, steps=2, batch=8), tuned, least_sequences=12),  # the second batch has 5 pairs
         flip(replace(base, total_corr_coef=0.0), lambda tuner: told(Odin(student=student, tuner=replace(tuner, held_out=0.3))),
              length_mode="sequence"),
+        flip(replace(watched, steps=6), tuned, best_by="last"),
         flip(Odin(student=student, tuner=watched), told, student=replace(student, name=str(two)),
              tuner=replace(watched, heads=1), baseline=model),
         flip(model, rewards, name=other.name, dtype="bfloat16", template="bare", max_length=8),

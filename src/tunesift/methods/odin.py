@@ -42,8 +42,11 @@ from tunesift.tuning.encoding import PairEncoder
 from tunesift.tuning.forecast import forecast_on
 from tunesift.tuning.process import Trained, Tuning, told
 from tunesift.tuning.reward import RewardTuner
+from tunesift.tuning.reward_best import judged
 from tunesift.tuning.student import limit_of
 
+MUCH = 0.2
+"""Correlation of reward and length from which on it is told; about that of 16 sequences by chance. Our choice."""
 QUALITY = "quality head"
 """What tables and charts call the model that is left."""
 NONE_HELD_OUT = "pairs, of which the share tuner.held_out is none: no reward of held-out ones is measured"
@@ -120,8 +123,8 @@ class Odin(Settings):
     ) -> None:  # fmt: skip
         run.table("rewards", [figures(name, found) for name, found in rewards.items()])
         run.table("left-out", left_out((_rule(measured[id]), _lengths(measured[id], self.tuner)) for id in data.ids()))
-        run.table("training", [_row(trained)])
-        run.table("doubts", [{"doubt": said} for said in _doubts(rewards, trained)])
+        run.table("training", [_row(trained, self.tuner.best_by)])
+        run.table("doubts", [{"doubt": said} for said in _doubts(rewards, trained, self.tuner.best_by)])
         run.chart("reward-by-length", (row for name, found in rewards.items() for row in curve(name, found)), CURVE)
         run.chart("training-by-update", training(trained.history), TRAINING)
 
@@ -218,19 +221,30 @@ def _decided(id: str, score: Score | Failure, aside: bool) -> Decision:
     return Decision(id, "keep", "held out: its reward is measured" if aside else "trained on")
 
 
-def _row(trained: Trained) -> dict[str, Any]:  # Any: numbers and texts
+def _best(trained: Trained, by: str) -> Mapping[str, float] | None:
+    """What was seen of the held-out pairs by the weights that are left; None where they were not looked at."""
     looks = [h for h in trained.history if "eval_accuracy" in h and h["step"]]
-    best = max(looks, key=lambda h: (h["eval_accuracy"], -h["step"]), default=None)
+    if by == "last":
+        return looks[-1] if looks and looks[-1]["step"] == trained.steps else None
+    return max(looks, key=lambda h: (judged(h, by), -h["step"]), default=None)
+
+
+def _row(trained: Trained, by: str) -> dict[str, Any]:  # Any: numbers and texts
+    best = _best(trained, by)
     return {"pairs": trained.records, "tokens": trained.tokens, "updates": trained.steps,
-            "best update": "the last: none was looked at" if best is None else int(best["step"]),
+            "weights of update": trained.steps if best is None else int(best["step"]),
             "device": trained.device, "precision": trained.precision,
             "memory": told_bytes(trained.peak_bytes)}  # fmt: skip
 
 
-def _doubts(rewards: Mapping[str, Rewarded], trained: Trained) -> Iterator[str]:
+def _doubts(rewards: Mapping[str, Rewarded], trained: Trained, by: str) -> Iterator[str]:
     for name, found in rewards.items():
         if found.pairs and len({answer.reward for pair in found.pairs for answer in pair}) == 1:
             yield f"The {name} gives every answer the same reward: it says nothing of them."
+    best = _best(trained, by)
+    if best is not None and abs(best.get("eval_quality_corr", 0.0)) > MUCH:
+        said = f"of update {int(best['step']):,}, go with length: the correlation was {best['eval_quality_corr']:.2f}"
+        yield f"The weights that are left, {said} when they were chosen. Try tuner.best_by=balanced or last."
     skipped = [h["skipped"] for h in trained.history if h.get("skipped")]
     if skipped:
         yield (f"In {len(skipped):,} of the updates that are told of, correlations with the length were not taken, for "

@@ -49,6 +49,10 @@ class RewardTuner(Training):
     """What the length is: tokens of the answer, our choice; or of prompt and answer, as in the authors' code."""
     least_sequences: int = 8
     """Sequences, two for each pair, below which no correlation is taken. Our choice."""
+    best_by: Literal["accuracy", "balanced", "last"] = "accuracy"
+    """Which weights are left. accuracy: those that judge most held-out pairs as people did, as in the authors' code;
+    balanced: the same, pairs whose longer and whose shorter answer was chosen counting alike, so that weights which
+    know of length alone do not win, our addition; last: those of the last update."""
     gradient_checkpointing: Annotated[bool, INCIDENTAL] = True
     """Compute activations twice instead of keeping them: less memory, about a fifth more time."""
 

@@ -15,6 +15,8 @@ from tunesift.running.sealing import seal, sealed
 from tunesift.running.training import CHECKPOINT
 
 BEST = "best"
+ACCURACIES = ("accuracy", "longer_accuracy", "shorter_accuracy")
+"""What is noted of the held-out pairs: of all, and of those whose longer or whose shorter answer was chosen."""
 _FILE = "trained.safetensors"
 
 
@@ -47,7 +49,7 @@ class Best:
         for folder in self._into.glob(f"{BEST}-*"):
             rmtree(folder)
 
-    def callback(self) -> Any:  # Any: transformers' own class
+    def callback(self, by: str) -> Any:  # Any: transformers' own class
         """Who keeps weights aside whenever the held-out pairs were looked at."""
         from transformers import TrainerCallback
 
@@ -58,8 +60,8 @@ class Best:
                 best.forget_after(state.global_step)
 
             def on_evaluate(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # Any: theirs
-                if state.global_step and state.is_world_process_zero:
-                    best.offer(more["model"], state.global_step, more["metrics"]["eval_accuracy"])
+                if state.global_step and state.is_world_process_zero and by != "last":
+                    best.offer(more["model"], state.global_step, judged(more["metrics"], by))
 
         return Callback()
 
@@ -99,6 +101,14 @@ class Best:
 
     def _folder(self, step: int) -> Path:
         return self._into / f"{BEST}-{step}"
+
+
+def judged(metrics: Mapping[str, float], by: str) -> float:
+    """How well weights judge the held-out pairs, 0 to 1: over all of them, or `balanced` between those whose longer and
+    those whose shorter answer was chosen, where there are both."""
+    every, *sides = (f"eval_{name}" for name in ACCURACIES)
+    there = [metrics[name] for name in sides if name in metrics]
+    return sum(there) / len(there) if by == "balanced" and there else metrics[every]
 
 
 def _trained(model: Any) -> dict[str, Any]:  # Any: transformers' or PEFT's own class; torch's

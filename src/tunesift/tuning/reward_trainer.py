@@ -19,7 +19,7 @@ from tunesift.records import Failure, Preference
 from tunesift.settings import Json
 from tunesift.tuning.encoding import PairEncoder
 from tunesift.tuning.reward import RewardTuner
-from tunesift.tuning.reward_best import Best
+from tunesift.tuning.reward_best import ACCURACIES, Best
 from tunesift.tuning.reward_losses import Parts, normalised, odin_loss, ranking_loss
 from tunesift.tuning.trainer import Given, Job, Row, adapters
 
@@ -35,7 +35,7 @@ class RewardLearner:
 
     columns = pa.schema([("chosen_ids", pa.list_(pa.int32())), ("rejected_ids", pa.list_(pa.int32())),
                          ("id", pa.string()), ("chosen_len", pa.int64()), ("rejected_len", pa.int64())])  # fmt: skip
-    said: tuple[str, ...] = ("eval_accuracy", *_TOLD, *(f"eval_{name}" for name in _TOLD))
+    said: tuple[str, ...] = (*(f"eval_{name}" for name in ACCURACIES), *_TOLD, *(f"eval_{name}" for name in _TOLD))
 
     def load(self, job: Job, device: str) -> tuple[Any, Any]:  # Any: transformers' own classes
         """The body of a language model, with heads of its own."""
@@ -73,7 +73,6 @@ class RewardLearner:
         assert isinstance(tuner, RewardTuner)
         _check_count(job, tuner, given.rows.count)
         arguments = {**given.arguments, "eval_steps": tuner.evaluated_every(given.rows.count)}
-        best = Best(job.into)
         made = given.noted(_odin_trainer(tuner, job.into))(
             model=model,
             args=RewardConfig(**arguments, max_length=None, pad_to_multiple_of=None,
@@ -84,7 +83,7 @@ class RewardLearner:
             processing_class=tokenizer,
             peft_config=adapters(job, model, "SEQ_CLS"),
         )  # fmt: skip
-        made.add_callback(best.callback())
+        made.add_callback(Best(job.into).callback(tuner.best_by))
         return made
 
     def save(self, job: Job, trainer: Any, into: Path) -> Mapping[str, Json]:  # Any: TRL's own class
@@ -216,7 +215,11 @@ def _odin_trainer(tuner: RewardTuner, into: Path) -> type[Any]:  # Any: TRL's ow
             _check_finite(rewards, ids, into)
             noted = self._metrics["train" if self.model.training else "eval"]
             chosen, rejected = rewards[:, 0].detach().chunk(2)
-            noted["accuracy"].extend((chosen > rejected).float().tolist())  # by quality alone, pair by pair
+            right, lengths_of = (chosen > rejected).float(), lengths.chunk(2)
+            kinds = (lengths_of[0] > -1, lengths_of[0] > lengths_of[1], lengths_of[0] < lengths_of[1])
+            for name, kind in zip(ACCURACIES, kinds, strict=True):  # by quality alone, pair by pair
+                if kind.any():  # TRL takes a mean of whatever is noted
+                    noted[name].extend(right[kind].tolist())
             loss = ranking_loss(rewards[:, 0])
             if tuner.heads == 2:
                 parts = odin_loss(rewards, lengths, head_of(model).rows(), tuner.weights)
