@@ -95,7 +95,10 @@ def test_what_trains_a_model_is_planned_for_tiny_weights(tmp_path: Path, make_ti
 
 
 @pytest.mark.parametrize(
-    "file", [file for file in FILES if file.stem not in ("tune", "optune", "odin", "sima")], indirect=True, ids=lambda f: f.stem
+    "file",
+    [file for file in FILES if file.stem not in ("tune", "optune", "odin", "sima")],
+    indirect=True,
+    ids=lambda f: f.stem,
 )
 def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path: Path) -> None:
     rows = [
