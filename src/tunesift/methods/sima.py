@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from tunesift.datasets import Dataset
-from tunesift.errors import DataError, ModelRefused, RecipeError, shown, told_bytes
+from tunesift.errors import DataError, ModelRefused, RecipeError, shown
 from tunesift.inputs import home_of_input
 from tunesift.methods.refining import check_refinable
 from tunesift.methods.sima_judging import (
@@ -54,28 +54,22 @@ from tunesift.methods.sima_judging import (
     verdict_rows,
 )
 from tunesift.methods.sima_prompts import comparison
+from tunesift.methods.training_told import LOSS_OF_PAIRS, curve, told_row
 from tunesift.models import VisionChatModel, name_of
 from tunesift.models.base import Completion, Sampling
 from tunesift.models.vision import VisionModel
 from tunesift.records import Decision, Failure, Preference, Record
-from tunesift.running.charts import Chart
 from tunesift.running.result import Planned, Result
 from tunesift.running.run import Run
 from tunesift.running.step import Outcomes
 from tunesift.settings import Settings
-from tunesift.tuning.process import Trained, Tuning, told
+from tunesift.tuning.process import Tuning, told
 from tunesift.tuning.vision_dpo import VisionDPO
 
 MOST_UNPARSED = 0.2
 """Share of replies without a verdict above which nothing is trained; our choice."""
 UNPARSED = "replies that name neither answer; their pairs are not made"
 LEFT_OUT = "pairs that were not trained on"
-CURVE = Chart(
-    "lines", "step", "loss", "of", "updates of the weights", "loss in nats per pair",
-    "The loss of the pairs of each batch as it was trained on, and of those that were held out. It begins at ln 2 = "
-    "0.693, where the model prefers neither answer more than it did before.",
-    names=("trained on", "held out"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,8 +210,8 @@ class Sima(Settings):
                             "rows, or another judge.")  # fmt: skip
         made = run.once("tune", Tuning(student=student, tuner=self.tuner), pairs)
         trained = told(made)
-        run.chart("loss", _curve(trained), CURVE)
-        run.table("training", [_row(trained)])
+        run.chart("loss", curve(trained), LOSS_OF_PAIRS)
+        run.table("training", [told_row(trained, "pairs")])
         notes |= {f"{LEFT_OUT}: {why}": count for why, count in trained.left_out.items()}
         return Result(None, decisions, format="preference", notes=notes, checkpoint=made, also={"pairs": pairs})
 
@@ -247,17 +241,3 @@ def _no_choice(answers: Mapping[Source, str]) -> str:
     if not all(answers.values()):
         return "an answer is empty"
     return "same answers" if len({" ".join(text.split()) for text in answers.values()}) == 1 else ""
-
-
-def _curve(trained: Trained) -> Iterator[Mapping[str, object]]:
-    for name, of in (("loss", "trained on"), ("eval_loss", "held out")):
-        yield from ({"step": h["step"], "loss": h[name], "of": of} for h in trained.history if name in h)
-
-
-def _row(trained: Trained) -> dict[str, object]:
-    losses = [h for h in trained.history if "loss" in h]
-    return {
-        "pairs": trained.records, "tokens": trained.tokens, "updates": trained.steps,
-        "loss, first": round(losses[0]["loss"], 4), "loss, last": round(losses[-1]["loss"], 4),
-        "device": trained.device, "precision": trained.precision, "memory": told_bytes(trained.peak_bytes),
-    }  # fmt: skip

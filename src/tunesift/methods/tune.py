@@ -9,21 +9,21 @@ Stages   measure   tokens of every record in the student's template; what is too
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from tunesift.datasets import Dataset
-from tunesift.errors import DataError, told_bytes
+from tunesift.errors import DataError
 from tunesift.formats import PREFERENCE
+from tunesift.methods.training_told import CURVE, LOSS_OF_PAIRS, PREFERRED, curve, told_row
 from tunesift.models.folders import tokenizer
 from tunesift.models.transformers import TransformersModel
 from tunesift.models.turns import Encoder
 from tunesift.prompts import Template
 from tunesift.records import Decision, Failure, Preference, Record, Score
-from tunesift.running.charts import Chart
 from tunesift.running.result import Planned, Reads, Result
 from tunesift.running.run import Run
 from tunesift.running.step import Outcomes
@@ -31,27 +31,9 @@ from tunesift.settings import Settings
 from tunesift.tuning.dpo import DPO
 from tunesift.tuning.encoding import PairEncoder
 from tunesift.tuning.forecast import forecast_on
-from tunesift.tuning.process import Trained, Tuning, told
+from tunesift.tuning.process import Tuning, told
 from tunesift.tuning.sft import SFT
 from tunesift.tuning.student import limit_of
-
-CURVE = Chart(
-    "lines", "step", "loss", "of", "updates of the weights", "loss in nats per token",
-    "The mean loss of the responses in each batch as it was trained on, and of the records that were held out. A "
-    "held-out loss that rises again says that the student learns the records by heart.",
-    names=("trained on", "held out"),
-)  # fmt: skip
-LOSS_OF_PAIRS = replace(
-    CURVE, y_name="loss in nats per pair",
-    caption="The mean loss of the pairs in each batch as it was trained on, and of those that were held out: 0.693 "
-    "where the student tells the two answers apart no better than the reference does.",
-)  # fmt: skip
-PREFERRED = Chart(
-    "lines", "step", "share", "of", "updates of the weights", "share of the pairs",
-    "In how many pairs the chosen answer has gained more over the reference than the rejected one, in each batch and "
-    "of those that were held out; half of them by chance.",
-    names=("trained on", "held out"),
-)  # fmt: skip
 
 CHOSEN_ALONE = "preference pairs, of which the chosen answer is trained on and the rejected one is not read"
 NONE_HELD_OUT = "records, of which the share tuner.held_out is none: no loss of held-out ones is measured"
@@ -88,10 +70,10 @@ class Tune(Settings):
         made = run.once("tune", Tuning(student=self.student, tuner=self.tuner), fit)
         trained = told(made)
         of_pairs = self.reads == "preferences"
-        run.chart("loss", _curve(trained, "loss"), LOSS_OF_PAIRS if of_pairs else CURVE)
+        run.chart("loss", curve(trained, "loss"), LOSS_OF_PAIRS if of_pairs else CURVE)
         if of_pairs:
-            run.chart("preferred", _curve(trained, "rewards/accuracies", "share"), PREFERRED)
-        run.table("training", [_row(trained)])
+            run.chart("preferred", curve(trained, "rewards/accuracies", "share"), PREFERRED)
+        run.table("training", [told_row(trained)])
         aside = self.tuner.held_out_of(list(fit.ids()))
         decisions = [_decided(id, measured[id], id in aside) for id in data.ids()]
         notes = {NONE_HELD_OUT: len(fit)} if self.tuner.held_out and not aside else {}
@@ -167,21 +149,3 @@ def _decided(id: str, score: Score | Failure, aside: bool) -> Decision:
     if score.value is None:
         return Decision(id, "drop", score.note)
     return Decision(id, "keep", "held out: its loss is measured" if aside else "trained on")
-
-
-def _curve(trained: Trained, name: str, column: str = "loss") -> Iterator[Mapping[str, object]]:
-    for said, of in ((name, "trained on"), (f"eval_{name}", "held out")):
-        yield from ({"step": h["step"], column: h[said], "of": of} for h in trained.history if said in h)
-
-
-def _row(trained: Trained) -> dict[str, Any]:  # Any: numbers and texts
-    losses = {of: [h[name] for h in trained.history if name in h] for of, name in _LOSSES.items()}
-    return {
-        "records": trained.records, "tokens": trained.tokens, "updates": trained.steps,
-        **{f"{of}, {when}": round(found[place], 4)
-           for of, found in losses.items() if found for when, place in (("first", 0), ("last", -1))},
-        "device": trained.device, "precision": trained.precision, "memory": told_bytes(trained.peak_bytes),
-    }  # fmt: skip
-
-
-_LOSSES = {"loss": "loss", "held-out loss": "eval_loss"}
