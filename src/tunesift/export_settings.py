@@ -199,6 +199,8 @@ def differences_for(to: Target, training: Training) -> tuple[str, ...]:
     if to == "llama-factory" and tuner.packing:
         said.append(f"tuner.warm_up={tuner.warm_up:g}: is written as {training.warm_up} updates, of records that are "
                     "not packed; write fewer, as packing makes fewer updates.")  # fmt: skip
+    if tuner.lora is not None and tuner.lora.merged:
+        said.append(f"tuner.lora.merged=true: has no counterpart; {who} leaves adapters, which are merged afterwards.")
     if student.device != "auto":
         said.append(f"student.device={student.device}: has no counterpart; the machine's own settings choose a device.")
     return (*said, *_of_template(to, training))

@@ -155,6 +155,7 @@ class Dies(BaseException):
     """Ends a run as a signal would."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", ["answer-0", "reward-0", "train-0", "answer-1", "reward-1", "train-1", "reward-2"])
 def test_killed_between_two_stages_and_gone_on_with_leaves_the_same_bytes(
     tmp_path: Path, folder: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, after: str
@@ -437,12 +438,14 @@ def test_the_reference_is_the_student_before_round_0_or_before_the_round(
     assert (kept and kept.name) == (str(folder) if which == "initial" else None)
 
 
+@pytest.mark.slow
 def test_rounds_of_adapters_follow_one_another_where_they_are_merged(tmp_path: Path, folder: Path) -> None:
     tuned(tmp_path, folder, "rounds=2", "tuner.lora.rank=2", "tuner.lora.merged=true")
     assert (tmp_path / "model/model.safetensors").exists()
     assert not (tmp_path / "model/adapter_config.json").exists()
 
 
+@pytest.mark.slow
 def test_an_old_pair_is_made_anew_and_a_ratio_of_0_answers_nobody_again(tmp_path: Path, folder: Path) -> None:
     tuned(tmp_path / "none", folder, "rounds=2", "ratio=0")
     assert [row["prompts answered"] for row in table(tmp_path / "none", "rounds")] == [10, 0]
@@ -482,6 +485,7 @@ def test_weights_without_end_are_a_sentence(tmp_path: Path, folder: Path) -> Non
     refused(tmp_path, folder, RecipeError, "beta2: 1000 makes weights up to inf; write 1", "weight=exp", "beta2=1000")
 
 
+@pytest.mark.slow
 def test_uneven_weights_are_told(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One answer of which the reward model thinks the world decides most of the round."""
     scored(monkeypatch, lambda said: 1e6 if said == first[0] else float(len(said)) / 1e3)

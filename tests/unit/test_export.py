@@ -234,7 +234,7 @@ FLIPS = {
     "warm_up": 0.9, "weight_decay": 0.01, "max_length": 300, "packing": True, "lora": {}, "precision": "float32",
     "held_out": 0.2, "seed": 3, "device_batch": 4, "gradient_checkpointing": False, "save_every": 10,
 }  # fmt: skip
-LORA_FLIPS = {"rank": 3, "alpha": 5, "dropout": 0.5, "targets": ["q_proj"]}
+LORA_FLIPS = {"rank": 3, "alpha": 5, "dropout": 0.5, "targets": ["q_proj"], "merged": True}
 STUDENT_FLIPS = {"name": "acme/other", "revision": "abc", "dtype": "bfloat16", "device": "cuda:1"}
 """Without what matters to losses only: the tokens of a batch, and the limit, which here the tuner says."""
 
