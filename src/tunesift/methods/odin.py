@@ -47,8 +47,8 @@ from tunesift.tuning.student import limit_of
 
 MUCH = 0.2
 """Correlation of reward and length from which on it is told; about that of 16 sequences by chance. Our choice."""
-QUALITY = "quality head"
-"""What tables and charts call the model that is left."""
+LEFT = {1: "one head", 2: "quality head"}
+"""What tables and charts call the model that is left, by its heads."""
 NONE_HELD_OUT = "pairs, of which the share tuner.held_out is none: no reward of held-out ones is measured"
 
 
@@ -83,9 +83,11 @@ class Odin(Settings):
             rewards[name_of(self.baseline)] = _rewarded(run.map("baseline", step, asked), lengths, self.tuner)
         made = run.once("tune", Tuning(student=self.student, tuner=self.tuner), fit)
         if aside:
-            rewards[QUALITY] = _rewarded(run.map("reward", self._asking(made), asked), lengths, self.tuner)
+            rewards[LEFT[self.tuner.heads]] = _rewarded(
+                run.map("reward", self._asking(made), asked), lengths, self.tuner
+            )
         self._tell(data, measured, rewards, told(made), run)
-        failed = rewards[QUALITY].failed if rewards else {}
+        failed = rewards[LEFT[self.tuner.heads]].failed if aside else {}
         decisions = [_decided(id, failed.get(id, measured[id]), id in aside) for id in data.ids()]
         notes = {NONE_HELD_OUT: len(fit)} if self.tuner.held_out and not aside else {}
         return Result(None, decisions, notes=notes, checkpoint=made)

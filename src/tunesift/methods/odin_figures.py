@@ -26,8 +26,7 @@ CURVE = Chart(
 TRAINING = Chart(
     "lines", "step", "value", "of", "updates of the weights", "share of pairs, or correlation",
     "On the pairs that were held out: in how many the quality head prefers the chosen answer, and Pearson's "
-    "correlation of each head with the length, mean over the parts of the batch. The weights with the best share are "
-    "left.",
+    "correlation of each head with the length, mean over the parts of the batch. Which weights are left is told below.",
     names=("accuracy", "quality and length", "length head and length"),
 )  # fmt: skip
 _LINES = {"eval_accuracy": "accuracy", "eval_quality_corr": "quality and length",
