@@ -37,6 +37,10 @@ from tunesift.running.mending import verify
 
 pytest.importorskip("PIL", reason='needs the "vision" extra')
 
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("FutureWarning", "DeprecationWarning", "UserWarning")
+]
+
 LOOKS = {
     "kind": "scripted",
     "otherwise": "It is a thing.",
