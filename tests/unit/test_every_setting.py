@@ -623,7 +623,7 @@ def seeing(tmp_path_factory: pytest.TempPathFactory) -> list[Flip]:
 
     def said(model: VisionModel) -> object:
         drawn = Sampling(temperature=2.0, max_tokens=150)
-        return model.chat([pictured("p", embedded()).prompt], drawn)
+        return model.chat([pictured("p", embedded((n, 9, 9))).prompt for n in range(8)], drawn)
 
     def tuned(tuner: VisionDPO) -> object:
         with TemporaryDirectory(dir=QUICK) as home:
