@@ -1,11 +1,12 @@
 # Everything a contributor types. `make demo` and `make test` work on a clean clone with Python, make and the package index.
 PYTHON ?= python3
 BIN := .venv/bin
+USABLE := .venv/usable
 READY := .venv/ready
 
 .PHONY: demo test check slow gpu docs golden bench setup clean
 
-demo: $(READY)  ## keep the better half of the data set that ships with the repository
+demo: $(USABLE)  ## keep the better half of the data set that ships with the repository
 	rm -rf demo/out
 	mkdir -p demo/out
 	$(BIN)/tunesift select demo/demo.jsonl -o demo/out/kept.jsonl keep=50%
@@ -17,10 +18,17 @@ test: $(READY)  ## everything but what is slow: some minutes on two cores
 setup: $(READY)  ## the environment, and the hooks where this is a git checkout
 	if [ -d .git ]; then $(BIN)/pre-commit install; fi
 
-$(READY): pyproject.toml constraints.txt
-	@echo "installing tunesift, torch and the test tools into .venv: a minute or more, and silent while it loads"
+INSTALL = @$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e
+
+$(USABLE): pyproject.toml constraints.txt
+	@echo "installing tunesift and torch into .venv: half a minute or more, and silent while it loads"
 	$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[local,cluster,images,embed,train,dev]"
+	$(INSTALL) ".[local]"
+	@touch $(USABLE) && echo "installed"
+
+$(READY): $(USABLE)
+	@echo "installing the other extras and the test tools into .venv: a minute or more, and silent while it loads"
+	$(INSTALL) ".[local,cluster,images,embed,train,dev]"
 	@touch $(READY) && echo "installed"
 
 check: $(READY)  ## format, lint, strict types, architecture

@@ -13,7 +13,7 @@ import pytest
 from harness.tiny import MakeTiny
 from tunesift import Local, Message, Record, Run, TunesiftError
 
-pytest_plugins = ["faultserver.fixtures"]
+pytest_plugins = ["faultserver.fixtures", "harness.command"]
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"

@@ -34,7 +34,7 @@ PACKAGES: dict[str, tuple[str, list[str]]] = {
                                         "walking", "perform", "scratch", "step_notes", "fsio", "locking", "results", "reusing", "stopping",
                                         "watchdog", "charts")
     ]),
-    "pages": ("src/tunesift/methods/*", ["tests/oracles", "tests/methods", f"{UNIT}step_notes.py"]),
+    "pages": ("src/tunesift/methods/*", ["tests/oracles", "tests/methods", f"{UNIT}step_notes.py", f"{UNIT}bounds.py"]),
 }  # fmt: skip
 COPIED = ["tests", "benchmarks", "docs", "demo", "training", "README.md", "Makefile", "constraints.txt", "LICENSE",
           "CHANGELOG.md"]  # fmt: skip

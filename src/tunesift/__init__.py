@@ -48,6 +48,10 @@ if TYPE_CHECKING:
     from tunesift.methods.mctune_features import Analyser as Analyser
     from tunesift.methods.mctune_taggers import ScriptedTagger as ScriptedTagger
     from tunesift.methods.mctune_taggers import SpacyTagger as SpacyTagger
+    from tunesift.methods.odin import Odin as Odin
+    from tunesift.methods.optune import OPTune as OPTune
+    from tunesift.methods.optune_steps import ByRating as ByRating
+    from tunesift.methods.optune_steps import ByReward as ByReward
     from tunesift.methods.reflection import Reflection as Reflection
     from tunesift.methods.reflection_steps import Asking as Asking
     from tunesift.methods.score import ScoreRecords as ScoreRecords
@@ -68,6 +72,7 @@ if TYPE_CHECKING:
     from tunesift.models.http import HttpModel as HttpModel
     from tunesift.models.ngrams import HashedNgrams as HashedNgrams
     from tunesift.models.nli import NliModel as NliModel
+    from tunesift.models.reward import RewardClassifier as RewardClassifier
     from tunesift.models.scripted import ScriptedModel as ScriptedModel
     from tunesift.models.sentences import SentenceModel as SentenceModel
     from tunesift.models.transformers import TransformersModel as TransformersModel
@@ -108,7 +113,9 @@ if TYPE_CHECKING:
     from tunesift.settings import INCIDENTAL as INCIDENTAL
     from tunesift.settings import Settings as Settings
     from tunesift.tuning.base import LoRA as LoRA
+    from tunesift.tuning.dpo import DPO as DPO
     from tunesift.tuning.process import Tuning as Tuning
+    from tunesift.tuning.reward import RewardTuner as RewardTuner
     from tunesift.tuning.sft import SFT as SFT
     from tunesift.tuning.vision_dpo import VisionDPO as VisionDPO
     from tunesift.writing import write_records as write_records
@@ -136,6 +143,9 @@ _HOMES = {
     "methods.mctune_evaluate": ("MCTuneEvaluate",),
     "methods.mctune_features": ("Analyser",),
     "methods.mctune_taggers": ("ScriptedTagger", "SpacyTagger"),
+    "methods.odin": ("Odin",),
+    "methods.optune": ("OPTune",),
+    "methods.optune_steps": ("ByRating", "ByReward"),
     "methods.reflection": ("Reflection",),
     "methods.reflection_steps": ("Asking",),
     "methods.score": ("ScoreRecords",),
@@ -150,6 +160,7 @@ _HOMES = {
     "models.http": ("HttpModel",),
     "models.ngrams": ("HashedNgrams",),
     "models.nli": ("NliModel",),
+    "models.reward": ("RewardClassifier",),
     "models.scripted": ("ScriptedModel",),
     "models.sentences": ("SentenceModel",),
     "methods.tune": ("Tune",),
@@ -174,7 +185,9 @@ _HOMES = {
     ),
     "settings": ("INCIDENTAL", "Settings"),
     "tuning.base": ("LoRA",),
+    "tuning.dpo": ("DPO",),
     "tuning.process": ("Tuning",),
+    "tuning.reward": ("RewardTuner",),
     "tuning.sft": ("SFT",),
     "tuning.vision_dpo": ("VisionDPO",),
     "writing": ("write_records",),

@@ -13,6 +13,8 @@ from tunesift.methods.debatune import Debatune
 from tunesift.methods.genqa import GenQA
 from tunesift.methods.mctune import MCTune
 from tunesift.methods.mctune_evaluate import MCTuneEvaluate
+from tunesift.methods.odin import Odin
+from tunesift.methods.optune import OPTune
 from tunesift.methods.reflection import Reflection
 from tunesift.methods.score import ScoreRecords
 from tunesift.methods.select import Select
@@ -38,6 +40,8 @@ AnyMethod = Annotated[
     | Sima
     | MCTune
     | MCTuneEvaluate
+    | Odin
+    | OPTune
     | ScoreRecords,
     Field(discriminator="kind"),
 ]

@@ -172,6 +172,18 @@ METHODS = {
         "measures the responses that the rows have.",
         "train.test.jsonl -o answers.jsonl model.name=tuned",
     ),
+    "odin": Words(
+        "ODIN: train a reward model that does not reward length; the output is the folder of a classifier.",
+        "student.name=FOLDER, the model whose body it gets; tuner.heads=1 for an ordinary reward model; "
+        "baseline.kind=reward baseline.name=FOLDER to compare with; tuner.epochs=3, tuner.held_out=0.1.",
+        "pairs.jsonl -o reward student.name=llama",
+    ),
+    "optune": Words(
+        "OPTune: tune on preferences that the student draws itself, and draw again only where its answers are worst.",
+        "student.name=FOLDER, the model to tune; reward.model.url=URL and reward.model.model=NAME, a judge that rates, "
+        "or reward.kind=reward for a reward model; ratio=0.4; rounds=3; tuner.learning_rate=5e-7.",
+        "prompts.jsonl -o tuned student.name=llama reward.model.url=http://localhost:8000/v1 reward.model.model=NAME",
+    ),
     "score": Words(
         "Write every record with its id and its scores; drop nothing.",
         "scorers.0.student.name=FOLDER for a model of your own; scorers.0.kind=perplexity for another score.",
@@ -269,6 +281,13 @@ def compare(runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="T
             as_json: AsJson = False) -> None:  # fmt: skip
     """Compare what runs over the same records kept: scores, overlap, length, and what only one of them keeps."""
     commands.compare(runs, output, as_json)
+
+
+@app.command(epilog="Example: tunesift pareto runs.jsonl")
+def pareto(runs: Annotated[Path, typer.Argument(help="JSON Lines: run, length, score, group.")],
+           as_json: AsJson = False) -> None:  # fmt: skip
+    """Say which tuned models none beats: no longer answers and no lower score, and of which group they are."""
+    commands.pareto(runs, as_json)
 
 
 @app.command(epilog="Example: tunesift export kept.json.run -o for-axolotl --to axolotl student.name=llama")

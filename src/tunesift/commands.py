@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from tunesift import console, telling
 from tunesift.budget import told_money
 from tunesift.errors import CannotCreate, FewMade, ManyQuarantined, RecipeError, StorageError, printable, shown
+from tunesift.evaluation.pareto import read_points, standings
 from tunesift.export import export
 from tunesift.perform import Summary, asked, prepared, run_recipe
 from tunesift.planning import plan
@@ -87,6 +88,11 @@ def compare(runs: list[Path], output: Path, as_json: bool) -> None:
     else:
         page = f"page: {output.absolute()}{', in place of the one that was there' if again else ''}"
         print("\n".join(map(printable, [*told_compare(found).split("\n"), page])))
+
+
+def pareto(runs: Path, as_json: bool) -> None:
+    """Print the fronts of the runs in a file."""
+    print(telling.told_standings(standings(read_points(runs)), as_json))
 
 
 def export_run(run: Path, folder: Path, to: str, settings: list[str], as_json: bool) -> None:

@@ -138,7 +138,7 @@ class LineProgress(Progress):
         self._saying, self._said, self._worked, self._loaded = threading.Lock(), time.monotonic(), 0.0, ""
         found = f", {done:,} of them done before" if done else ""
         if self._turns is None:
-            _say(f"{stage}: {told_count(total, 'item')}{found}")
+            _say(f"{stage}: {told_count(total, self.unit)}{found}")
         self._ticker = _Ticker(self._look)
 
     def advance(self, stage: str, items: int, failed: int) -> None:
@@ -158,7 +158,7 @@ class LineProgress(Progress):
             _say(f"{stage}: stopped at {count.before + count.now:,} of {count.total:,}")
         elif count.now and self._turns is None:
             seconds = time.monotonic() - count.began
-            _say(f"{stage}: done, {told_count(count.now, 'item')} in {told_time(seconds, 1)} "
+            _say(f"{stage}: done, {told_count(count.now, self.unit)} in {told_time(seconds, 1)} "
                  f"({told_rate(count.now / max(seconds, 1e-9))}), {count.failed} failed")  # fmt: skip
 
     def _look(self) -> None:

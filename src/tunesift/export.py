@@ -19,7 +19,9 @@ from tunesift.disk import sync
 from tunesift.errors import CannotCreate, DataError, RecipeError, RunError, printable, shown, told_count
 from tunesift.export_rows import Rows, Target, rows_for
 from tunesift.export_settings import CALLED, SETTINGS_FILE, START, Training, differences_for, registry, settings_for
+from tunesift.formats import PREFERENCE
 from tunesift.methods.tune import Tune
+from tunesift.model_output import makes_model
 from tunesift.models.folders import EMBEDDED, base_of, local_folder
 from tunesift.models.transformers import TransformersModel
 from tunesift.overriding import said
@@ -28,6 +30,7 @@ from tunesift.records import IN_OUTPUT, Record
 from tunesift.report.folder import RunFolder, check_run, run_folder
 from tunesift.running.fsio import read_json, storage_errors
 from tunesift.settings import Json
+from tunesift.tuning.sft import SFT
 from tunesift.writing import check_place, create_errors, write_json_rows
 from tunesift.yaml_text import yaml_of
 
@@ -83,14 +86,17 @@ def export(run: Path, folder: Path, to: str, settings: Sequence[str] = ()) -> Ex
         raise CannotCreate(f"{folder}: exists already; choose another folder, or remove it.")
     check_place(folder)
     tune = _tuning(begun, settings)
+    if not isinstance(tune.tuner, SFT):
+        raise RecipeError(f"tuner.kind: {tune.tuner.kind} is not exported; write tuner.kind=sft.")
+    tuner = tune.tuner
     base = _base(tune.student.name)
     rows = rows_for(target, tune.tuner.template, tune.student)
     with storage_errors(run):
         chosen = _chosen(run_folder(run), begun, tune, rows)
     counts = len(chosen.trained), len(chosen.held_out)
-    training = Training(tune.student, tune.tuner, base, tune.limit, _name(begun), *counts)
-    done = Exported(run, folder, target, (), START[target], *counts, _reasons(chosen),
-                    differences_for(target, training))  # fmt: skip
+    training = Training(tune.student, tuner, base, tune.limit, _name(begun), *counts)
+    differs = (*differences_for(target, training), *_of_pairs(chosen.trained))
+    done = Exported(run, folder, target, (), START[target], *counts, _reasons(chosen), differs)
     files = _files(target, training, rows, chosen)
     done = replace(done, files=(*files, README))
     _write({**files, README: lambda path: path.write_bytes(_readme(done).encode())}, folder)
@@ -109,7 +115,11 @@ def _begun(run: Path) -> Recipe:
     check_run(run)
     if not (run / "result.json").exists():
         raise RunError(f"{run}: the run is not complete; start it again to finish it.")
-    return check(read_json(run / "run.json")["recipe"])
+    begun = check(read_json(run / "run.json")["recipe"])
+    if makes_model(begun) and not isinstance(begun.method, Tune):
+        raise RecipeError(f"{run}: {begun.method.kind} leaves a model and no records; export the run of a method that "
+                          "leaves records, or of tune.")  # fmt: skip
+    return begun
 
 
 def _tuning(begun: Recipe, settings: Sequence[str]) -> Tune:
@@ -170,6 +180,13 @@ def _chosen(run: RunFolder, begun: Recipe, tune: Tune, rows: Rows) -> _Chosen:
         why = next(iter(left_out.values()), "it kept none")
         raise DataError(f"{run.path}: has no record to train on ({why}); export another run.")
     return _Chosen(trained, data.where(not left and held for left, held in places), left_out)
+
+
+def _of_pairs(data: Dataset[Record]) -> tuple[str, ...]:
+    """What becomes of preference pairs; empty of other records."""
+    if data.source is None or data.source.format != PREFERENCE:
+        return ()
+    return ("the records are preference pairs: the chosen answer is trained on, the rejected one is not written",)
 
 
 def _reasons(chosen: _Chosen) -> dict[str, int]:

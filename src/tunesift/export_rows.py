@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tunesift.errors import ModelRefused, shown
-from tunesift.formats import USES_TOOLS
+from tunesift.formats import untrainable
 from tunesift.models.folders import tokenizer
 from tunesift.models.transformers import TransformersModel
 from tunesift.prompts import Template, context, input_of
@@ -32,12 +32,8 @@ class Rows:
 
     def refused(self, record: Record) -> str:
         """Why a record is left out; empty where it is written."""
-        if not record.response.strip():
-            return "the response is empty"
-        if any(message.images for message in record.messages):
-            return "the record has images, which these settings do not read"
-        if record.extra.get("tools") or record.extra.get(USES_TOOLS):
-            return "the record uses tools, which these settings do not show"
+        if (refused := untrainable(record)) is not None:
+            return refused.message
         if self.to == "llama-factory" and self.template == "chat" and not _alternate(record.messages):
             return "the turns are not user and assistant in turn, which LLaMA-Factory skips"
         return ""

@@ -12,7 +12,7 @@ import orjson
 from tunesift.errors import shown
 from tunesift.image_fields import COLUMNS, IMAGE_PARTS, MEDIA_MARK, image_of, with_images
 from tunesift.json_text import kind_of
-from tunesift.records import Fields, Message, Preference, Record, Role, RowFault, content_id
+from tunesift.records import WORDS, Failure, Fields, Message, Preference, Record, Role, RowFault, content_id
 
 Format = Literal["alpaca", "sharegpt", "messages", "prompt-completion", "preference"]
 
@@ -30,6 +30,8 @@ ROLES: dict[str, Role] = {
 _TOOL_ROLES = frozenset({"tool", "observation", "function", "function_response", "function_call"})
 PROMPTS, ANSWERS = ("prompt", "instruction", "question"), ("completion", "response", "answer")
 TOPIC = "topic"
+PREFERENCE: Format = "preference"
+"""The format of which a record has the chosen answer alone."""
 USES_TOOLS = "tunesift.tools"
 """In a record's `extra`: its turns are not all a person's and an assistant's words."""
 _CALLS = ("tool_calls", "function_call")
@@ -278,6 +280,18 @@ def check_turns(messages: tuple[Message, ...], fields: Fields, allowed: Allowed)
 def is_empty(messages: Sequence[Message]) -> bool:
     """Whether the user says nothing."""
     return not any(m.text.strip() or m.images for m in messages if m.role == "user")
+
+
+def untrainable(record: Record, empty: bool = False) -> Failure | None:
+    """Why no model of texts is trained on a record: it has no response, unless it may be empty, or images, or tools;
+    None where one is."""
+    if not empty and not record.response.strip():
+        return Failure("empty", WORDS["empty_response"])
+    if any(message.images for message in record.messages):
+        return Failure("refused", "the record has images, which a text model does not read")
+    if record.extra.get("tools") or record.extra.get(USES_TOOLS):
+        return Failure("refused", "the record uses tools, which templates here do not show")
+    return None
 
 
 def _uses_tools(fields: Fields) -> bool:

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import disk_usage, rmtree
+from typing import Any
 
 from tunesift.books import SHELF
 from tunesift.datasets import Dataset
@@ -213,7 +214,7 @@ def asked(recipe: Recipe) -> list[HttpModel]:
     return [model for model in settings_within(recipe.method) if isinstance(model, HttpModel)]
 
 
-def _walked(recipe: Recipe, data: Dataset[Record], run: Run) -> Result:
+def _walked(recipe: Recipe, data: Dataset[Any], run: Run) -> Result:  # Any: of what the method reads
     """What the page makes; who waits for an endpoint meanwhile hears that the run is to stop."""
     models = endpoints(recipe)
     prices = recipe.budget.price_table(models)

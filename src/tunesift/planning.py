@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +17,10 @@ from tunesift.models.endpoint import PROBE_TOKENS
 from tunesift.models.folders import parameters
 from tunesift.perform import asked as asked_models
 from tunesift.perform import endpoints
-from tunesift.readiness import check_given, missing, unnamed
+from tunesift.readiness import check_given, check_trainings, missing, unnamed
 from tunesift.reading import read
 from tunesift.recipe import Recipe, check_input
-from tunesift.records import Record
-from tunesift.running.result import Planned, planned
+from tunesift.running.result import Planned, kind_read, planned
 from tunesift.tuning.forecast import BYTES_PER_TOKEN
 
 REQUEST_BYTES = 512
@@ -70,7 +70,10 @@ def plan(recipe: Recipe) -> Plan:
     """Read the data, ask the method for its stages, estimate; nothing is loaded, called or written."""
     check_input(recipe)
     check_given(recipe.method)
-    data: Dataset[Record] = read(recipe.input, Record, recipe.reading) if recipe.input else Dataset.of([])
+    check_trainings(recipe.method)
+    data: Dataset[Any] = Dataset.of([])  # Any: of what the method reads
+    if recipe.input:
+        data = read(recipe.input, kind_read(recipe.method), recipe.reading)
     size = sum(len(m.text.encode()) for record in data for m in record.messages)
     tokens = int(size / BYTES_PER_TOKEN)
     stages = tuple(planned(recipe.method, data))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 from tunesift.catalogue import AnyMethod
 from tunesift.datasets import Dataset
@@ -19,11 +20,12 @@ from tunesift.models.alike import check_tokenizers, check_two
 from tunesift.models.folders import EMBEDDED, base_of, is_here, local_folder, sees
 from tunesift.models.http import NOT_GIVEN, HttpModel
 from tunesift.models.nli import NliModel
+from tunesift.models.reward import RewardClassifier
 from tunesift.models.sentences import SentenceModel
 from tunesift.models.transformers import TransformersModel
 from tunesift.models.transport import Way
 from tunesift.models.vision import VisionModel
-from tunesift.records import Record
+from tunesift.records import Preference, Record
 from tunesift.scoring.dual_ifd import DualIFD
 from tunesift.scoring.ifd import READINGS
 from tunesift.settings import Settings, settings_by_path
@@ -42,7 +44,7 @@ _LOOKED_AT = 500
 """Characters of a response whose language is looked at."""
 _READERS = ("student", "model", "small", "large")
 """Settings whose model reads the records."""
-_WITH_TORCH = (TransformersModel, NliModel)
+_WITH_TORCH = (TransformersModel, NliModel, RewardClassifier)
 _NOT_MADE_FOR: Mapping[type, str] = {
     SelectIT: "records are rated by the scorer that comes with the package, which is not made for ratings",
     SelectiveReflection: "records are judged by the scorer that comes with the package, which is not made for judging",
@@ -135,7 +137,7 @@ def missing(method: AnyMethod) -> Iterator[tuple[str, str]]:
     for path, model in _asked(method):
         if isinstance(model, HttpModel) and model.tokenizer is not None and not _is_here(model.tokenizer, None):
             yield f"{path}.tokenizer", model.tokenizer
-        if isinstance(model, TransformersModel | NliModel | SentenceModel):
+        if isinstance(model, TransformersModel | NliModel | SentenceModel | RewardClassifier):
             revision = None if isinstance(model, NliModel) else model.revision
             if not _is_here(model.name, revision):
                 yield path, model.name
@@ -172,9 +174,17 @@ def check_here(method: AnyMethod) -> None:
         if isinstance(model, VisionModel) and sees(model.location, model.revision) is False:
             raise RecipeError(f"{path}.name: {shown(model.name)} reads no images; give a vision-language model, "
                               "such as a LLaVA.")  # fmt: skip
+    check_trainings(method)
+
+
+def check_trainings(method: AnyMethod) -> None:
+    """Raise `RecipeError` where a student cannot be trained as is asked for, `ModelUnavailable` where its GPU is not
+    here; of a student that is not here itself, nothing is known."""
     student = getattr(method, "student", None)
+    if not isinstance(student, TransformersModel) or not _is_here(student.name, student.revision):
+        return
     for _, tuner in _asked(method):
-        if isinstance(tuner, Training) and isinstance(student, TransformersModel):
+        if isinstance(tuner, Training):
             check_trainable(student, tuner)
 
 
@@ -233,7 +243,7 @@ def tokens_read(method: AnyMethod) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-def doubts(method: AnyMethod, data: Dataset[Record]) -> dict[str, int]:
+def doubts(method: AnyMethod, data: Dataset[Any]) -> dict[str, int]:  # Any: of what it reads
     """What a model or a measure of the method is not made for, and of how many records; a word, no error."""
     embedded = any(_is_embedded(model) for _, model in _asked(method))
     if not embedded and not isinstance(method, MCTune):
@@ -251,9 +261,9 @@ def _is_embedded(model: object) -> bool:
     return isinstance(model, TransformersModel) and model.name == EMBEDDED
 
 
-def _is_foreign(record: Record) -> bool:
-    """Whether a response is certainly not in English."""
-    said = record.response[:_LOOKED_AT]
+def _is_foreign(record: Record | Preference) -> bool:
+    """Whether a response, of a pair the chosen one, is certainly not in English."""
+    said = (record.response if isinstance(record, Record) else record.chosen.text)[:_LOOKED_AT]
     found = scripts(said)
     if found and "latin" not in found:
         return True

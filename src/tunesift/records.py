@@ -62,6 +62,16 @@ class Preference:
     extra: Mapping[str, object] = field(default_factory=dict)
     """Fields of the source file we do not read; written back untouched."""
 
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """All that is said: the prompt, the chosen answer, the rejected one."""
+        return (*self.prompt, self.chosen, self.rejected)
+
+    @property
+    def response(self) -> str:
+        """Text of the chosen answer."""
+        return self.chosen.text
+
 
 @dataclass(frozen=True, slots=True)
 class Score:

@@ -9,7 +9,7 @@ import platform
 import resource
 import shutil
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,12 +22,13 @@ from tunesift import catalogue
 from tunesift.budget import told_money
 from tunesift.console import told_spent
 from tunesift.errors import DataError, RecipeError, printable, shown, told_bytes, told_count
+from tunesift.evaluation.pareto import Standing
 from tunesift.export import Exported, told_of
 from tunesift.inputs import path_as_text
 from tunesift.methods.clear import AnyFilter
 from tunesift.methods.clear_evidence import AnySimilarity
 from tunesift.methods.select import AnyScorer, AnySelector
-from tunesift.models import ChatModel, EmbedModel, LikelihoodModel, VisionChatModel
+from tunesift.models import ChatModel, EmbedModel, LikelihoodModel, RewardModel, VisionChatModel
 from tunesift.models.folders import EMBEDDED, local_folder
 from tunesift.models.nli import NliModel
 from tunesift.planning import Plan, matrix_rate, plan
@@ -38,7 +39,7 @@ from tunesift.running.fsio import read_json, storage_errors
 from tunesift.running.ledger import read_spent
 from tunesift.running.local import Local
 from tunesift.running.result import Planned
-from tunesift.running.training import updates_done
+from tunesift.running.training import trainings, updates_done
 from tunesift.settings import members
 
 MOST_EXCERPT = 600
@@ -118,6 +119,18 @@ def told_export(done: Exported, as_json: bool) -> str:
     return "\n".join(map(printable, lines))
 
 
+def told_standings(found: Sequence[Standing], as_json: bool) -> str:
+    """The fronts of groups of runs, in words or as JSON."""
+    if as_json:
+        return json.dumps([dataclasses.asdict(one) for one in found])
+    lines = []
+    for one in found:
+        share = f"{len(one.unbeaten)} of {len(one.front)} unbeaten by all runs"
+        lines.append(f"{one.group or 'all'}: {told_count(one.runs, 'run')}, front: {', '.join(one.front)}; {share}")
+        lines += [f"  unbeaten: {', '.join(one.unbeaten)}"] if len(found) > 1 and one.unbeaten else []
+    return "\n".join(map(printable, lines))
+
+
 def told_run(folder: Path, as_json: bool) -> str:
     """A run's settings, state, balance and reasons."""
     run = _read(folder, "run.json")
@@ -143,7 +156,8 @@ def told_run(folder: Path, as_json: bool) -> str:
         lines.append("  start the same command again to finish it")
         if (folder / "progress.json").exists():
             now = read_json(folder / "progress.json")
-            lines.append(f"  at {now['at']}: {now['done']:,} of {now['items']:,} items of stage {now['stage']}")
+            what = "updates of training" if now["stage"] in trainings(folder) else "items of stage"
+            lines.append(f"  at {now['at']}: {now['done']:,} of {now['items']:,} {what} {now['stage']}")
     return "\n".join(map(printable, lines))
 
 
@@ -227,7 +241,7 @@ def _rounded(outcome: object) -> object:
 def told_catalogue(as_json: bool) -> str:
     """Everything a recipe may name, from the unions that the recipe reader reads, and the recipes of the package."""
     unions = {"methods": catalogue.AnyMethod, "scorers": AnyScorer, "selectors": AnyFilter, "executors": Local,
-              "models": ChatModel | LikelihoodModel | VisionChatModel | NliModel, "embedders": EmbedModel,
+              "models": ChatModel | LikelihoodModel | VisionChatModel | NliModel | RewardModel, "embedders": EmbedModel,
               "similarities": AnySimilarity}  # fmt: skip
     found = {group: {_kind(m): _entry(m) for m in members(union)} for group, union in unions.items()}
     for kind in set(found["selectors"]) - {_kind(m) for m in members(AnySelector)}:

@@ -95,6 +95,8 @@ def test_every_command_of_the_readme_exists() -> None:
         "debatune",
         "controllability",
         "mctune",
+        "odin",
+        "optune",
         "sima",
         "tune",
         "score",
@@ -221,6 +223,18 @@ def test_the_benchmark_of_tuning_runs(shared: Path) -> None:
     (ours,), (theirs,) = found["runs"]["ours"], found["runs"]["theirs"]
     assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-4)  # the same training: rows, order, labels, settings
     assert found["forecast, MB"] > 0
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_rewards_runs(shared: Path) -> None:
+    pytest.importorskip("trl", reason='needs the "train" extra')
+    words = [sys.executable, str(ROOT / "benchmarks" / "reward_length.py"), "--data", str(shared), "--smoke"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.partition("\n{\n")[2]  # behind a line for each training
+    plain, odin = json.loads("{" + printed)["trials"]["oasst"]
+    assert (plain["model"], odin["model"]) == ("one head", "ODIN")
+    assert plain["pairs"] == odin["pairs"] > 0
 
 
 @pytest.mark.slow

@@ -18,8 +18,8 @@ import yaml
 from tunesift import read_dataset, recipe_for, run_recipe
 from tunesift.export import export
 from tunesift.models.folders import EMBEDDED, local_folder, tokenizer
+from tunesift.models.turns import Encoded, Encoder
 from tunesift.prompts import Template
-from tunesift.tuning.encoding import Encoded, Encoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 TALKS = [

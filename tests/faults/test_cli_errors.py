@@ -3,70 +3,27 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tunesift import Local, Run, Stopped, cli
+from harness.command import Command
+from tunesift import Local, Run, Stopped
 
 SCRIPTED = "scorer.student.kind=scripted"
 ROWS = [{"instruction": f"Question {n}?", "input": "", "output": f"Answer {n} of it."} for n in range(20)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
 
 
-@dataclass(frozen=True)
-class Told:
-    """What a command gave."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def sentence(self) -> str:
-        """The one line on stderr; fails where there is none or more."""
-        assert self.out == ""
-        assert self.err.endswith("\n")
-        assert self.err.count("\n") == 1, self.err
-        assert "Traceback" not in self.err
-        assert len(self.err) <= 401
-        assert self.err[:-1].isprintable()
-        return self.err[:-1]
-
-
-Command = Callable[..., Told]
-
-
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def place(stands_in: Path) -> Path:
     """A folder of one's own to stand in, with a sound file."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.jsonl").write_text(LINES)
-    handlers = logging.root.handlers[:]
-    yield tmp_path
-    logging.root.handlers[:] = handlers
-
-
-@pytest.fixture
-def tunesift(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command line, in this process."""
-
-    def run(*words: str) -> Told:
-        monkeypatch.setattr(sys, "argv", ["tunesift", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return Told(int(ended.value.code or 0), said.out, said.err)
-
-    return run
+    (stands_in / "a.jsonl").write_text(LINES)
+    return stands_in
 
 
 @pytest.fixture
@@ -380,11 +337,11 @@ def test_what_is_not_there_to_inspect_or_to_plan_is_named(tunesift: Command, sel
         ("inspect", "nowhere"): (65, "nowhere: there is no such folder."),
         ("inspect", "out.jsonl.run", "no\x1bid"): (65, 'out.jsonl.run: no record has the id "no\\x1bid"; ids are in report.html, and 5 means the fifth record.'),
         ("compare", "nowhere", "out.jsonl.run"): (65, "nowhere: there is no such folder."),
-        ("plan", "selct", "a.jsonl"): (64, "there is no method selct; use one of cherry, clear, clear-correct, combined, controllability, debatune, genqa, mctune, mctune-evaluate, perplexity, refine-alpaca, refine-wizardlm, reflection, score, select, selectit, selectit-full, selective-reflection, sima, star-agents, superfiltering, superfiltering-d, tune, or a recipe in YAML."),
+        ("plan", "selct", "a.jsonl"): (64, "there is no method selct; use one of cherry, clear, clear-correct, combined, controllability, debatune, genqa, mctune, mctune-evaluate, odin, optune, perplexity, refine-alpaca, refine-wizardlm, reflection, score, select, selectit, selectit-full, selective-reflection, sima, star-agents, superfiltering, superfiltering-d, tune, or a recipe in YAML."),
         ("inspect", "out.jsonl.run", "21"): (65, 'out.jsonl.run: no record has the id "21"; ids are in report.html, and 5 means the fifth record.'),
         ("inspect", "out.jsonl"): (65, "out.jsonl: is not a run's folder; the run that wrote it is in out.jsonl.run."),
         ("plan", "a.jsonl"): (64, "a.jsonl: is no method; write tunesift plan select a.jsonl, or another method."),
-        ("run", "selct"): (64, "there is no method selct; use one of cherry, clear, clear-correct, combined, controllability, debatune, genqa, mctune, mctune-evaluate, perplexity, refine-alpaca, refine-wizardlm, reflection, score, select, selectit, selectit-full, selective-reflection, sima, star-agents, superfiltering, superfiltering-d, tune, or a recipe in YAML."),
+        ("run", "selct"): (64, "there is no method selct; use one of cherry, clear, clear-correct, combined, controllability, debatune, genqa, mctune, mctune-evaluate, odin, optune, perplexity, refine-alpaca, refine-wizardlm, reflection, score, select, selectit, selectit-full, selective-reflection, sima, star-agents, superfiltering, superfiltering-d, tune, or a recipe in YAML."),
         ("run", "select"): (64, "input: is not given; write tunesift run select input=FILE output=FILE."),
         ("plan", "select"): (64, "input: is not given; name the file to read."),
         ("plan", "select", "nowhere.jsonl"): (65, "E101 nowhere.jsonl: there is no such file; check the path."),

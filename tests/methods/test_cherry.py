@@ -32,7 +32,8 @@ from tunesift import (
     Tuning,
 )
 from tunesift.recipe import check
-from tunesift.running.result import Planned, Result
+from tunesift.running.result import Planned, Result, planned
+from tunesift.tuning.forecast import forecast_on
 
 
 def record(id: str, instruction: str, response: str) -> Record:
@@ -208,6 +209,18 @@ def test_the_plan_is_two_passes_for_the_sample_and_two_for_the_score() -> None:
     stages = [Planned("embed", 8, 1, "scripted"), Planned("prompt-loss", 8, 1, "scripted")]
     assert STORY.plan(8) == [*stages, Planned("ifd", 8, 2, "scripted")]
     assert PLAIN.plan(8) == [Planned("ifd", 8, 2, "scripted")]
+    assert (planned(STORY, Dataset.of(EIGHT)), planned(PLAIN, Dataset.of(EIGHT))) == (STORY.plan(8), PLAIN.plan(8))
+
+
+def test_the_plan_tells_what_the_tuning_takes_as_that_of_tune_does(make_tiny: MakeTiny) -> None:
+    """Of four of the eight, in one epoch and batches of two."""
+    student, tuner = TransformersModel(name=str(make_tiny())), SFT(template="alpaca", epochs=1.0, batch=2)
+    method = Cherry(student=student, pre_experience=PreExperience(clusters=2, per_cluster=2, tuner=tuner), keep=HALF)
+    data = Dataset.of(EIGHT)
+    told = {stage.stage: stage.told for stage in planned(method, data)}
+    assert told == {"embed": "", "prompt-loss": "", "ifd": "", "warm-up": str(forecast_on(student, tuner, data, 4))}
+    assert told["warm-up"].startswith("at most 2 updates, about ")
+    assert "gradients and AdamW" in told["warm-up"]
 
 
 @pytest.mark.parametrize(

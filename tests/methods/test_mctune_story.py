@@ -78,11 +78,13 @@ EIGHT = [
     said("heavy", "Internationalisation institutionalisation."),
     said("image", "A dog.", "What is it?"),
 ]
-EIGHT[-1] = Record("image", (Message("user", "What is it?", ("dog.png",)), Message("assistant", "A dog.")))
+EIGHT.append(said("tools", "Two.", "One and one?", tools="[{}]"))
+EIGHT[-2] = Record("image", (Message("user", "What is it?", ("dog.png",)), Message("assistant", "A dog.")))
 
 REASONS = {
     "empty": "the response is empty", "marks": "has no word: its response is marks alone", "code": "holds code: its response has a fence",
-    "control": "holds what could be taken for a control", "turns": "has several turns", "image": "has an image",
+    "control": "holds what could be taken for a control", "turns": "has several turns", "image": "the record has images, which a text model does not read",
+    "tools": "the record uses tools, which templates here do not show",
     "heavy": "not readable as prose: its readability is -471.995, not from -100 to 121.22",
 }  # fmt: skip
 

@@ -44,7 +44,7 @@ def test_there_is_a_recipe_for_every_method() -> None:
     kinds = {str(vetted(name)["method"]["kind"]) for name in NAMES}  # type: ignore[call-overload, index]
     assert kinds == {
         "select", "cherry", "selectit", "clear", "reflection", "selective-reflection", "genqa", "debatune", "controllability",
-        "mctune", "mctune-evaluate", "sima",
+        "mctune", "mctune-evaluate", "odin", "optune", "sima",
         "star-agents", "tune", "score",
     }  # fmt: skip
     assert {
@@ -95,7 +95,12 @@ def test_what_trains_a_model_is_planned_for_tiny_weights(tmp_path: Path, make_ti
     assert tune.told.startswith("at most 3 updates, about ")  # 40 records are one batch of 128, read three times
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file.stem != "tune"], indirect=True, ids=lambda f: f.stem)
+@pytest.mark.parametrize(
+    "file",
+    [file for file in FILES if file.stem not in ("tune", "optune", "odin", "sima")],
+    indirect=True,
+    ids=lambda f: f.stem,
+)
 def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path: Path) -> None:
     rows = rows_for(recipe.method.kind)
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -21,6 +21,7 @@ function look() {
       bands: find(".plot svg svg > *").map((node) => [node.tagName, node.getAttribute("points")]),
       size: [Number(svg.getAttribute("width")), Number(svg.getAttribute("height"))],
       within: find(".plot text").filter((node) => { const [l, r] = box(node); return l < 0 || r > innerWidth; }).length,
+      cut: find(".plot > svg > text").filter((node) => box(node)[1] > box(svg)[1] + 0.5).map((node) => node.textContent),
       drawn: find(".plot .trace, .key .trace").filter((node) => getComputedStyle(node).display === "none").length,
       head: words("details thead th"),
       rows: find("details tbody tr").map((row) => [...row.children].map((cell) => cell.textContent)),

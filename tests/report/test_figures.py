@@ -237,3 +237,16 @@ def test_colours_stand_out_from_the_page_and_from_each_other_for_colour_blind_ey
         for one, two in combinations(tones, 2):
             far = float(np.linalg.norm(lab(cones @ light(one)) - lab(cones @ light(two))))
             assert far >= 13, (eyes, one, two)
+
+
+@needs_browser
+def test_the_last_mark_of_an_axis_is_there_and_is_not_cut_off(bare: ReportData, tmp_path: Path) -> None:
+    """Numbers of seven digits, and ends that are round numbers but for the last bit of a float."""
+    diagonal = Chart(
+        "points", "asked", "measured", "what", caption="A point.", bands=(Band("as asked", 0.0, slope=1.0),)
+    )
+    many = Figure("many", diagonal, "", 0, (Group("a", (0.0, 4e6), (1e6, 4e6)),))
+    few = Figure("few", diagonal, "", 0, (Group("a", (-3.0, -2.4), (-3.0, -2.4)),))
+    found = look_at(report(bare, many, few), "figures.js", tmp_path, "--window-size=1200,900")["figures"]
+    assert [figure["cut"] for figure in found] == [[], []]
+    assert [figure["marks"][-1] for figure in found] == ["4,000,000", "−2.4"]

@@ -14,8 +14,8 @@ from tunesift import Message, Record
 from tunesift.errors import ModelRefused
 from tunesift.formats import USES_TOOLS
 from tunesift.models.folders import tokenizer
+from tunesift.models.turns import Encoded, Encoder
 from tunesift.records import Failure
-from tunesift.tuning.encoding import Encoded, Encoder
 
 ROWS = [
     record("a", "What is the tin?", "The inner the."),

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.tiny import MakeTiny
-from tunesift import SFT, LoRA, TransformersModel
+from tunesift import SFT, Dataset, LoRA, Message, Record, TransformersModel
+from tunesift.tuning import forecast as plans
 from tunesift.tuning.forecast import Forecast, forecast
 
 WHOLE = 35_488
@@ -24,7 +25,7 @@ PLAIN = SFT(batch=4, gradient_checkpointing=False)
 
 @pytest.fixture(scope="module")
 def student(make_tiny: MakeTiny) -> TransformersModel:
-    return TransformersModel(name=str(make_tiny()))
+    return TransformersModel(name=str(make_tiny()), device="cpu")
 
 
 def told(student: TransformersModel, tuner: SFT, longest: int = 100) -> Forecast:
@@ -53,8 +54,11 @@ def test_memory_of_all_weights_is_that_of_a_hand(student: TransformersModel) -> 
     assert found.weights == 4 * WHOLE
     assert found.training == 3 * 4 * WHOLE  # a gradient and two of AdamW's numbers for each
     assert found.activations == 4 * (4 * 100) * 2 * (18 * 32 + 4 * 64)
-    assert found.memory == 141_952 + 425_856 + 2_662_400
-    assert str(found).endswith("about 3 MB of memory (142 kB weights, 426 kB gradients and AdamW, 3 MB activations)")
+    assert found.logits == 400 * (33 * 264 + 4 * 2 * 32)  # 8.25 copies of 264 numbers of 4 bytes; what they are made of
+    assert found.memory == 141_952 + 425_856 + 2_662_400 + 3_587_200
+    assert str(found).endswith(
+        "about 7 MB of memory (142 kB weights, 426 kB gradients and AdamW, 3 MB activations, 4 MB logits)"
+    )
 
 
 def test_half_the_bits_are_half_the_weights(student: TransformersModel) -> None:
@@ -79,6 +83,80 @@ def test_activations_are_those_of_the_longest_records_that_are_on_the_device_at_
     assert told(student, tuner, longest).activations == 4 * tokens * 2 * 832
     recomputed = told(student, replace(tuner, gradient_checkpointing=True), longest)
     assert recomputed.activations == 4 * tokens * (832 + 2 * 32)  # one layer, and what stands between the layers
+
+
+def with_words(student: TransformersModel, words: int, folder: Path) -> TransformersModel:
+    """The same with so many words in its vocabulary, by its config alone."""
+    folder.mkdir()
+    config = json.loads((Path(student.name) / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": words}))
+    (folder / "model.safetensors").write_bytes((Path(student.name) / "model.safetensors").read_bytes())
+    return replace(student, name=str(folder))
+
+
+@pytest.mark.parametrize(("words", "tokens", "tile"), [
+    (32_768, 400, 400 * 32_768), (152_064, 400, 400 * 32_768),  # so many words of the vocabulary at a time
+    (32_768, 4096, 4096 * 32_768), (32_768, 8192, 4096 * 32_768),  # so many tokens
+])  # fmt: skip
+def test_logits_are_those_of_a_tile_that_trl_works_on_at_a_time(
+    student: TransformersModel, tmp_path: Path, words: int, tokens: int, tile: int
+) -> None:
+    large = with_words(student, words, tmp_path / "large")
+    tuner = replace(PLAIN, batch=tokens // 100, device_batch=tokens // 100)
+    read = 100 * tuner.parts[0]
+    assert told(large, tuner).logits == 33 * tile * min(read, 4096) // min(tokens, 4096) + 4 * read * 2 * 32
+
+
+@pytest.mark.parametrize(("precision", "one"), [("auto", 2), ("bfloat16", 2), ("float32", 4)])
+def test_on_a_gpu_there_is_one_tile_as_wide_as_the_kernel_has_it(
+    student: TransformersModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, one: int
+) -> None:
+    tuner = SFT(batch=4, precision=precision)  # type: ignore[arg-type]  # one of the literal's own values
+    own = 4 * 400 * 2 * 32
+    assert told(replace(student, device="cuda:1"), tuner).logits == own + one * 400 * 32_768
+    monkeypatch.setattr(plans, "_DRIVER", tmp_path)
+    assert told(replace(student, device="auto"), tuner).logits == own + one * 400 * 32_768
+    monkeypatch.setattr(plans, "_DRIVER", tmp_path / "none")
+    assert told(replace(student, device="auto"), tuner).logits == own + 33 * 400 * 264
+
+
+def test_the_sizes_of_a_tile_are_those_of_the_trl_that_trains() -> None:
+    pytest.importorskip("trl", reason='needs the "train" extra')
+    from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
+    from trl.trainer.utils import _CHUNKED_LOGPROB_CHUNK_SIZE
+
+    assert (plans.TILE_TOKENS, plans.TILE_WORDS) == (TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE)
+
+
+def test_the_copies_of_a_tile_are_those_that_trl_makes_of_it() -> None:
+    """The most bytes that its step back holds at a time, counted allocation by allocation."""
+    pytest.importorskip("trl", reason='needs the "train" extra')
+    import torch
+    from trl.kernels.chunked_logprob import ChunkedLogProbFunction
+
+    tokens, words, width = 64, 4096, 4
+    hidden = torch.randn(tokens, width, requires_grad=True)
+    head, targets = torch.randn(words, width), torch.zeros(tokens, dtype=torch.int64)
+    loss = ChunkedLogProbFunction.apply(hidden, head, None, targets, 1.0, words, None, 1.0, ("entropy", "is_top1"))[0]
+    with torch.profiler.profile(profile_memory=True) as seen:
+        loss.sum().backward()
+    held = most = 0
+    for event in seen.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    assert most / (4 * tokens * words) == pytest.approx(plans.TILE_COPIES, abs=0.05)
+
+
+@pytest.mark.parametrize("most", [None, 3, 99])
+def test_of_records_nobody_knows_yet_it_takes_the_mean_and_the_longest(
+    student: TransformersModel, most: int | None
+) -> None:
+    data = Dataset.of(
+        Record(f"r{n}", (Message("user", "x" * 40), Message("assistant", "y" * 40 * n))) for n in range(1, 6)
+    )
+    count = min(most or 5, 5)
+    assert plans.forecast_on(student, PLAIN, data, most) == forecast(student, PLAIN, count, 40 * count, 60)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT's and transformers' to one another
@@ -108,7 +186,9 @@ def test_what_a_config_leaves_open_is_what_the_architecture_takes_for_it(
         assert found.training == 3 * 4 * 2 * (4 * 64 + 3 * 96)
 
 
-@pytest.mark.parametrize("config", [None, "no JSON", {}, {"hidden_size": 32}])
+@pytest.mark.parametrize(
+    "config", [None, "no JSON", {}, {"hidden_size": 32}, {"hidden_size": 32, "num_hidden_layers": 2}]
+)
 def test_a_student_whose_shape_is_not_known_has_updates_and_tokens_and_no_memory(
     student: TransformersModel, tmp_path: Path, config: object
 ) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -19,18 +20,18 @@ import pytest
 
 from harness.tiny import MakeTiny
 from harness.training import Heard, here, letters, record, student
-from tunesift import LoRA, Record, Run, Sampling, Span, TransformersModel, Tuning
+from tunesift import LoRA, Record, Run, Sampling, Span, TransformersModel, Tuning, read_dataset
 from tunesift.datasets import Dataset
 from tunesift.errors import DiskFull, ModelRefused, RecipeError, Stopped, TuningError
 from tunesift.methods.tune import Tune
 from tunesift.models.folders import tokenizer
+from tunesift.models.turns import Encoded, Encoder
 from tunesift.readiness import check_here
 from tunesift.running.local import Local
 from tunesift.running.progress import Progress
 from tunesift.running.sealing import sealed
 from tunesift.running.step import Checkpoint
-from tunesift.tuning import process
-from tunesift.tuning.encoding import Encoded, Encoder
+from tunesift.tuning import process, sft_trainer, trainer
 from tunesift.tuning.process import Trained, student_from, told
 from tunesift.tuning.sft import SFT
 
@@ -276,6 +277,19 @@ def test_a_share_of_so_few_that_none_is_held_out_is_told(
             assert list(method(letters(4), run).notes.values()) == told_of, share
 
 
+def test_of_preference_pairs_it_is_told_that_the_chosen_answer_alone_is_trained_on(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tuning, "__call__", lambda asked, data, into, _: here(into, folder, asked.tuner, data))
+    pairs = [{"prompt": f"Say {n}.", "chosen": "It is so.", "rejected": "No."} for n in range(4)]
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    method = Tune(student=TransformersModel(name=str(folder)), tuner=replace(SMALL, steps=1))
+    with Run(tmp_path / "run", Local()) as run:
+        notes = method(read_dataset(tmp_path / "pairs.json"), run).notes
+    said = "preference pairs, of which the chosen answer is trained on and the rejected one is not read"
+    assert notes == {said: 4}
+
+
 def test_weights_of_sixteen_bits_without_range_are_not_all_trained(folder: Path) -> None:
     """Four updates of the embedded scorer at 1e-4 took the loss from 4.6 to 89, and left a model."""
     method = Tune(student=TransformersModel(name=str(folder), dtype="float16"), tuner=SMALL)
@@ -310,6 +324,33 @@ def test_a_training_says_that_it_moves_however_long_an_update_takes(tmp_path: Pa
     short = Dataset.of(record(f"r{n}", "Say it", "it") for n in range(2050))
     here(tmp_path, folder, replace(SMALL, steps=1), short, heard := Heard())
     assert heard.beats == 2  # every 1,024 records
+
+
+def test_weights_that_take_long_to_load_are_no_standstill(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A word every so often while they load, and none once they are there, or cannot be loaded."""
+    heard = Heard()
+
+    def slow(*_: object) -> Any:  # Any: what a training loads
+        for _ in range(1000):
+            if heard.beats >= 3:
+                raise ModelRefused("these weights cannot be loaded; give others.")
+            time.sleep(0.01)
+
+    monkeypatch.setattr(trainer, "BEAT_S", 0.01)
+    monkeypatch.setattr(sft_trainer, "load", slow)
+    with pytest.raises(ModelRefused, match="cannot be loaded"):
+        here(tmp_path, folder, SMALL, letters(4), heard)
+    beats = heard.beats
+    time.sleep(0.1)
+    assert heard.beats == beats
+
+
+def test_beside_a_checkpoint_lies_nothing_that_is_not_the_runs(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(TuningError, match="is no whole checkpoint"):
+        here(tmp_path, folder, replace(SMALL, steps=3), letters(4), Heard(stopped=True))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-1", "tokens"]
 
 
 @pytest.mark.parametrize(("tuner", "sentence"), [

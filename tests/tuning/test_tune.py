@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import re
 import shutil
@@ -12,17 +11,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from harness.command import Command
 from harness.tiny import MakeTiny
-from tunesift import Span, TransformersModel, cli, model_output
+from tunesift import SFT, LoRA, Span, TransformersModel, model_output
 from tunesift.errors import told_bytes
+from tunesift.tuning.student import check_trainable
 
 pytest.importorskip("trl", reason='needs the "train" extra')
 
@@ -41,18 +41,6 @@ BEGINS = (
 )
 
 
-@dataclass(frozen=True)
-class Told:
-    """What a command gave."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Told]
-
-
 @pytest.fixture(scope="module")
 def made(make_tiny: MakeTiny, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a student, thirty records, one of them without a response, and the model that was made of them."""
@@ -69,31 +57,10 @@ def made(make_tiny: MakeTiny, shared: Path, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture
-def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def place(made: Path, stands_in: Path) -> Path:
     """A copy of it to stand in."""
-    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    handlers = logging.root.handlers[:]
-    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield tmp_path
-    logging.root.handlers[:] = handlers
-    for number, handler in signals.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture
-def tunesift(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The command line, in this process."""
-
-    def run(*words: str) -> Told:
-        monkeypatch.setattr(sys, "argv", ["tunesift", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return Told(int(ended.value.code or 0), said.out, said.err)
-
-    return run
+    shutil.copytree(made, stands_in, dirs_exist_ok=True)
+    return stands_in
 
 
 def rows_of(place: Path) -> list[dict[str, str]]:
@@ -304,17 +271,44 @@ def test_a_plan_tells_updates_tokens_and_memory_and_writes_nothing(place: Path, 
     """35,488 parameters; 3 epochs of the 24 records that are not held out, in sixes; six of the longest on the device."""
     there = sorted(place.iterdir())
     sizes = [len(text.encode()) for text in texts_of(place)]
-    words = [*WORDS[4:6], "tuner.batch=6", "tuner.held_out=0.2"]
+    words = [*WORDS[4:6], "student.device=cpu", "tuner.batch=6", "tuner.held_out=0.2"]
     told = tunesift("plan", "tune", "in.json", *words).out.splitlines()
     assert told[1] == "  stage measure: 30 items, no model"
     found = re.fullmatch(
         r" +at most 12 updates, about ([\d,]+) tokens, about \d+ MB of memory \(142 kB weights, 426 kB gradients and "
-        r"AdamW, (\d+) MB activations\)", told[3],
+        r"AdamW, (\d+) MB activations, (\d+) MB logits\)", told[3],
     )  # fmt: skip
     assert found, told[3]
     assert int(found[1].replace(",", "")) == pytest.approx(sum(sizes) / 4 / 30 * 72, abs=2)
-    assert f"{found[2]} MB" == told_bytes(4 * 6 * round(max(sizes) / 4) * (18 * 32 + 4 * 64 + 2 * 32))
+    at_once = 6 * round(max(sizes) / 4)
+    assert f"{found[2]} MB" == told_bytes(4 * at_once * (18 * 32 + 4 * 64 + 2 * 32))
+    assert f"{found[3]} MB" == told_bytes(at_once * (33 * 264 + 4 * 2 * 32))
     assert sorted(place.iterdir()) == there
+
+
+@pytest.mark.parametrize(("words", "code", "said"), [
+    (["student.dtype=float16"], 64, "student.dtype: float16 is too coarse"),
+    (["tuner.lora.targets=[q_proj,q_projj]"], 64, "tuner.lora.targets: tiny has no linear layer q_projj; it has down_proj, "
+     "gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj."),
+    (["tuner.lora.targets=[embed_tokenss]"], 64, "has no linear layer embed_tokenss"),
+    (["tuner.packing=true", "student.device=cpu"], 64, "tuner.packing: records in one row see one another"),
+    (["student.device=cuda:99"], 69, 'device: "cuda:99" is not to be had here, of '),
+])  # fmt: skip
+def test_what_cannot_be_trained_is_refused_by_the_plan_and_before_any_record_is_measured(
+    place: Path, tunesift: Command, words: list[str], code: int, said: str
+) -> None:
+    for told in (tunesift("plan", *WORDS[:2], *WORDS[4:], *words),
+                 tunesift(*WORDS[:3], "other", *WORDS[4:], *words, "--quiet")):  # fmt: skip
+        assert (told.code, said in told.err) == (code, True), told
+    assert not (place / "other.run").exists()
+
+
+def test_a_layer_that_is_there_is_trained_and_one_that_may_be_called_otherwise_is_not_judged(place: Path) -> None:
+    lora = LoRA(targets=("q_proj", "down_proj"))
+    check_trainable(TransformersModel(name="tiny"), SFT(lora=lora))
+    config = json.loads((place / "tiny/config.json").read_text())
+    (place / "tiny/config.json").write_text(json.dumps({**config, "model_type": "another"}))
+    check_trainable(TransformersModel(name="tiny"), SFT(lora=LoRA(targets=("q_projj",))))
 
 
 @pytest.mark.slow

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import os
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from harness.command import Command, Told
 from tunesift import cli, read_dataset, recipe_for, run_recipe
 from tunesift.recipe import check_input
 
@@ -30,49 +27,22 @@ ROWS = [
 ROWS[7]["output"] = " "
 
 
-@dataclass(frozen=True)
-class Told:
-    """What a command gave."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """The object on stdout."""
-        return json.loads(self.out)
-
-
-Command = Callable[..., Told]
-
-
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def place(stands_in: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of one's own to stand in, with a file of thirty records, one of them without a response."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    handlers = logging.root.handlers[:]
-    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield tmp_path
-    logging.root.handlers[:] = handlers
-    for number, handler in signals.items():
-        signal.signal(number, handler)
+    (stands_in / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return stands_in
 
 
 @pytest.fixture
-def tunesift(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def tunesift(tunesift: Command) -> Command:
     """The command line, in this process; a command that fails fails the test."""
 
     def run(*words: str) -> Told:
-        monkeypatch.setattr(sys, "argv", ["tunesift", *words])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        assert not ended.value.code, said.err
-        return Told(0, said.out, said.err)
+        told = tunesift(*words)
+        assert told.code == 0, told.err
+        return told
 
     return run
 
@@ -356,6 +326,8 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
         "controllability",
         "mctune",
         "mctune-evaluate",
+        "odin",
+        "optune",
         "sima",
         "star-agents",
         "tune",
@@ -365,7 +337,7 @@ def test_list_names_everything_that_a_recipe_may(tunesift: Command) -> None:
     baselines = {"random", "longest", "shortest"}
     by_score = {"confident", "largest", "smallest", "above", "quota", "combined", "diverse"}
     assert set(found["selectors"]) == {*by_score, *baselines, "distinct"}
-    assert set(found["models"]) == {"transformers", "http", "scripted", "vision", "nli"}
+    assert set(found["models"]) == {"transformers", "http", "scripted", "vision", "nli", "reward"}
     assert {kind for kind, entry in found["selectors"].items() if "only" in entry} == {"confident"}
     assert set(found["embedders"]) == {"sentence-transformers", "hashed-ngrams", "transformers", "http", "scripted"}
     assert {*found["methods"], "superfiltering", "clear-correct"} <= set(found["recipes"])
@@ -407,6 +379,8 @@ COMMANDS = [
     "controllability",
     "mctune",
     "mctune-evaluate",
+    "odin",
+    "optune",
     "sima",
     "star-agents",
     "tune",
@@ -415,6 +389,7 @@ COMMANDS = [
     "plan",
     "inspect",
     "compare",
+    "pareto",
     "verify",
     "repair",
     "list",

@@ -26,6 +26,8 @@ from faultserver.fixtures import Ledger, Make
 from harness.debater import WHY, debated
 from harness.generator import generated
 from harness.larger import Larger
+from harness.policies import TABLE, drawn_table, simulated
+from harness.preferring import preferences, rewarding
 from harness.seeing import asked as pictured
 from harness.seeing import embedded, job, llava, pair
 from harness.seeing import trained as trained_to_see
@@ -34,12 +36,15 @@ from harness.taggers import Pipeline, spacy_with
 from harness.tiny import classifier, encoder
 from harness.training import here, letters
 from tunesift import (
+    DPO,
     IFD,
     SFT,
     Above,
     Agent,
     Analyser,
     Asking,
+    ByRating,
+    ByReward,
     Cherry,
     Clear,
     Combined,
@@ -67,9 +72,12 @@ from tunesift import (
     Message,
     NliModel,
     NoContradiction,
+    Odin,
+    OPTune,
     Parroting,
     Perplexity,
     PreExperience,
+    Preference,
     Quota,
     Random,
     Rater,
@@ -77,6 +85,8 @@ from tunesift import (
     Record,
     Reflection,
     ReversedIFD,
+    RewardClassifier,
+    RewardTuner,
     Run,
     Sampling,
     ScoreRecords,
@@ -103,6 +113,7 @@ from tunesift import (
     run_recipe,
 )
 from tunesift.methods.mctune_taggers import _loaded
+from tunesift.methods.optune_steps import Said, reward_of
 from tunesift.methods.selectit import PROMPTS
 from tunesift.records import Score
 from tunesift.running.fsio import read_json
@@ -294,6 +305,12 @@ def evaluated(method: Any) -> object:  # Any: a method over prompts with control
 
 def parroting(bounds: Parroting) -> object:
     return judged(Controllability(judge=Talker(), parroting=bounds))
+
+
+def scoring(by: ByReward | ByRating) -> object:
+    """What is said of an answer, and what is read of it."""
+    (said,) = by([Said("a", (Message("user", "Why?"),), "It is so.")])
+    return said, reward_of(by, said)  # type: ignore[arg-type]
 
 
 JUDGE = ScriptedModel(otherwise="Answer: C the sea", replies={
@@ -507,6 +524,10 @@ FLIPS = [
     flip(Agent(name="good", model=Scribe(name="good", quality=0.9)), starring, name="better",
          model=Scribe(name="good", quality=0.1), writes="responses"),
     flip(Writing(), writing, temperature=0.5, instruction_tokens=99, response_tokens=99, hint=True),
+    flip(ByReward(model=ScriptedModel()), scoring, model=ScriptedModel(favours=3)),
+    flip(ByRating(model=ScriptedModel(otherwise="Rating: 7")), scoring, model=ScriptedModel(otherwise="Rating: 6"), most=5),
+    flip(ByRating(model=Talker()), scoring, max_tokens=99),
+    flip(ScriptedModel(), lambda m: m.reward([[Message("assistant", "the sea")]]), favours=3),
     flip(Sima(student=Onlooker(), tuner=None), looked, student=Onlooker(otherwise="Else."), judge=S, critic_orders="single",
          use_metrics=False, parser="official", temperature=0.5, answer_tokens=99, critic_tokens=99),
     flip(ScoreRecords(scorers=(IFD(student=S),)), came_of, scorers=(Perplexity(student=S),)),
@@ -574,7 +595,13 @@ def trained(make_tiny: MakeTiny) -> list[Flip]:
     data = letters(6)
     base = SFT(template="alpaca", steps=2, batch=2, learning_rate=1e-2, gradient_checkpointing=False)
 
-    def tuned(tuner: SFT, folder: Path = one) -> object:
+    pairs = Dataset.of(
+        Preference(f"p{n}", (Message("user", f"Count to {n}."),), Message("assistant", "one two " * (1 + n % 3)),
+                   Message("assistant", f"I count {n}."), extra={"weight": 0.5 * n}) for n in range(6)
+    )  # fmt: skip
+    better = DPO(template="alpaca", steps=2, batch=2, learning_rate=1e-2, gradient_checkpointing=False)
+
+    def tuned(tuner: SFT | DPO, folder: Path = one, data: Dataset[Any] = data) -> object:
         """Losses, rates and order of the updates, and the weights by their digest; or why there are none."""
         with TemporaryDirectory(dir=QUICK) as home:
             try:
@@ -598,6 +625,10 @@ def trained(make_tiny: MakeTiny) -> list[Flip]:
     def run(method: Tune) -> object:
         return in_this_process(method)[0], tuned(method.tuner, Path(method.student.name))
 
+    def preferred(tuner: DPO) -> object:
+        """The same of pairs."""
+        return tuned(tuner, data=pairs)
+
     def warmed(sample: PreExperience) -> object:
         return in_this_process(Cherry(student=student, pre_experience=sample, keep=Largest(fraction=0.5)))
 
@@ -607,9 +638,45 @@ def trained(make_tiny: MakeTiny) -> list[Flip]:
              weight_decay=0.5, max_length=172, packing=True, lora=LoRA(), precision="bfloat16", held_out=0.5, seed=1),
         flip(replace(base, steps=None, epochs=1.0), tuned, epochs=2.0),
         flip(replace(base, steps=3, warm_up=0.0), tuned, schedule="linear"),
-        flip(LoRA(), adapted, rank=8, alpha=64, dropout=0.5, targets=("q_proj",)),
+        flip(LoRA(), adapted, rank=8, alpha=64, dropout=0.5, targets=("q_proj",), merged=True),
+        flip(better, preferred, template="bare", steps=3, batch=3, learning_rate=1e-3, warm_up=1.0, weight_decay=0.5,
+             max_length=160, lora=LoRA(), precision="bfloat16", held_out=0.5, seed=1, beta=0.5, optimiser="rmsprop",
+             weighted=True, reference=TransformersModel(name=str(two))),
+        flip(replace(better, steps=None, epochs=1.0), preferred, epochs=2.0),
+        flip(replace(better, steps=3, warm_up=0.0), preferred, schedule="linear"),
         flip(Tune(student=student, tuner=base), run, student=replace(student, name=str(two)), tuner=replace(base, steps=1)),
         flip(PreExperience(clusters=2, per_cluster=2, tuner=base), warmed, tuner=replace(base, steps=1)),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def with_a_policy(make_tiny: MakeTiny) -> list[Flip]:
+    """Students that are tables of probabilities, beside a tokenizer that measures prompts."""
+    one, two = (make_tiny(seed=seed, layers=1) for seed in (0, 1))
+    for seed, folder in enumerate((one, two)):
+        (folder / TABLE).write_text(json.dumps(drawn_table(seed, 12)))
+    prompts = Dataset.of(Record(prompt, (*(Message("system", "Be brief.") for _ in range(n // 9)), Message("user", prompt)))
+                         for n, prompt in enumerate(drawn_table(0, 12)))  # fmt: skip
+
+    def rounds(method: OPTune) -> object:
+        """Pairs, decisions, how was asked, and how was trained."""
+        with (
+            TemporaryDirectory(dir=QUICK) as home,
+            simulated() as (said, tuned),
+            Run(Path(home) / "run", Local()) as run,
+        ):
+            result = method(prompts, run)
+            pairs = [[(p.id, p.chosen, p.rejected, p.extra) for p in made] for made in result.also.values()]
+            return pairs, result.decisions, said, [asked.tuner for asked in tuned]
+
+    by = ByReward(model=ScriptedModel(favours=8))
+    method = OPTune(student=TransformersModel(name=str(one)), reward=by, ratio=0.4)
+    return [
+        flip(method, rounds, student=TransformersModel(name=str(two)), reward=replace(by, model=ScriptedModel(favours=3)),
+             rounds=2, answers=3, ratio=0.2, rank_by="max", rank_centre="baseline", keep_old=True, max_age=1,
+             weight="linear", beta2=2.0, normalise=False, min_gap=2.0, reference="previous", temperature=0.5, top_p=0.5,
+             answer_tokens=99, prompt_tokens=30, tuner=DPO(beta=0.2)),
+        flip(replace(method, rounds=5), rounds, patience=1),
     ]  # fmt: skip
 
 
@@ -652,6 +719,59 @@ def seeing(tmp_path_factory: pytest.TempPathFactory) -> list[Flip]:
         flip(replace(base, steps=None, epochs=1.0), tuned, epochs=2.0),
         flip(replace(base, steps=3), tuned, schedule="linear"),
         flip(sima, run, tuner=replace(base, steps=1)),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rewarded(make_tiny: MakeTiny, tmp_path_factory: pytest.TempPathFactory) -> list[Flip]:
+    """A tiny student, whose body becomes a reward model in two updates in this process; and two reward models."""
+    pytest.importorskip("trl", reason='needs the "train" extra')
+    one, two = (make_tiny(seed=seed, layers=1, length=512) for seed in (0, 1))
+    model, other = (RewardClassifier(name=str(rewarding(one, tmp_path_factory.mktemp("reward"), seed)), template="alpaca",
+                                     device="cpu") for seed in (0, 1))  # fmt: skip
+    pairs = preferences(13)
+    base = RewardTuner(template="alpaca", steps=2, batch=8, device_batch=8, learning_rate=1e-2, held_out=0.0,
+                       schedule="constant", gradient_checkpointing=False)  # fmt: skip
+
+    def tuned(tuner: RewardTuner) -> object:
+        """Losses of the updates and the weights by their digest; or why there are none."""
+        with TemporaryDirectory(dir=QUICK) as home:
+            try:
+                found = here(Path(home), one, tuner, pairs)
+            except TunesiftError as error:
+                return str(error).partition(":")[2]
+            files = read_json(Path(home) / "model" / COMPLETE)["files"]
+            weights = [said["sha256"] for name, said in files.items() if name.endswith(".safetensors")]
+            return found.history, found.records, found.left_out, weights
+
+    def told(method: Odin) -> object:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                Tuning, "__call__", lambda asked, data, into, _: here(into, Path(asked.student.name), asked.tuner, data)
+            )
+            decisions, _, rows = came_of(method, pairs)  # type: ignore[misc, arg-type]  # pairs, and three things
+        return decisions, [row for row in rows if "accuracy" in row]
+
+    def rewards(asked: RewardClassifier) -> object:
+        return asked.reward([(Message("user", "Name the sea."), Message("assistant", "The Baltic Sea."))])
+
+    student = TransformersModel(name=str(one), device="cpu")
+    watched = replace(base, held_out=0.3)
+    return [
+        flip(base, tuned, template="bare", steps=3, batch=6, learning_rate=1e-3, warm_up=1.0, weight_decay=0.5, max_length=170,
+             lora=LoRA(), precision="bfloat16", held_out=0.5, seed=1, heads=1, betas=(0.5, 0.9), lambda_length=0.5,
+             lambda_orthogonal=0.0, total_corr_coef=1.0),
+        flip(replace(base, steps=None, epochs=1.0), tuned, epochs=2.0),
+        flip(replace(base, steps=3, warm_up=0.0), tuned, schedule="linear"),
+        flip(replace(base, batch=8), tuned, device_batch=4),
+        flip(replace(base, steps=2, batch=8), tuned, least_sequences=12),  # the second batch has 5 pairs
+        flip(replace(base, total_corr_coef=0.0), lambda tuner: told(Odin(student=student, tuner=replace(tuner, held_out=0.3))),
+             length_mode="sequence"),
+        flip(replace(watched, steps=6), tuned, best_by="last"),
+        flip(Odin(student=student, tuner=watched), told, student=replace(student, name=str(two)),
+             tuner=replace(watched, heads=1), baseline=model),
+        flip(model, rewards, name=other.name, dtype="bfloat16", template="bare", max_length=8),
+        flip(RewardClassifier(name="a/b"), identity, revision="c0ffee"),
     ]  # fmt: skip
 
 
@@ -748,7 +868,12 @@ WHERE = {
     "VisionDPO": "seeing",
     "Sima.tuner": "seeing",
     "SFT": "trained",
+    "DPO": "trained",
+    "OPTune": "with_a_policy",
     "LoRA": "trained",
+    "RewardTuner": "rewarded",
+    "RewardClassifier": "rewarded",
+    "Odin": "rewarded",
     "Tune": "trained",
     "PreExperience.tuner": "trained",
     "HttpModel": "at_an_endpoint",

@@ -34,10 +34,10 @@ from tunesift.export_rows import Rows
 from tunesift.export_settings import CALLED, SETTINGS_FILE
 from tunesift.models.folders import tokenizer
 from tunesift.models.transformers import TransformersModel
+from tunesift.models.turns import Encoded, Encoder
 from tunesift.prompts import Template, fill
 from tunesift.recipe import as_json
 from tunesift.running.fsio import read_json, write_json
-from tunesift.tuning.encoding import Encoded, Encoder
 
 TARGETS = ("llama-factory", "axolotl", "trl")
 ROWS: list[dict[str, Any]] = [
@@ -448,6 +448,22 @@ def test_what_cannot_be_written_is_counted_and_named_by_its_id(tmp_path: Path, t
     assert "1 record to train on, 2 left out" in (done.folder / "README.txt").read_text()
     told = tunesift("export", str(run), "-o", str(tmp_path / "trl"), "--to", "trl", *STUDENT)
     assert "2 records to train on, 1 left out\n  1 left out: the record uses tools" in told.out
+
+
+PAIRS = [
+    {"id": f"p{n}", "prompt": f"Question {n}?", "chosen": f"A good answer {n}.", "rejected": "No."} for n in range(3)
+]
+
+
+@pytest.mark.parametrize("to", ["llama-factory", "axolotl", "trl"])
+def test_of_preference_pairs_it_is_told_that_the_chosen_answer_alone_is_written(tmp_path: Path, to: str) -> None:
+    """Where they come as records, nothing is said."""
+    told = "the records are preference pairs: the chosen answer is trained on, the rejected one is not written"
+    for name, rows in (("pairs", PAIRS), ("rows", [{"instruction": "Q?", "output": "A."}])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        done = export(selected(tmp_path / f"{name}.jsonl"), tmp_path / f"{name}-out", to, STUDENT)
+        assert (told in done.differences) == (name == "pairs")
+        assert (told in (done.folder / "README.txt").read_text()) == (name == "pairs")
 
 
 def test_the_command_tells_what_it_wrote_and_what_has_no_counterpart(

@@ -10,12 +10,16 @@ from typing import Annotated, Any
 
 import pytest
 
+from harness.door import Measure
 from harness.training import record
 from tunesift import INCIDENTAL, Dataset, Run, Settings
+from tunesift.console import LineProgress
 from tunesift.errors import ResumeError, RunError, Stopped
+from tunesift.running.fsio import read_json, write_json
 from tunesift.running.local import Local
 from tunesift.running.progress import Progress
 from tunesift.running.sealing import COMPLETE, newest, seal, sealed, spoilt
+from tunesift.telling import told_run
 
 LIVES: list[str] = []
 """What trained, in order."""
@@ -140,6 +144,33 @@ def test_a_run_that_is_to_stop_keeps_its_checkpoint_and_goes_on(tmp_path: Path) 
     with opened(tmp_path / "run") as run:
         run.once("tune", Copying(), some())
     assert LIVES == ["step 1", "step 2", "step 3", "step 4"]
+
+
+def test_who_looks_at_a_run_that_was_stopped_sees_the_update_that_was_saved(tmp_path: Path) -> None:
+    """However long ago the folder was last noted in: the first update is made within five seconds."""
+    with opened(tmp_path / "run") as run:
+        run.stop.ask()
+        with pytest.raises(Stopped):
+            run.once("tune", Copying(), some())
+    said = read_json(tmp_path / "run/progress.json")
+    assert (said["stage"], said["done"], said["items"]) == ("tune", 1, 4)
+    write_json(tmp_path / "run/run.json", {"run_id": "x", "created": "now", "input": {"path": ""},
+               "recipe": {"output": "y"}, "settings": {"method": {}}})  # fmt: skip
+    *_, training, _, line = told_run(tmp_path / "run", as_json=False).splitlines()
+    assert training == "  training tune: 1 update done"
+    assert line.endswith(": 1 of 4 updates of training tune")
+
+
+def test_a_training_is_told_in_updates_and_the_stage_after_it_in_items(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Run(tmp_path / "run", Local(), progress=LineProgress()) as run:
+        run.once("tune", Copying(), some())
+        run.map("measure", Measure(), some())
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "tune: 4 updates"
+    assert said[1].startswith("tune: done, 4 updates in ")
+    assert said[2] == "measure: 3 items"
 
 
 def test_a_tuner_that_leaves_no_model_is_at_fault(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_a_vetted_recipe_may_be_asked_for_by_any_of_its_names() -> None:
     )
     with pytest.raises(
         RecipeError,
-        match="there is no method cherri; use one of cherry, clear, clear-correct, combined, controllability, debatune, genqa, mctune, mctune-evaluate, perplexity",
+        match="there is no method cherri; use one of cherry, clear, clear-correct, combined, controllability, debatune, genqa, mctune, mctune-evaluate, odin, optune, perplexity",
     ):
         vetted("cherri")
     with pytest.raises(RecipeError, match="there is no method"):

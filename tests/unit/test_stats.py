@@ -9,7 +9,7 @@ import random
 import numpy as np
 import pytest
 
-from tunesift.evaluation.stats import RESAMPLES, bootstrap, spearman
+from tunesift.evaluation.stats import RESAMPLES, bootstrap, kendall, pearson, spearman
 
 
 def test_four_pairs_worked_out_by_hand_are_0_8() -> None:
@@ -105,3 +105,31 @@ def test_groups_of_unequal_sizes_come_whole() -> None:
 
     bootstrap([1, 2, 3, 4], [0, 0, 0, 0], noted, random.Random(0), ["a", "b", "a", "a"])
     assert seen == {(1, 2, 3, 4), (1, 3, 4, 1, 3, 4), (1, 3, 4, 2), (2, 1, 3, 4), (2, 2)}
+
+
+@pytest.mark.parametrize("values", [2, 5, 1000])
+def test_pearson_and_kendall_are_those_of_scipy(values: int) -> None:
+    stats = pytest.importorskip("scipy.stats", reason="scipy is for tests")
+    stream = random.Random(values)
+    for _ in range(20):
+        one, other = ([float(stream.randrange(values)) for _ in range(37)] for _ in range(2))
+        assert kendall(one, other) == pytest.approx(stats.kendalltau(one, other).statistic, abs=1e-12)
+        assert pearson(one, other) == pytest.approx(stats.pearsonr(one, other).statistic, abs=1e-12)
+
+
+def test_pearson_and_kendall_of_a_constant_are_none() -> None:
+    for statistic in (pearson, kendall):
+        assert statistic([0.1] * 9, [float(n) for n in range(9)]) is None
+        assert statistic([float(n) for n in range(9)], [0.1] * 9) is None
+        assert statistic([1.0, 2.0], [1.0, 2.0]) is None
+        assert statistic([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]) == pytest.approx(1.0)
+        assert statistic([1.0, 2.0, 3.0], [6.0, 4.0, 2.0]) == pytest.approx(-1.0)
+
+
+def test_kendall_counts_pairs_as_its_definition_does() -> None:
+    one, other = [1, 2, 2, 3, 5, 4], [3, 1, 4, 4, 2, 2]
+    signs = [(a - b > 0) - (a - b < 0) for a, b in itertools.combinations(one, 2)]
+    others = [(a - b > 0) - (a - b < 0) for a, b in itertools.combinations(other, 2)]
+    top = sum(a * b for a, b in zip(signs, others, strict=True))
+    bottom = sum(map(abs, signs)) * sum(map(abs, others))
+    assert kendall(one, other) == pytest.approx(top / bottom**0.5, abs=1e-12)

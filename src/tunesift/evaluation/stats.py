@@ -29,6 +29,12 @@ class Interval:
     high: float
 
 
+def pearson(first: Sequence[float] | Numbers, second: Sequence[float] | Numbers) -> float | None:
+    """Pearson's correlation, from -1 to 1; None and errors as `spearman` has them."""
+    found = _sides(first, second)
+    return None if found is None else _correlation(*found)
+
+
 def spearman(first: Sequence[float] | Numbers, second: Sequence[float] | Numbers) -> float | None:
     """Spearman's rank correlation, from -1 to 1: Pearson's correlation of the ranks, equal values sharing the mean of
     theirs (Spearman 1904; Kendall 1945 for ties).
@@ -36,14 +42,55 @@ def spearman(first: Sequence[float] | Numbers, second: Sequence[float] | Numbers
     None for fewer than three pairs, and where one side is constant. Raises `ValueError` for sides of unequal length,
     or a value that is not a number.
     """
+    found = _sides(first, second)
+    return None if found is None else _correlation(*map(middle_ranks, found))
+
+
+def kendall(first: Sequence[float] | Numbers, second: Sequence[float] | Numbers) -> float | None:
+    """Kendall's tau-b, from -1 to 1: pairs that both sides order alike, less those that they order otherwise, over what
+    ties leave of all pairs (Kendall 1945). None and errors as `spearman` has them."""
+    found = _sides(first, second)
+    if found is None:
+        return None
+    one, other = (np.unique(side, return_inverse=True)[1] for side in found)
+    pairs = len(one) * (len(one) - 1) // 2
+    tied, also_tied, both = (_tied(np.bincount(codes)) for codes in (one, other, one * (other.max() + 1) + other))
+    if tied == pairs or also_tied == pairs:
+        return None
+    apart = _otherwise(other[np.lexsort((other, one))])
+    alike = pairs - tied - also_tied + both - apart
+    return float((alike - apart) / np.sqrt(float(pairs - tied) * float(pairs - also_tied)))
+
+
+def _tied(counts: Places) -> int:
+    """Pairs of one value, of how often each value is there."""
+    return int((counts * (counts - 1) // 2).sum())
+
+
+def _otherwise(codes: Places) -> int:
+    """Pairs of which the later one is smaller, counted as two sorted halves are merged."""
+    if len(codes) < 2:
+        return 0
+    half = len(codes) // 2
+    left, right = codes[:half], codes[half:]
+    across = half * len(right) - int(np.searchsorted(np.sort(left), right, "right").sum())
+    return across + _otherwise(left) + _otherwise(right)
+
+
+def _sides(first: Sequence[float] | Numbers, second: Sequence[float] | Numbers) -> tuple[Numbers, Numbers] | None:
+    """Both sides as columns; None for fewer than three pairs."""
     one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if one.shape != other.shape:
         raise ValueError(f"{len(one)} and {len(other)} values make no pairs")
     if np.isnan(one).any() or np.isnan(other).any():
         raise ValueError("a value is not a number; leave its pair out")
-    if len(one) < LEAST:
+    return (one, other) if len(one) >= LEAST else None
+
+
+def _correlation(one: Numbers, other: Numbers) -> float | None:
+    """None where one side is constant."""
+    if np.ptp(one) == 0 or np.ptp(other) == 0:  # without its mean it need not be 0 to the last digit
         return None
-    one, other = middle_ranks(one), middle_ranks(other)
     one, other = one - one.mean(), other - other.mean()
     spread = float(np.sqrt((one @ one) * (other @ other)))
     return min(1.0, max(-1.0, float(one @ other) / spread)) if spread else None

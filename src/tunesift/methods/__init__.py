@@ -16,6 +16,8 @@ its evaluation                    controllability.py        controllability.yaml
 MCTune 2406.16229                 mctune.py                mctune.yaml
 its evaluation                    mctune_evaluate.py        mctune-evaluate.yaml
 Star-Agents 2411.14497            star_agents.py            star-agents.yaml
+ODIN 2402.07319                   odin.py                   odin.yaml
+OPTune 2406.07657                 optune.py                 optune.yaml
 SIMA 2405.15973                   sima.py                   sima.yaml
 scores, without a paper           score.py                  score.yaml
 tuning on the records             tune.py                   tune.yaml

@@ -24,7 +24,7 @@ We differ from the authors' code
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -42,6 +42,7 @@ from tunesift.running.run import Run
 from tunesift.scoring.ifd import IFD, Ratio
 from tunesift.scoring.selectors import Largest, Pool, Scored
 from tunesift.settings import Settings
+from tunesift.tuning.forecast import forecast_on
 from tunesift.tuning.process import Tuning, student_from
 from tunesift.tuning.sft import SFT
 
@@ -129,6 +130,15 @@ class Cherry(Settings):
         name = name_of(self.student)
         return [*self._planned_before(name, records), Planned("ifd", records, 2, name),
                 *planned_choice(self.keep, records)]  # fmt: skip
+
+    def plan_for(self, data: Dataset[Record]) -> list[Planned]:
+        """The same, with updates, tokens and memory of the tuning, which depend on how long the records are."""
+        found, settings = self.plan(len(data)), self.pre_experience
+        if settings is None or settings.tuner is None:
+            return found
+        assert isinstance(self.student, TransformersModel)  # checked when the recipe was read
+        told = forecast_on(self.student, settings.tuner, data, settings.clusters * settings.per_cluster)
+        return [replace(stage, told=str(told)) if stage.stage == "warm-up" else stage for stage in found]
 
     def _planned_before(self, name: str, records: int) -> list[Planned]:
         if self.pre_experience is None:

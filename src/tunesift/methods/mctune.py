@@ -36,7 +36,7 @@ from tunesift.arrays import Numbers
 from tunesift.datasets import Dataset
 from tunesift.errors import DataError, RecipeError
 from tunesift.evaluation.stats import spearman
-from tunesift.formats import USES_TOOLS, Format
+from tunesift.formats import PREFERENCE, Format, untrainable
 from tunesift.methods.mctune_controls import PREAMBLE, Targets, as_written, block, draw_subset, holds_control, perturbed
 from tunesift.methods.mctune_features import BY_KEY, Analyser, MeasureResponse, is_measured
 from tunesift.methods.refining import check_refinable
@@ -94,7 +94,7 @@ class MCTune(Settings):
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Measure, leave out, hold out, draw controls, write."""
         check_refinable(data, instructions=False)
-        if data.source is not None and data.source.format == "preference":
+        if data.source is not None and data.source.format == PREFERENCE:
             raise RecipeError("the input holds preference pairs, and controls say what one response is like; give rows "
                               "of instructions and responses.")  # fmt: skip
         dropped = {r.id: reason for r in data if (reason := self._left_out(r))}
@@ -132,12 +132,10 @@ class MCTune(Settings):
 
     def _left_out(self, record: Record) -> str:
         """Why a row is not measured; empty where it is."""
-        if any(message.images for message in record.messages):
-            return "has an image"
-        if USES_TOOLS in record.extra:
-            return "uses tools"
-        if [m.role for m in record.messages if m.role != "system"] != ["user", "assistant"] or not record.response:
-            return "has several turns" if record.response.strip() else WORDS["empty_response"]
+        if (refused := untrainable(record)) is not None:
+            return refused.message
+        if [m.role for m in record.messages if m.role != "system"] != ["user", "assistant"]:
+            return "has several turns"
         if any(holds_control(message.text) for message in record.messages):
             return "holds what could be taken for a control"
         return "holds code: its response has a fence" if self.code == "drop" and "```" in record.response else ""

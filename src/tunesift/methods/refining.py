@@ -8,6 +8,7 @@ from statistics import median
 
 from tunesift.datasets import Dataset
 from tunesift.errors import DataError, RecipeError, shown
+from tunesift.formats import PREFERENCE
 from tunesift.records import Record, origins
 from tunesift.running.run import Run
 from tunesift.writing import source_of
@@ -29,7 +30,7 @@ def check_refinable(data: Dataset[Record], instructions: bool) -> None:
             if data.place(begin) is not None:
                 raise DataError(f'ids "{shown(begin)}" and "{shown(id)}": what is made of the first would be taken for '
                                 'the second; write ids without "~".')  # fmt: skip
-    if instructions and data.source is not None and data.source.format == "preference":
+    if instructions and data.source is not None and data.source.format == PREFERENCE:
         raise RecipeError("the input holds preference pairs: their rejected answers would stand under new "
                           "instructions; use the method reflection with halves=response.")  # fmt: skip
 

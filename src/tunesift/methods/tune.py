@@ -1,4 +1,4 @@
-"""Tune: train a student on the records, and leave a model that transformers, vLLM and tunesift load.
+"""Tune: train a student on records or preference pairs, and leave a model that transformers, vLLM and tunesift load.
 
 Needs    a student whose weights are here; TRL (extra "train")
 Changes  nothing; the output is the model's folder
@@ -9,23 +9,28 @@ Stages   measure   tokens of every record in the student's template; what is too
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from tunesift.datasets import Dataset
 from tunesift.errors import DataError, told_bytes
+from tunesift.formats import PREFERENCE
 from tunesift.models.folders import tokenizer
 from tunesift.models.transformers import TransformersModel
-from tunesift.prompts import Template, context, input_of
-from tunesift.records import Decision, Failure, Record, Score
+from tunesift.models.turns import Encoder
+from tunesift.prompts import Template
+from tunesift.records import Decision, Failure, Preference, Record, Score
 from tunesift.running.charts import Chart
-from tunesift.running.result import Planned, Result
+from tunesift.running.result import Planned, Reads, Result
 from tunesift.running.run import Run
 from tunesift.running.step import Outcomes
 from tunesift.settings import Settings
-from tunesift.tuning.encoding import Encoder
-from tunesift.tuning.forecast import BYTES_PER_TOKEN, forecast
+from tunesift.tuning.dpo import DPO
+from tunesift.tuning.encoding import PairEncoder
+from tunesift.tuning.forecast import forecast_on
 from tunesift.tuning.process import Trained, Tuning, told
 from tunesift.tuning.sft import SFT
 from tunesift.tuning.student import limit_of
@@ -36,7 +41,19 @@ CURVE = Chart(
     "held-out loss that rises again says that the student learns the records by heart.",
     names=("trained on", "held out"),
 )  # fmt: skip
+LOSS_OF_PAIRS = replace(
+    CURVE, y_name="loss in nats per pair",
+    caption="The mean loss of the pairs in each batch as it was trained on, and of those that were held out: 0.693 "
+    "where the student tells the two answers apart no better than the reference does.",
+)  # fmt: skip
+PREFERRED = Chart(
+    "lines", "step", "share", "of", "updates of the weights", "share of the pairs",
+    "In how many pairs the chosen answer has gained more over the reference than the rejected one, in each batch and "
+    "of those that were held out; half of them by chance.",
+    names=("trained on", "held out"),
+)  # fmt: skip
 
+CHOSEN_ALONE = "preference pairs, of which the chosen answer is trained on and the rejected one is not read"
 NONE_HELD_OUT = "records, of which the share tuner.held_out is none: no loss of held-out ones is measured"
 
 
@@ -47,16 +64,22 @@ class Tune(Settings):
     kind: Literal["tune"] = "tune"
     student: TransformersModel = TransformersModel()
     """The model that is tuned; its weights stay as they are, the tuned ones are the output."""
-    tuner: SFT = SFT()
-    """How it is tuned."""
+    tuner: Annotated[SFT | DPO, Field(discriminator="kind")] = SFT()
+    """How it is tuned: on responses, or by dpo on preference pairs."""
 
     makes: ClassVar[Literal["model"]] = "model"
     """The output is a model's folder, not a file of records."""
 
-    def __call__(self, data: Dataset[Record], run: Run) -> Result:
+    @property
+    def reads(self) -> Reads:
+        """Records, or preference pairs."""
+        return "preferences" if self.tuner.reads is Preference else "records"
+
+    def __call__(self, data: Dataset[Record] | Dataset[Preference], run: Run) -> Result:
         """Measure, train on what fits, and tell how it went."""
         step = MeasureTokens(student=self.student, template=self.tuner.template, most=self.limit)
-        measured = run.map("measure", step, data)
+        rows: Iterable[Record | Preference] = data
+        measured = run.map("measure", step, rows)
         fit = data.only({id for id, score in measured.good().items() if score.value is not None})
         if not len(fit):
             raise DataError(
@@ -64,11 +87,16 @@ class Tune(Settings):
             )
         made = run.once("tune", Tuning(student=self.student, tuner=self.tuner), fit)
         trained = told(made)
-        run.chart("loss", _curve(trained), CURVE)
+        of_pairs = self.reads == "preferences"
+        run.chart("loss", _curve(trained, "loss"), LOSS_OF_PAIRS if of_pairs else CURVE)
+        if of_pairs:
+            run.chart("preferred", _curve(trained, "rewards/accuracies", "share"), PREFERRED)
         run.table("training", [_row(trained)])
         aside = self.tuner.held_out_of(list(fit.ids()))
         decisions = [_decided(id, measured[id], id in aside) for id in data.ids()]
         notes = {NONE_HELD_OUT: len(fit)} if self.tuner.held_out and not aside else {}
+        if not of_pairs and data.source is not None and data.source.format == PREFERENCE:
+            notes[CHOSEN_ALONE] = len(fit)
         return Result(None, decisions, notes=notes, checkpoint=made)
 
     @property
@@ -81,23 +109,15 @@ class Tune(Settings):
         passes = self.tuner.passes(records)
         return [Planned("measure", records, 0, ""), Planned("tune", records, passes, self.student.name)]
 
-    def plan_for(self, data: Dataset[Record]) -> list[Planned]:
+    def plan_for(self, data: Dataset[Record] | Dataset[Preference]) -> list[Planned]:
         """The same, with updates, tokens and memory, which depend on how long the records are."""
-        sizes = [self._size(record) for record in data]
-        told = forecast(self.student, self.tuner, len(data), round(sum(sizes)), round(max(sizes, default=0)))
         measure, tune = self.plan(len(data))
-        return [measure, replace(tune, told=str(told))]
-
-    def _size(self, record: Record) -> float:
-        """Tokens of a record, by its bytes; without those of a chat template, which only the student knows."""
-        asked = context(record.prompt, self.tuner.template, input_of(record))
-        text = asked if isinstance(asked, str) else "".join(message.text for message in asked)
-        return len(f"{text}{record.response}".encode()) / BYTES_PER_TOKEN
+        return [measure, replace(tune, told=str(forecast_on(self.student, self.tuner, data)))]
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureTokens(Settings):
-    """How many tokens a record has in the student's template; none is cut."""
+    """How many tokens a record, or a preference pair, has in the student's template; none is cut."""
 
     kind: Literal["tokens"] = "tokens"
     student: TransformersModel
@@ -107,19 +127,33 @@ class MeasureTokens(Settings):
 
     returns: ClassVar[type[Score]] = Score
 
-    def __call__(self, chunk: Sequence[Record], /) -> list[Score | Failure]:
-        """Tokens of prompt and response; without a value where they are too many."""
-        encode = Encoder(tokenizer(self.student.location, self.student.revision), self.template)
-        return [self._score(encode, record) for record in chunk]
+    def __call__(self, chunk: Sequence[Record | Preference], /) -> list[Score | Failure]:
+        """Tokens of prompt and response, or of prompt and longer answer; without a value where they are too many."""
+        reader = tokenizer(self.student.location, self.student.revision)
+        of_record, of_pair = Encoder(reader, self.template), PairEncoder(reader, self.template)
+        return [self._of_pair(of_pair, row) if isinstance(row, Preference) else self._of_record(of_record, row)
+                for row in chunk]  # fmt: skip
 
-    def _score(self, encode: Encoder, record: Record) -> Score | Failure:
+    def _of_record(self, encode: Encoder, record: Record) -> Score:
         found = encode(record)
         if isinstance(found, Failure):
             return Score(None, note=f"{found.kind}: {found.message}")
         parts = {"prompt": float(found.start), "response": float(len(found.ids) - found.start)}
-        if self.most is not None and len(found.ids) > self.most:
-            return Score(None, parts, f"too long: {len(found.ids):,} tokens, the limit is {self.most:,}")
-        return Score(float(len(found.ids)), parts)
+        return self._score(len(found.ids), parts)
+
+    def _of_pair(self, encode: PairEncoder, pair: Preference) -> Score:
+        if pair.chosen.text.strip() == pair.rejected.text.strip():
+            return Score(None, note="both answers are the same")
+        found = encode(pair)
+        if isinstance(found, Failure):
+            return Score(None, note=f"{found.kind}: {found.message}")
+        sides = {"prompt": found.prompt, "chosen": found.chosen, "rejected": found.rejected}
+        return self._score(found.longest, {name: float(len(ids)) for name, ids in sides.items()})
+
+    def _score(self, tokens: int, parts: Mapping[str, float]) -> Score:
+        if self.most is not None and tokens > self.most:
+            return Score(None, parts, f"too long: {tokens:,} tokens, the limit is {self.most:,}")
+        return Score(float(tokens), parts)
 
 
 def _first(measured: Outcomes[Score]) -> str:
@@ -135,9 +169,9 @@ def _decided(id: str, score: Score | Failure, aside: bool) -> Decision:
     return Decision(id, "keep", "held out: its loss is measured" if aside else "trained on")
 
 
-def _curve(trained: Trained) -> Iterator[Mapping[str, object]]:
-    for name, of in (("loss", "trained on"), ("eval_loss", "held out")):
-        yield from ({"step": h["step"], "loss": h[name], "of": of} for h in trained.history if name in h)
+def _curve(trained: Trained, name: str, column: str = "loss") -> Iterator[Mapping[str, object]]:
+    for said, of in ((name, "trained on"), (f"eval_{name}", "held out")):
+        yield from ({"step": h["step"], column: h[said], "of": of} for h in trained.history if said in h)
 
 
 def _row(trained: Trained) -> dict[str, Any]:  # Any: numbers and texts

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tunesift.models.http import HttpModel
 from tunesift.models.ngrams import HashedNgrams
+from tunesift.models.reward import RewardClassifier
 from tunesift.models.scripted import ScriptedModel
 from tunesift.models.sentences import SentenceModel
 from tunesift.models.transformers import TransformersModel
@@ -19,7 +20,7 @@ EmbedModel = Annotated[
     SentenceModel | HashedNgrams | TransformersModel | HttpModel | ScriptedModel, Field(discriminator="kind")
 ]
 VisionChatModel = Annotated[VisionModel | HttpModel | ScriptedModel, Field(discriminator="kind")]
-RewardModel = ScriptedModel
+RewardModel = Annotated[RewardClassifier | ScriptedModel, Field(discriminator="kind")]
 
 
 def name_of(model: ChatModel | VisionChatModel | LikelihoodModel | EmbedModel | RewardModel) -> str:

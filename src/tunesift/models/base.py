@@ -27,6 +27,8 @@ class Sampling(Settings):
 
     temperature: float = 0.0
     """0 for the likeliest token each time."""
+    top_p: float = 1.0
+    """Share of the probability that the likeliest tokens must hold among which one is drawn, above 0 to 1."""
     max_tokens: int = 1024
     """Most tokens of one completion."""
     stop: tuple[str, ...] = ()

@@ -27,6 +27,8 @@ EMBEDDED = "embedded"
 """The name of the scorer that comes with the package."""
 _SAMPLED = 64 * 2**10
 """Bytes read at each of a weight file's sampled places, for its identity."""
+_CALLED_AS_STORED = ("gemma", "gemma2", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3")
+"""Architectures whose layers are called as their weights are stored; transformers renames some of others."""
 LOADING = Lock()
 """Held while transformers loads something: it cannot be imported by two threads at once."""
 
@@ -171,11 +173,30 @@ def parameters(name: str) -> int | None:
     return sum(map(_numbers, files)) or None
 
 
+def matrices(name: str) -> frozenset[str] | None:
+    """Last parts of the names of layers whose weights are matrices, embeddings and head among them, from the headers of
+    a local model's safetensors files; None where they are not here, or its layers may be called otherwise."""
+    try:
+        folder = local_folder(name)
+        said = json.loads((folder / "config.json").read_text("utf-8")) if folder else {}
+    except (ModelUnavailable, OSError, ValueError):
+        return None
+    if folder is None or not isinstance(said, dict) or said.get("model_type") not in _CALLED_AS_STORED:
+        return None
+    shapes = [item for path in sorted(folder.glob("*.safetensors")) for item in _shapes(path).items()]
+    found = (name.split(".") for name, shape in shapes if name.endswith(".weight") and len(shape) == 2)
+    return frozenset(parts[-2] for parts in found) or None
+
+
 def _numbers(path: Path) -> int:
+    return sum(map(math.prod, _shapes(path).values()))
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
-    return sum(math.prod(t["shape"]) for name, t in header.items() if name != "__metadata__")
+    return {name: t["shape"] for name, t in header.items() if name != "__metadata__"}
 
 
 def nowhere(name: str) -> ModelUnavailable:

@@ -202,6 +202,7 @@ class HttpModel(Settings):
     def _chat_call(self, messages: list[Json], sampling: Sampling, count: int) -> Call[Drawn]:
         common: dict[str, Json] = {"model": self.model, "temperature": sampling.temperature}
         common |= {"stop": list(sampling.stop)} if sampling.stop else {}
+        common |= {"top_p": sampling.top_p} if sampling.top_p < 1 else {}
         if sampling.schema is not None:
             form: Json = {"name": "reply", "schema": dict(sampling.schema), "strict": True}
             common["response_format"] = {"type": "json_schema", "json_schema": form}

@@ -82,7 +82,8 @@ def _merged(model: Any, folder: Path) -> Any:  # Any: transformers' own classes
             f'model "{shown(str(folder))}" has no adapter_model.safetensors; convert it, other formats can run code.'
         )
     try:
-        return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        whole = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        return whole.requires_grad_()  # PEFT froze what the adapters stood beside; it may be trained on
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelRefused(
             f'model "{shown(str(folder))}" cannot be loaded ({first_line(error)}); check its files.'

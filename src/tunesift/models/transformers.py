@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -181,9 +183,10 @@ class _Weights:
         room = min(sampling.max_tokens, self.limit - len(said.ids))
         if room < 1:
             return Failure("too-long", f"the conversation leaves no room in the model's {self.limit} tokens")
-        heat = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0} if sampling.temperature > 0 else {}
+        heat = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": sampling.top_p}
         # The model's own generation_config.json may penalise or cut off tokens; Sampling says all that is wanted.
-        self.model.generation_config = GenerationConfig(eos_token_id=self._ends or None, pad_token_id=self.pad, **heat)
+        self.model.generation_config = GenerationConfig(eos_token_id=self._ends or None, pad_token_id=self.pad,
+                                                         **(heat if sampling.temperature > 0 else {}))  # fmt: skip
         seed = int.from_bytes(content_digest((sampling.seed, tuple(conversation)))[:7], "big")
         prompt = self._row(said.ids)
         with torch.random.fork_rng(), torch.inference_mode():
@@ -293,6 +296,17 @@ class TunedModel(TransformersModel):
     def location(self) -> str:
         """Where the weights are: in the checkpoint's folder."""
         return self.place
+
+
+def put_away() -> None:
+    """Give back the memory of all weights that this process holds; they are loaded anew when they are next asked."""
+    with LOADING:
+        _LOADED.clear()
+    if "torch" in sys.modules:
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -47,7 +47,8 @@ const drawFigures = (() => {
     const decimals = Math.min(12, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
     const values = Array.from({ length: Math.round((high - low) / step) + 1 }, (_, n) => low + n * step);
     const [from, to] = exact ? ends : [low, high];
-    return { low: from, high: to, values: values.filter((value) => value >= from && value <= to), decimals };
+    const near = step * 1e-9;
+    return { low: from, high: to, values: values.filter((value) => value >= from - near && value <= to + near), decimals };
   }
 
   function axes(figure, wide) {
@@ -70,7 +71,8 @@ const drawFigures = (() => {
     const height = lines ? 340 : Math.round(wide * 0.86) + 40;
     const marks = scales.y.values.map((value) => places(value, scales.y.decimals).length);
     const longest = figure.groups.slice(0, TOLD_APART).reduce((most, g) => Math.max(most, Array.from(cut(g.name)).length), 0);
-    const [left, right] = [Math.max(...marks) * 7 + 18, wide - (labelled ? 20 + 7 * longest : 14)];
+    const last = places(scales.x.values.at(-1) ?? 0, scales.x.decimals).length;
+    const [left, right] = [Math.max(...marks) * 7 + 18, wide - Math.max(labelled ? 20 + 7 * longest : 14, 2 + 4 * last)];
     const [top, bottom] = [30, height - 46];
     const x = (value) => left + ((value - scales.x.low) / (scales.x.high - scales.x.low)) * (right - left);
     const y = (value) => bottom - ((value - scales.y.low) / (scales.y.high - scales.y.low)) * (bottom - top);

@@ -8,6 +8,8 @@ class Progress:
 
     chunk = 1
     """Items that the stage works on at a time."""
+    unit = "item"
+    """What the stage is counted in, of one: a training in updates."""
 
     def turn(self, done: int, of: int) -> None:
         """So many records have had their turn, of a method that works on some at a time; told from 0 on."""

@@ -149,7 +149,7 @@ class Run:
         walked = self._open.setdefault(stage, Walked())
         call = Call(journal, step, given, walked, self.stop)
         call.size = self.executor.chunk_size(step)
-        self.progress.chunk = call.size
+        self.progress.chunk, self.progress.unit = call.size, "item"
         self.progress.begin(stage, len(given), max(0, min(len(journal) - len(walked), len(given))))
         call.elsewhere = together(step) is not None
         call.allowed = int(max(FEW_FAILURES, self.max_failures * len(given)))
@@ -169,6 +169,7 @@ class Run:
         if call.too_many:
             raise TooManyFailures(_many(stage, call.failed, call.allowed))
         if self.stop.asked and not call.complete:
+            self._jot(stage, len(given), len(journal))
             self.stop.check(self.folder)
         return Outcomes(call.rows, call.failed, call.read)
 
@@ -184,7 +185,7 @@ class Run:
         watching = Watching(self.progress, self.stop, stage, lambda step, of: self._note(stage, of, step))
         if finished(folder, made_of) is None:
             self._hold.check()
-            with self._watchdog(stage):
+            with self._watchdog(stage), self._noted_last(watching):
                 train(tuner, data, folder, watching)
         done = watching.last - max(watching.first, 0)
         self.stages.append(StageReport(stage, watching.last, done, 0, time.monotonic() - began))
@@ -210,11 +211,23 @@ class Run:
                 error.add_note(f'in the stage "{stage}"')
                 raise
 
+    @contextmanager
+    def _noted_last(self, watching: Watching) -> Iterator[None]:
+        """Whatever ends a training, its last step is noted."""
+        try:
+            yield
+        finally:
+            if watching.first >= 0:
+                self._jot(watching.stage, watching.of, watching.last)
+
     def _note(self, stage: str, items: int, done: int) -> None:
         """Every few seconds, for whoever looks at the folder from outside: how far the stage is."""
         if time.monotonic() - self._noted >= EVERY_S:
-            self._noted = time.monotonic()
-            jot(self.folder / "progress.json", {"stage": stage, "items": items, "done": done, "at": now()})
+            self._jot(stage, items, done)
+
+    def _jot(self, stage: str, items: int, done: int) -> None:
+        self._noted = time.monotonic()
+        jot(self.folder / "progress.json", {"stage": stage, "items": items, "done": done, "at": now()})
 
     def _commit(self, call: Call[Item, Made], done: Done[Made]) -> tuple[int, int]:
         """Write finished chunks down; where the disk is full, into the space held back for them, and no more follow."""

@@ -42,6 +42,8 @@ class Watching:
     first: int = -1
     """Steps that were done in an earlier life; below 0 before the first word."""
     last: int = 0
+    of: int = 0
+    """Steps that there will be."""
 
     @property
     def stopped(self) -> bool:
@@ -51,13 +53,15 @@ class Watching:
     def at(self, step: int, of: int) -> None:
         """So many steps are done; the first time, by an earlier life."""
         beat()
+        self.of = of
         if self.first < 0:
             self.first = self.last = step
+            self.progress.chunk, self.progress.unit = 1, "update"
             self.progress.begin(self.stage, of, step)
             return
         self.progress.advance(self.stage, step - self.last, 0)
-        self.note(step, of)
         self.last = step
+        self.note(step, of)
 
 
 def begin(folder: Path, stage: str, settings: Json, data: Dataset[Any]) -> str:  # Any: of any kind of item

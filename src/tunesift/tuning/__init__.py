@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from tunesift.tuning.dpo import DPO
+from tunesift.tuning.reward import RewardTuner
 from tunesift.tuning.sft import SFT
 from tunesift.tuning.vision_dpo import VisionDPO
 
-AnyTuner = Annotated[SFT | DPO | VisionDPO, Field(discriminator="kind")]
+AnyTuner = Annotated[SFT | DPO | VisionDPO | RewardTuner, Field(discriminator="kind")]

@@ -29,6 +29,8 @@ class LoRA(Settings):
     targets: tuple[str, ...] = ()
     """Last parts of the names of the layers that get adapters, such as q_proj; none for every linear layer but the
     head."""
+    merged: bool = False
+    """Whether they are added to the weights in the end, and a whole model is left."""
 
     def __post_init__(self) -> None:
         for name, number, usual in (("rank", self.rank, 16), ("alpha", self.alpha, 32)):
@@ -80,6 +82,12 @@ class Training(Settings):
 
     reads: ClassVar[type[Record] | type[Preference]] = Record
     """What it is trained on."""
+    texts: ClassVar[int] = 1
+    """Texts that one of them is: so many are on the device together."""
+    compared: ClassVar[bool] = False
+    """Whether a reference reads them, too."""
+    over_words: ClassVar[bool] = True
+    """Whether the loss is over the vocabulary."""
 
     def __post_init__(self) -> None:
         for name, number, usual in (
@@ -111,11 +119,11 @@ class Training(Settings):
         return self.steps or math.ceil(self.epochs * math.ceil(records / self.batch))
 
     def passes(self, records: int) -> int:
-        """Forward passes that each of so many records costs in all: a backward pass costs two, and activations that
-        are computed again one more."""
-        each = 3 + self.gradient_checkpointing
+        """Forward passes that each of so many records costs in all: a backward pass costs two, activations that are
+        computed again one more, and so does a reference; all of them for each text."""
+        each = 3 + self.gradient_checkpointing + self.compared
         read = self.epochs if self.steps is None else self.steps * self.batch / max(1, records)
-        return max(1, round(each * read))
+        return max(1, round(each * self.texts * read))
 
     @property
     def parts(self) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from tunesift.running.fsio import is_full
 from tunesift.tuning import AnyTuner
 from tunesift.tuning.dpo_trainer import DPOLearner
 from tunesift.tuning.process import LOG
+from tunesift.tuning.reward_trainer import RewardLearner
 from tunesift.tuning.sft_trainer import SFTLearner
 from tunesift.tuning.trainer import Job, Learner, train
 from tunesift.tuning.vision_dpo_trainer import VisionDPOLearner
@@ -38,7 +39,9 @@ _NO_ROOM = (
     "unexpected pos",
 )
 """What the libraries that write weights say where the disk is full; their errors have no number."""
-LEARNERS: Mapping[str, type[Learner]] = {"sft": SFTLearner, "dpo": DPOLearner, "vision-dpo": VisionDPOLearner}
+LEARNERS: Mapping[str, type[Learner]] = {
+    "sft": SFTLearner, "dpo": DPOLearner, "vision-dpo": VisionDPOLearner, "reward": RewardLearner,
+}  # fmt: skip
 """By the kind of the tuner."""
 _STUDENTS: Mapping[str, type[TransformersModel]] = {"transformers": TransformersModel, "vision": VisionModel}
 """By the kind of the model."""

@@ -35,6 +35,8 @@ class DPO(Training):
     """The model that the student is kept near to; None for the student as it is before."""
 
     reads: ClassVar[type[Preference]] = Preference
+    texts: ClassVar[int] = 2
+    compared: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

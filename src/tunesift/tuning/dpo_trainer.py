@@ -28,7 +28,7 @@ class DPOLearner:
     """Learns which answer is the better one."""
 
     columns = pa.schema([*_IDS, (_PAIR_WEIGHT, pa.float64())])
-    said: tuple[str, ...] = ("rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected")
+    said: tuple[str, ...] = ("rewards/accuracies", "eval_rewards/accuracies", "rewards/margins")
 
     def load(self, job: Job, device: str) -> tuple[Any, Any]:  # Any: transformers' own classes
         """A model with a language model's head."""
@@ -50,18 +50,20 @@ class DPOLearner:
         return row
 
     def trainer(self, job: Job, model: Any, tokenizer: Any, given: Given) -> Any:  # Any: libraries' classes
-        """TRL's DPOTrainer on tokens that are made already."""
+        """TRL's DPOTrainer on tokens that are made already.
+
+        The reference is loaded here, since TRL would take it by the name in config.json: of another revision, and
+        without the adapters that a student may hold. Beside new adapters it is the model without them.
+        """
         from trl import DPOConfig
 
         tuner = job.tuner
         assert isinstance(tuner, DPO)
-        reference = None
-        if tuner.reference is not None:
-            reference, _ = _loaded(tuner.reference, str(model.device))
+        reference = tuner.reference if tuner.lora is not None else tuner.reference or job.student
         kind, collator = _weighted(tokenizer) if tuner.weighted else (_plain(), None)
         return given.noted(kind)(
             model=model,
-            ref_model=reference,
+            ref_model=None if reference is None else _loaded(reference, str(model.device))[0],
             args=DPOConfig(**given.arguments, max_length=None, beta=tuner.beta, optim=_OPTIMISERS[tuner.optimiser]),
             data_collator=collator,
             train_dataset=given.rows.train,
@@ -72,7 +74,7 @@ class DPOLearner:
 
     def save(self, job: Job, trainer: Any, into: Path) -> Mapping[str, Json]:  # Any: TRL's own class
         """The model and its tokenizer."""
-        return save(trainer, into)
+        return save(job, trainer, into)
 
 
 def _loaded(model: TransformersModel, device: str) -> tuple[Any, Any]:  # Any: transformers' own classes
@@ -123,22 +125,19 @@ def _weighted(tokenizer: Any) -> tuple[type[Any], Any]:  # Any: transformers' an
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, **more: Any
         ) -> Any:  # Any: theirs
-            loss, outputs = weighted_mean(
-                lambda pair: super(GapWeighted, self).compute_loss(model, pair, return_outputs=True, **more), inputs
-            )
-            return (loss, outputs) if return_outputs else loss
+            assert not return_outputs  # asked for where metrics are computed, which nobody does here
+            return weighted_mean(lambda pair: super(GapWeighted, self).compute_loss(model, pair, **more), inputs)
 
     return GapWeighted, Collator(pad_token_id=_pad(tokenizer))
 
 
-def weighted_mean(loss_of: Callable[[Any], tuple[Any, Any]], batch: dict[str, Any]) -> tuple[Any, Any]:  # Any: torch's
-    """Mean of weight times loss over the pairs of a batch, and what else the loss of the last one gave; takes the
-    weights out of the batch, because a key that nobody takes out is swallowed by the model."""
+def weighted_mean(loss_of: Callable[[Any], Any], batch: dict[str, Any]) -> Any:  # Any: torch's own class
+    """Mean of weight times loss over the pairs of a batch; takes the weights out of it, because a key that nobody takes
+    out is swallowed by the model."""
     weights = batch.pop(_PAIR_WEIGHT)  # [n]
-    pairs = [{name: _of_pair(value, n, len(weights)) for name, value in batch.items()} for n in range(len(weights))]
-    found = [loss_of(pair) for pair in pairs]
-    loss = sum(weight * loss for weight, (loss, _) in zip(weights, found, strict=True)) / len(weights)
-    return loss, found[-1][1]
+    count = len(weights)
+    pairs = ({name: _of_pair(value, n, count) for name, value in batch.items()} for n in range(count))
+    return sum(weight * loss_of(pair) for weight, pair in zip(weights, pairs, strict=True)) / count
 
 
 def _of_pair(value: Any, n: int, count: int) -> Any:  # Any: torch's own class

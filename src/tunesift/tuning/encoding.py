@@ -1,57 +1,13 @@
-"""From a record to what is trained on: its tokens, and where the response begins that the loss is of."""
+"""From a preference pair to what is trained on: the tokens of its prompt and of both answers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from tunesift.errors import ModelRefused
-from tunesift.formats import USES_TOOLS
-from tunesift.models.base import Span
-from tunesift.models.folders import segment_of
-from tunesift.models.likelihood import SpanEncoder, render
-from tunesift.models.templates import TemplateFault
-from tunesift.prompts import Template, context, input_of
-from tunesift.records import Failure, Message, Preference, Record
-
-_MARK = "\ue000"
-"""Stands for a response, to see what a chat template puts behind one."""
-_UNLIMITED = 2**31
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """Tokens of prompt and response; those from `start` on are the response's, with what ends it."""
-
-    ids: tuple[int, ...]
-    start: int
-
-
-class Encoder:
-    """Turns records into tokens: the prompt just as the model sees it when it is asked, and the response.
-
-    Behind the response stands what ends a turn in the chat template, or the EOS token. Raises `ModelRefused` for a
-    tokenizer without a chat template where one is asked for.
-    """
-
-    def __init__(self, tokenizer: Any, template: Template) -> None:  # Any: transformers' own class
-        self._encode = SpanEncoder(tokenizer, _UNLIMITED)
-        self._template = template
-        self._end = _end_of_turn(tokenizer) if template == "chat" else _eos(tokenizer)
-
-    def __call__(self, record: Record) -> Encoded | Failure:
-        """The tokens of a record, however many; a `Failure` where there is nothing to train on."""
-        if not record.response.strip():
-            return Failure("empty", "the response is empty")
-        if any(message.images for message in record.messages):
-            return Failure("refused", "the record has images, which a text model does not read")
-        if record.extra.get("tools") or USES_TOOLS in record.extra:
-            return Failure("refused", "the record uses tools, which templates here do not show")
-        asked = context(record.prompt, self._template, input_of(record))
-        segment = segment_of(self._encode, Span(asked, record.response, bos="tokenizer"))
-        if isinstance(segment, Failure):
-            return segment
-        return Encoded((*segment.ids, *self._end), segment.start)
+from tunesift.models.turns import Encoder
+from tunesift.prompts import Template
+from tunesift.records import Failure, Preference, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +32,18 @@ class EncodedPair:
 class PairEncoder:
     """Turns preference pairs into tokens; each answer as `Encoder` has a response, behind the same prompt."""
 
-    def __init__(self, tokenizer: Any, template: Template) -> None:  # Any: transformers' own class
-        self._encode = Encoder(tokenizer, template)
+    def __init__(self, tokenizer: Any, template: Template, empty: bool = False) -> None:  # Any: transformers' own class
+        self._encode = Encoder(tokenizer, template, empty)
+
+    @property
+    def last(self) -> int:
+        """The token that ends every answer."""
+        return self._encode.last
+
+    @property
+    def ending(self) -> int:
+        """Tokens that stand behind every answer."""
+        return self._encode.ending
 
     def __call__(self, pair: Preference) -> EncodedPair | Failure:
         """The tokens of a pair, however many; a `Failure` where there is nothing to train on."""
@@ -89,24 +55,3 @@ class PairEncoder:
             sides.append(found)
         chosen, rejected = sides
         return EncodedPair(chosen.ids[: chosen.start], chosen.ids[chosen.start :], rejected.ids[rejected.start :])
-
-
-def _end_of_turn(tokenizer: Any) -> tuple[int, ...]:  # Any: transformers' own class
-    turns = [Message("user", "Hello"), Message("assistant", _MARK)]
-    try:
-        rendered = render(turns, tokenizer, open=False)
-    except TemplateFault as error:
-        said = f"the chat template renders no conversation ({error})"
-        raise ModelRefused(f"{said}; set the tuner's template to alpaca.") from error
-    if _MARK not in rendered:
-        raise ModelRefused("the chat template does not show the response; set the tuner's template to alpaca.")
-    end = rendered.rpartition(_MARK)[2]
-    if not end.strip():
-        return _eos(tokenizer)
-    return tuple(tokenizer(end, add_special_tokens=False)["input_ids"])
-
-
-def _eos(tokenizer: Any) -> tuple[int, ...]:  # Any: transformers' own class
-    if tokenizer.eos_token_id is None:
-        raise ModelRefused("the tokenizer has no EOS token, so that a response would never end; use another student.")
-    return (int(tokenizer.eos_token_id),)

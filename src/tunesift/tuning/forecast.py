@@ -6,12 +6,17 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from tunesift.datasets import Dataset
 from tunesift.errors import ModelUnavailable, told_bytes
 from tunesift.models.folders import local_folder, parameters
 from tunesift.models.transformers import TransformersModel
-from tunesift.tuning.sft import SFT
+from tunesift.prompts import Template, context, input_of
+from tunesift.records import Preference, Record
+from tunesift.tuning.base import Training
+from tunesift.tuning.dpo import DPO
 from tunesift.tuning.student import limit_of
 
 BYTES_PER_TOKEN = 4.0
@@ -25,6 +30,17 @@ aside: two norms and what they make on the way, the inputs of its products, quer
 turned, values, what attention gives. Attention's own weights are not kept where it is FlashAttention or the like."""
 IN_THE_MLP = 4
 """Numbers of the width of the MLP that one layer keeps of every token: gate, its activation, up, their product."""
+TILE_TOKENS, TILE_WORDS = 4096, 32768
+"""Tokens, and words of the vocabulary, whose logits TRL's loss has at a time (TRL 1.16: `TOKEN_CHUNK_SIZE` and
+`_CHUNKED_LOGPROB_CHUNK_SIZE`)."""
+TILE_COPIES = 8.25
+"""Copies of that tile where no Triton kernel folds it in place, which is everywhere but on a GPU: in TRL's
+`_backward_tile` the tile, its two scalings, log-probabilities, probabilities, gradient, and two of the steps towards
+that; a mask of a byte each. There every token counts, the prompt's, too."""
+AROUND_THE_HEAD = 2
+"""Numbers of the width of the model that the loss has of every token: what it reads, copied, and its gradient."""
+_DRIVER = Path("/proc/driver/nvidia/gpus")
+"""Is there where a GPU can be used, which `auto` then takes; looked at instead of loading the library that knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +55,14 @@ class Forecast:
     training: int | None
     """Gradients and AdamW's numbers."""
     activations: int | None
-    """What the backward pass needs of a full part, at the longest record that is trained on."""
+    """What the layers keep for the backward pass of a full part, at the longest record that is trained on."""
+    logits: int | None
+    """What the loss of that part takes over the vocabulary."""
 
     @property
     def memory(self) -> int | None:
         """All of them together."""
-        parts = (self.weights, self.training, self.activations)
+        parts = (self.weights, self.training, self.activations, self.logits)
         return None if any(part is None for part in parts) else sum(part or 0 for part in parts)
 
     def __str__(self) -> str:
@@ -52,11 +70,11 @@ class Forecast:
         if (memory := self.memory) is not None:
             size = (f"about {told_bytes(memory)} of memory ({told_bytes(self.weights or 0)} weights, "
                     f"{told_bytes(self.training or 0)} gradients and AdamW, {told_bytes(self.activations or 0)} "
-                    "activations)")  # fmt: skip
+                    f"activations, {told_bytes(self.logits or 0)} logits)")  # fmt: skip
         return f"at most {self.updates:,} updates, about {self.tokens:,} tokens, {size}"
 
 
-def forecast(student: TransformersModel, tuner: SFT, records: int, tokens: int, longest: int) -> Forecast:
+def forecast(student: TransformersModel, tuner: Training, records: int, tokens: int, longest: int) -> Forecast:
     """What a training on so many records will take; `tokens` are those of all of them once, `longest` those of one."""
     trained = records - int(tuner.held_out * records)
     updates = tuner.updates(trained)
@@ -64,19 +82,51 @@ def forecast(student: TransformersModel, tuner: SFT, records: int, tokens: int, 
     read = round(each * min(updates * tuner.batch, math.ceil(tuner.epochs * trained) if not tuner.steps else math.inf))
     size, shape = parameters(student.location), _shape(student.location)
     if size is None or shape is None:
-        return Forecast(updates, read, None, None, None)
+        return Forecast(updates, read, None, None, None, None)
     one = BYTES[student.dtype]
     limits = [n for n in (limit_of(student, tuner), longest) if n is not None]
     updated = size * one if tuner.lora is None else 4 * tuner.lora.rank * _sides(shape)  # adapters are float32
-    return Forecast(updates, read, size * one + (updated if tuner.lora else 0), updated * (1 + ADAMW),
-                    _activations(shape, tuner, min(limits) * tuner.parts[0]))  # fmt: skip
+    at_once = min(limits) * tuner.parts[0] * tuner.texts
+    named = tuner.reference if isinstance(tuner, DPO) else None
+    beside = size if named is None else parameters(named.location) or 0
+    reference = one * beside if tuner.compared and (named or not tuner.lora) else 0
+    return Forecast(updates, read, size * one + reference + (updated if tuner.lora else 0), updated * (1 + ADAMW),
+                    _activations(shape, tuner, at_once),
+                    _logits(shape, tuner, at_once, student.device) if tuner.over_words else 0)  # fmt: skip
 
 
-def _activations(shape: Mapping[str, int], tuner: SFT, tokens: int) -> int:
+def forecast_on(
+    student: TransformersModel, tuner: Training, data: Dataset[Any], most: int | None = None
+) -> Forecast:  # Any: records or preference pairs
+    """The same of these rows, or of at most so many of them, nobody knows yet which; by the bytes of their texts."""
+    texts = [_texts(row, tuner.template) for row in data]
+    count = len(texts) if most is None else min(most, len(texts))
+    read, longest = sum(map(sum, texts)), max(map(max, texts), default=0.0)
+    return forecast(student, tuner, count, round(read * count / max(1, len(texts))), round(longest))
+
+
+def _texts(row: Record | Preference, template: Template) -> list[float]:
+    """Tokens of a record, or of a pair's two texts, by their bytes; without those of a chat template, which only the
+    student knows."""
+    asked = context(row.prompt, template, input_of(row) if isinstance(row, Record) else "")
+    prompt = asked if isinstance(asked, str) else "".join(message.text for message in asked)
+    answers = [row.response] if isinstance(row, Record) else [row.chosen.text, row.rejected.text]
+    return [len(f"{prompt}{answer}".encode()) / BYTES_PER_TOKEN for answer in answers]
+
+
+def _activations(shape: Mapping[str, int], tuner: Training, tokens: int) -> int:
     layer = tokens * (KEPT_PER_LAYER * shape["width"] + IN_THE_MLP * shape["inner"])
     if tuner.gradient_checkpointing:
         return 4 * (layer + tokens * shape["width"] * shape["layers"])
     return 4 * layer * shape["layers"]
+
+
+def _logits(shape: Mapping[str, int], tuner: Training, tokens: int, device: str) -> int:
+    around = 4 * tokens * AROUND_THE_HEAD * shape["width"]
+    if device.startswith("cuda") or (device == "auto" and _DRIVER.is_dir()):
+        one = BYTES["float32" if tuner.precision == "float32" else "bfloat16"]
+        return around + one * min(tokens, TILE_TOKENS) * TILE_WORDS  # the whole tile, however few words there are
+    return around + round(TILE_COPIES * 4 * min(tokens, TILE_TOKENS) * min(shape["vocabulary"], TILE_WORDS))
 
 
 def _sides(shape: Mapping[str, int]) -> int:
@@ -86,7 +136,8 @@ def _sides(shape: Mapping[str, int]) -> int:
 
 
 def _shape(name: str) -> dict[str, int] | None:
-    """Width, MLP's width, keys' width and layers of a decoder, by its config.json; None where that is not here."""
+    """Width, MLP's width, keys' width, layers and vocabulary of a decoder, by its config.json; None where that is not
+    here, or does not say."""
     try:
         folder = local_folder(name)
         said: Any = json.loads((folder / "config.json").read_text("utf-8")) if folder else {}
@@ -95,8 +146,10 @@ def _shape(name: str) -> dict[str, int] | None:
     config = said.get("text_config", said) if isinstance(said, dict) else {}
     width = config.get("hidden_size", config.get("n_embd"))
     layers = config.get("num_hidden_layers", config.get("n_layer"))
-    if not isinstance(width, int) or not isinstance(layers, int):
+    words = config.get("vocab_size")
+    if not isinstance(width, int) or not isinstance(layers, int) or not isinstance(words, int):
         return None
     heads = config.get("num_attention_heads") or config.get("n_head") or 1
     keys = (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or width // heads)
-    return {"width": width, "inner": config.get("intermediate_size") or 4 * width, "keys": keys, "layers": layers}
+    return {"width": width, "inner": config.get("intermediate_size") or 4 * width, "keys": keys, "layers": layers,
+            "vocabulary": words}  # fmt: skip

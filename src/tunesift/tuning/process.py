@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ from tunesift import errors
 from tunesift.datasets import Dataset, write_dataset
 from tunesift.errors import TunesiftError, TuningError, shown
 from tunesift.heartbeat import beat
-from tunesift.models.transformers import TransformersModel, TunedModel
+from tunesift.models.transformers import TransformersModel, TunedModel, put_away
 from tunesift.running.fsio import storage_errors
 from tunesift.running.sealing import sealed
 from tunesift.running.step import Checkpoint, Watch
 from tunesift.running.training import DATA
 from tunesift.settings import Settings
 from tunesift.tuning import AnyTuner
+from tunesift.tuning.dpo import DPO
 from tunesift.tuning.student import check_trainable
 
 LOG = "log.txt"
@@ -47,8 +48,9 @@ class Tuning(Settings):
     def __call__(self, data: Dataset[Any], into: Path, watch: Watch, /) -> None:  # Any: of what the tuner reads
         """Train in a process of its own, and leave the model in `into`; raises what the process says of its end."""
         check_trainable(self.student, self.tuner)
+        put_away()  # the training needs the device for itself
         written = _written(data, into / DATA)
-        asked = {"student": _as_json(self.student), "tuner": _as_json(self.tuner),
+        asked = {"student": _as_json(self.student), "tuner": _as_json(_to_be_found(self.tuner)),
                  "data": str(written), "into": str(into.absolute())}  # fmt: skip
         with (into / LOG).open("ab") as log:
             child = _begun(log.fileno())
@@ -93,6 +95,14 @@ def student_from(checkpoint: Checkpoint, like: TransformersModel) -> Transformer
         name=f"tuned:{checkpoint.digest}", place=str(checkpoint.path), dtype=like.dtype, max_length=like.max_length,
         device=like.device, batch_tokens=like.batch_tokens,
     )  # fmt: skip
+
+
+def _to_be_found(tuner: AnyTuner) -> AnyTuner:
+    """The tuner with a reference that was tuned in this run named by its folder, which the child can load."""
+    if not isinstance(tuner, DPO) or not isinstance(tuner.reference, TunedModel):
+        return tuner
+    there = Path(tuner.reference.place).absolute()
+    return replace(tuner, reference=TransformersModel(name=str(there), dtype=tuner.reference.dtype))
 
 
 def _as_json(settings: Settings) -> Any:  # Any: JSON

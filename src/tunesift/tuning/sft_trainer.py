@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from tunesift.errors import TuningError
 from tunesift.models.loading import load
+from tunesift.models.turns import Encoder
 from tunesift.records import Failure, Record
 from tunesift.settings import Json
-from tunesift.tuning.encoding import Encoder
 from tunesift.tuning.sft import SFT
 from tunesift.tuning.trainer import Given, Job, Row, adapters, save
 
@@ -65,7 +65,7 @@ class SFTLearner:
 
     def save(self, job: Job, trainer: Any, into: Path) -> Mapping[str, Json]:  # Any: TRL's own class
         """The model and its tokenizer."""
-        return save(trainer, into)
+        return save(job, trainer, into)
 
 
 def _check_packing(device: str) -> None:

@@ -6,8 +6,10 @@ import hashlib
 import math
 import resource
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +36,8 @@ MOST_KEPT = 2_000
 """Updates whose loss is kept with the model; of more, every second, fourth and so on."""
 EVALUATIONS = 20
 """Times that the held-out loss is measured."""
+BEAT_S = 20.0
+"""Seconds between two words that weights are still being loaded."""
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 """What transformers calls them."""
 _SAID = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm", "order")
@@ -114,7 +118,8 @@ class Learner(Protocol):
 def train(job: Job, learner: Learner, telling: Telling) -> None:
     """Train from the newest whole checkpoint on, and leave a sealed model; only a checkpoint where asked to stop."""
     check_installed()
-    model, tokenizer = learner.load(job, usable_device(job.student.device))
+    with _beating(telling):
+        model, tokenizer = learner.load(job, usable_device(job.student.device))
     rows = Rows(job, learner.encoder(job, tokenizer), learner.columns, telling)
     trainer = _trainer(job, learner, (model, tokenizer), rows, telling)
     begin = newest(job.into, CHECKPOINT)
@@ -123,6 +128,25 @@ def train(job: Job, learner: Learner, telling: Telling) -> None:
     if trainer.state.global_step < trainer.state.max_steps:
         return
     _leave(job, learner, trainer, rows)
+
+
+@contextmanager
+def _beating(telling: Telling) -> Iterator[None]:
+    """Say again and again that something moves, as long as the block runs: large weights take longer to come from a
+    slow disk than a watchdog waits."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(BEAT_S):
+            telling.say(beat=True)
+
+    thread = threading.Thread(target=beat, name="loading", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class Rows:
@@ -195,6 +219,7 @@ def _trainer(
     )
     made.add_callback(_callback(job, telling, order))
     made.remove_callback(PrinterCallback)  # a line for every update
+    made.create_model_card = lambda **_: None  # it would lie beside the checkpoints, and says nothing of the run
     return made
 
 
@@ -313,8 +338,10 @@ def _callback(job: Job, telling: Telling, order: _Order) -> Any:  # Any: transfo
     return Callback()
 
 
-def save(trainer: Any, into: Path) -> Mapping[str, Json]:  # Any: TRL's own class
+def save(job: Job, trainer: Any, into: Path) -> Mapping[str, Json]:  # Any: TRL's own class
     """Leave the model and its tokenizer as TRL saves them; nothing else is to be said of it."""
+    if (lora := job.tuner.lora) is not None and lora.merged:
+        trainer.model = trainer.model.merge_and_unload()
     trainer.save_model(str(into))
     return {}
 
@@ -334,7 +361,6 @@ def _leave(job: Job, learner: Learner, trainer: Any, rows: Rows) -> None:  # Any
     }, digests=True)  # fmt: skip
     for path in (*job.into.glob(f"{CHECKPOINT}-*"), rows.folder, job.into / DATA):
         rmtree(path, ignore_errors=True)
-    (job.into / "README.md").unlink(missing_ok=True)
 
 
 def _history(state: Any, wanted: Sequence[str]) -> Iterator[Json]:  # Any: transformers' own class

@@ -30,13 +30,10 @@ class VisionDPO(Training):
     """How closely the student is kept to what it was: the margin of log-probabilities is multiplied by it."""
 
     reads: ClassVar[type[Preference]] = Preference
+    texts: ClassVar[int] = 2
+    compared: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.beta > 0:
             raise RecipeError(f"tuner.beta: {self.beta:g} is not above 0; write 0.1.")
-
-    def passes(self, records: int) -> int:
-        """Both answers of a pair are read, and both once more by the student as it was before."""
-        each = 3 + self.gradient_checkpointing
-        return 2 * super().passes(records) * (each + 1) // each

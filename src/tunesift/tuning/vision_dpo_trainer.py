@@ -71,7 +71,7 @@ class VisionDPOLearner:
 
     def save(self, job: Job, trainer: Any, into: Path) -> Mapping[str, Json]:  # Any: TRL's own class
         """The model, and what reads texts and images for it."""
-        return save(trainer, into)
+        return save(job, trainer, into)
 
 
 def _home(job: Job) -> Path:

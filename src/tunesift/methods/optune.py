@@ -1,0 +1,272 @@
+"""OPTune: tune on preferences that the student draws itself, and draw again only where its answers are worst.
+
+Paper    Chen et al., arXiv:2406.07657; no code of the authors was found
+Needs    a student that chats and whose weights are here, a reward model or a judge; TRL (extra "train")
+Changes  nothing; the output is the last student's folder, and beside it the pairs of every round
+
+Stages   measure    tokens of every prompt in the student's template; one beyond the limit is left out, never cut
+  each round, from 0
+         answer-0   the student of this round answers, several times each: in round 0 every prompt, then those that rank
+                    lowest; the others keep the answers they have
+         reward-0   every answer that is not empty is scored
+         train-0    DPO on the best and the worst answer of every prompt, the loss of each pair multiplied by a weight
+                    that grows with the gap of its rewards; the next round's student
+
+The body of the paper could not be read. Its abstract and its reviews say that prompts of low reward are answered again,
+and that a scaled gap of rewards is multiplied with the loss. Ours are
+    the ranking (mean of both rewards), two answers each, the sigmoid as weight, weights of mean 1, the scale of gaps
+    (standard deviation of all rewards of round 0), round 0 over all prompts, the student as it was before round 0 as
+    reference of all rounds, an optimiser that begins anew in each round, and half of the prompts.
+What cannot be scored
+    An empty answer, and one of which the reward model says no number, have no reward: they are in no pair and in no
+    figure, and their prompt ranks before all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar, Literal, cast
+
+from tunesift.datasets import Dataset
+from tunesift.errors import DataError, RecipeError, shown
+from tunesift.methods.optune_pool import Answer, Centre, Held, RankBy, Ranking, again, first_held, held_again, rested
+from tunesift.methods.optune_pool import share as share_of
+from tunesift.methods.optune_steps import RATE, AnswerPrompt, AnyReward, ByRating, Draw, MeasurePrompt, Said, reward_of
+from tunesift.methods.optune_telling import Round, decided, planned_speed, tell
+from tunesift.methods.optune_weights import Spread, Weighting, spread, weights
+from tunesift.models import name_of
+from tunesift.models.base import Completion, Sampling
+from tunesift.models.http import NOT_GIVEN, NOT_GIVEN_URL, HttpModel
+from tunesift.models.transformers import TransformersModel
+from tunesift.records import Failure, Message, Preference, Record
+from tunesift.running.result import Planned, Reads, Result
+from tunesift.running.run import Run
+from tunesift.settings import Settings
+from tunesift.tuning.dpo import DPO, WEIGHT
+from tunesift.tuning.process import Tuning, student_from, told
+
+SEEDS = 2**32
+"""How many seeds a draw may have."""
+BYTES = 4
+"""Bytes of a token of an answer, for the plan."""
+NO_REWARD = -float("inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OPTune(Settings):
+    """Tune on pairs of the student's own answers, in rounds, and draw new ones only for the worst prompts."""
+
+    reads: ClassVar[Reads] = "prompts"
+    makes: ClassVar[Literal["model"]] = "model"
+    chats: ClassVar[tuple[str, ...]] = ("student", "reward.model")
+    """Models that must be able to chat."""
+
+    kind: Literal["optune"] = "optune"
+    student: TransformersModel = TransformersModel(name=NOT_GIVEN)
+    """The model that answers and is tuned; one that was tuned on responses."""
+    reward: AnyReward = ByRating(model=HttpModel(url=NOT_GIVEN_URL))
+    """Who says how good an answer is: a reward model, or a judge that rates."""
+    rounds: int = 3
+    """Times that is answered and trained; the paper's 3."""
+    answers: int = 2
+    """Answers drawn of each prompt, of which the best and the worst are a pair; 2 or more."""
+    ratio: float = 0.5
+    """Share of the prompts that is answered again in every round but the first, 0 to 1."""
+    rank_by: RankBy = "mean"
+    """By which reward of a pair prompts are ranked, the lowest first; gap: by the difference; random: by chance."""
+    rank_centre: Centre = "none"
+    """baseline: rewards less what the prompt's answers of round 0 had in the mean, so that what is merely hard to score
+    does not rank lowest."""
+    keep_old: bool = False
+    """Whether the two answers that were held stand beside the new ones when the best and the worst are taken."""
+    max_age: int | None = None
+    """Rounds after which a pair is made anew, whatever its rank; None for never."""
+    patience: int | None = 2
+    """Times that a prompt is answered again in vain before it is passed over for a round; None for any number."""
+    weight: Weighting = "sigmoid"
+    """What a gap is turned into before the loss is multiplied by it; none: DPO as it is."""
+    beta2: float = 1.0
+    """What a gap, in standard deviations of the rewards of round 0, is multiplied by in a weight; 0 or more."""
+    normalise: bool = True
+    """Whether the weights of a round are divided by their mean, so that the learning rate keeps its meaning."""
+    min_gap: float = 0.0
+    """Difference of rewards below which a pair is not trained on, in the reward's own unit; equal ones never are."""
+    reference: Literal["initial", "previous"] = "initial"
+    """What the student is kept near to: itself before round 0, or before the round."""
+    temperature: float = 1.0
+    """Of the draws; each has a seed of its own."""
+    top_p: float = 0.9
+    """Share of the probability that the likeliest tokens must hold among which one is drawn, above 0 to 1."""
+    answer_tokens: int = 512
+    """Most tokens of an answer; one that is cut there is kept, and marked."""
+    prompt_tokens: int = 512
+    """Most tokens of a prompt; a longer one is left out."""
+    tuner: DPO = DPO(optimiser="rmsprop")
+    """How the student is tuned in every round. Weights and reference are set by the settings above."""
+
+    def __post_init__(self) -> None:
+        for name, number, least, usual in (("rounds", self.rounds, 1, 3), ("answers", self.answers, 2, 2),
+                                           ("answer_tokens", self.answer_tokens, 1, 512),
+                                           ("prompt_tokens", self.prompt_tokens, 1, 512)):  # fmt: skip
+            if number < least:
+                raise RecipeError(f"{name}: {number} is not {least} or more; write {usual}.")
+        if not 0 <= self.ratio <= 1:
+            raise RecipeError(f"ratio: {self.ratio:g} is no share of the prompts; write a number from 0 to 1.")
+        if not self.beta2 >= 0 or (self.weight == "linear" and self.beta2 == 0):
+            raise RecipeError(f"beta2: {self.beta2:g} makes no weight that grows with the gap; write 1.")
+        if not self.min_gap >= 0:
+            raise RecipeError(f"min_gap: {self.min_gap:g} is below 0; write 0.")
+        for name, most in (("max_age", self.max_age), ("patience", self.patience)):
+            if most is not None and most < 1:
+                raise RecipeError(f"{name}: {most} is not 1 or more; write 2, or null.")
+        if not self.temperature > 0:
+            raise RecipeError(f"temperature: {self.temperature:g} draws the same answer every time; write 1.")
+        if not 0 < self.top_p <= 1:
+            raise RecipeError(f"top_p: {self.top_p:g} is no share; write a number above 0 to 1.")
+        self._check_tuner()
+
+    def _check_tuner(self) -> None:
+        if self.tuner.weighted or self.tuner.reference is not None:
+            raise RecipeError("tuner: weights and reference of its pairs are the method's own; write weight and "
+                              "reference instead.")  # fmt: skip
+        if self.tuner.template != "chat":
+            raise RecipeError("tuner.template: answers are drawn in the student's chat template; leave it at chat.")
+        if self.tuner.lora is not None and not self.tuner.lora.merged and self.rounds > 1:
+            raise RecipeError("tuner.lora: the adapters of a round would be lost to the next; write "
+                              "tuner.lora.merged=true, or rounds=1.")  # fmt: skip
+
+    @property
+    def writes_also(self) -> tuple[str, ...]:
+        """The pairs of every round, as TRL reads them."""
+        return tuple(f"round-{round}" for round in range(self.rounds))
+
+    def __call__(self, data: Dataset[Record], run: Run) -> Result:
+        """Answer, score, train, and again; what is held is folded from what was answered."""
+        measured = self._measured(data, run)
+        fit = data.only({id for id, score in measured.items() if not score})
+        asked: set[str] = set(fit.ids())
+        pool: dict[str, Held] = {}
+        scale, student, rounds = Spread(0.0, 0.0, 0), self.student, list[Round]()
+        for round in range(self.rounds):
+            new = self._answered(run, round, student, fit.only(asked))
+            if round == 0:
+                scale = spread(a.reward for answers in new.values() for a in answers)
+                pool = {id: first_held(id, answers) for id, answers in new.items()}
+            pool |= {id: held_again(pool[id], new[id], self.keep_old) for id in new if round}
+            pairs, weighed = self._pairs(run, round, fit, pool, scale)
+            made = run.once(f"train-{round}", Tuning(student=student, tuner=self._tuner(round)), pairs)
+            rounds.append(Round(round, new, dict(pool), pairs, weighed, told(made)))
+            student = student_from(made, self.student)
+            picked = again(pool.values(), self._ranking, round + 1, partial(_chance, run, round + 1))
+            pool |= {id: rested(pool[id]) for id in picked.resting}
+            asked = set(picked.chosen)
+        tell(run, rounds, scale, self.ratio)
+        decisions = [decided(id, measured[id], rounds) for id in data.ids()]
+        also = {name: one.pairs for name, one in zip(self.writes_also, rounds, strict=True)}
+        notes = {said: count for one in rounds for said, count in one.notes()}
+        return Result(None, decisions, notes=notes, checkpoint=made, also=also, format="preference")
+
+    @property
+    def _sampling(self) -> Sampling:
+        return Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.answer_tokens)
+
+    @property
+    def _ranking(self) -> Ranking:
+        return Ranking(self.ratio, self.rank_by, self.rank_centre, self.patience, self.max_age)
+
+    def _measured(self, data: Dataset[Record], run: Run) -> dict[str, str]:
+        """Why a prompt is not answered, by its id; empty where it is. Raises `DataError` where none is."""
+        _check_distinct(data)
+        found = run.map("measure", MeasurePrompt(student=self.student, most=self.prompt_tokens), data)
+        scores = {id: found[id] for id in data.ids()}
+        why = {id: f"{s.kind}: {s.message}" if isinstance(s, Failure) else s.note for id, s in scores.items()}
+        if all(why.values()):
+            raise DataError(f"no prompt can be answered ({next(iter(why.values()), 'there is none')}); raise "
+                            "prompt_tokens, or give other prompts.")  # fmt: skip
+        return why
+
+    def _answered(
+        self, run: Run, round: int, student: TransformersModel, prompts: Dataset[Record]
+    ) -> dict[str, list[Answer]]:
+        """The answers of a round's prompts, by their ids, with rewards."""
+        if not len(prompts):
+            return {}
+        draws = [Draw(f"{record.id}~{k}", record.prompt, run.random("draw", round, record.id, k).randrange(SEEDS))
+                 for record in prompts for k in range(self.answers)]  # fmt: skip
+        said = run.map(f"answer-{round}", AnswerPrompt(student=student, sampling=self._sampling), draws)
+        texts = {draw.id: one for draw in draws if not isinstance(one := said[draw.id], Failure)}
+        found = run.map(
+            f"reward-{round}", self.reward,
+            [Said(d.id, d.prompt, texts[d.id].text) for d in draws if d.id in texts and texts[d.id].text.strip()],
+        )  # fmt: skip
+        rewards = {id: reward_of(self.reward, cast("float | Completion | Failure", found[id])) for id in found}
+        return {
+            record.id: [_answer(texts.get(id), rewards.get(id), round)
+                        for id in (f"{record.id}~{k}" for k in range(self.answers))]
+            for record in prompts
+        }  # fmt: skip
+
+    def _pairs(
+        self, run: Run, round: int, prompts: Dataset[Record], pool: Mapping[str, Held], scale: Spread
+    ) -> tuple[Dataset[Preference], list[float]]:
+        """What a round trains on, and the weights, in order; raises `DataError` where there is nothing to learn."""
+        held = [pool[id] for id in prompts.ids() if pool[id].is_pair(self.min_gap)]
+        if not held:
+            raise DataError(f"round {round}: no trainable pairs: of {len(pool):,} prompts none has two answers whose "
+                            "texts and rewards differ; look at the rewards, or raise answers.")  # fmt: skip
+        gaps = [scale.of_gap(h.gap) for h in held]
+        found = weights(gaps, self.weight, self.beta2, self.normalise)
+        rows = (_pair(prompts.by_id(h.id).prompt, h, w, round) for h, w in zip(held, found, strict=True))
+        return run.dataset(f"pairs-{round}", rows), found
+
+    def _tuner(self, round: int) -> DPO:
+        """Beside new adapters, and in round 0, the student as it is before is the reference without being named."""
+        kept = self.student if self.reference == "initial" and round > 0 else None
+        return replace(self.tuner, weighted=self.weight != "none", reference=kept)
+
+    def plan(self, records: int) -> list[Planned]:
+        """Answers, rewards and updates of every round, the share that is answered again taken of all prompts."""
+        name, judge = self.student.name, name_of(self.reward.model)
+        updates, passes = self.tuner.updates(records), self.tuner.passes(records)
+        most, replies = self.answer_tokens, getattr(self.reward, "max_tokens", 0)
+        found = [Planned("measure", records, 0, "")]
+        for round in range(self.rounds):
+            draws = self.answers * (share_of(self.ratio, records) if round else records)
+            told_ = f"at most {updates:,} updates"
+            found += [Planned(f"answer-{round}", draws, 1, name, answer=most),
+                      Planned(f"reward-{round}", draws, 1, judge, BYTES * most + len(RATE), replies),
+                      Planned(f"train-{round}", records, passes, name, told=told_)]  # fmt: skip
+        return [*found[:-1], replace(found[-1], told=f"{found[-1].told}; {planned_speed(self.ratio, self.rounds)}")]
+
+
+def _chance(run: Run, round: int, id: str) -> float:
+    return run.random("rank", round, id).random()
+
+
+def _answer(said: Completion | None, reward: float | Failure | None, round: int) -> Answer:
+    if said is None:
+        return Answer("", NO_REWARD, round, 0)
+    value = NO_REWARD if reward is None or isinstance(reward, Failure) else reward
+    return Answer(said.text, value, round, said.tokens, said.stop == "length")
+
+
+def _pair(prompt: tuple[Message, ...], held: Held, weight: float, round: int) -> Preference:
+    sides = {"chosen": held.best, "rejected": held.worst}
+    extra: dict[str, object] = {f"{name}_reward": a.reward for name, a in sides.items()}
+    extra |= {f"{name}_round": a.born_round for name, a in sides.items()}
+    extra |= {f"{name}_truncated": a.truncated for name, a in sides.items()}
+    new = round in (held.best.born_round, held.worst.born_round)
+    return Preference(held.id, prompt, Message("assistant", held.best.text), Message("assistant", held.worst.text),
+                      held.gap, {**extra, WEIGHT: weight, "regenerated": new})  # fmt: skip
+
+
+def _check_distinct(data: Dataset[Record]) -> None:
+    """Raise `DataError` for one prompt under two ids: it would be drawn, and weigh, twice."""
+    seen: dict[tuple[Message, ...], str] = {}
+    for record in data:
+        if (first := seen.setdefault(record.prompt, record.id)) != record.id:
+            raise DataError(
+                f'the prompts "{shown(first)}" and "{shown(record.id)}" are the same; leave one of them out.'
+            )

@@ -1,0 +1,423 @@
+"""Reward models with a head for quality and one for length: what is learned, what is left, and what is not lost."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.preferring import pair, pairs, preferences
+from harness.tiny import MakeTiny
+from harness.training import CHATML, here, student
+from tunesift import Dataset, Message, RecipeError, RewardClassifier, RewardTuner, TransformersModel, TuningError
+
+pytest.importorskip("trl", reason='needs the "train" extra')
+
+import torch
+
+from tunesift.running.sealing import sealed
+from tunesift.tuning import reward_trainer
+from tunesift.tuning.reward_best import Best, judged
+from tunesift.tuning.reward_losses import normalised
+from tunesift.tuning.reward_trainer import RewardLearner, classifier_of, export, new_head
+from tunesift.tuning.trainer import Job
+
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("FutureWarning", "DeprecationWarning", "UserWarning")
+]
+QUICK = RewardTuner(template="alpaca", steps=4, epochs=1.0, batch=8, device_batch=8, learning_rate=1e-3, schedule="constant",
+                    held_out=0.0, gradient_checkpointing=False)  # fmt: skip
+
+
+def weights(folder: Path) -> dict[str, Any]:  # Any: tensors
+    from safetensors.torch import load_file
+
+    return dict(load_file(str(folder / "model.safetensors")))
+
+
+def loaded(folder: Path) -> Any:  # Any: transformers' own class
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1).eval()
+
+
+def untrained(make_tiny: MakeTiny, tuner: RewardTuner = QUICK) -> tuple[Any, Any]:  # Any: transformers' own classes
+    """A model with heads as a training begins with it, and its tokenizer."""
+    job = Job(TransformersModel(name=str(make_tiny(length=1024)), device="cpu"), tuner, Dataset.of([]), Path())
+    return RewardLearner().load(job, "cpu")
+
+
+# --- oracle 4: it learns ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_oracle_4_a_tiny_model_learns_quality_apart_from_length(make_tiny: MakeTiny, tmp_path: Path) -> None:
+    tuner = replace(QUICK, steps=60)
+    told = here(tmp_path, make_tiny(length=1024), tuner, preferences(8))
+    last = [entry for entry in told.history if "loss" in entry][-20:]
+    means = {
+        name: sum(entry[name] for entry in last) / 20
+        for name in ("quality_corr", "length_corr", "orthogonality", "loss")
+    }
+    assert abs(means["quality_corr"]) < 0.1
+    assert means["length_corr"] > 0.9
+    assert means["orthogonality"] < 0.05
+    assert means["loss"] < 0.5
+    assert {entry["skipped"] for entry in last} == {0.0}
+
+
+# --- oracle 7: what is left ------------------------------------------------------------------------------------------
+
+
+def test_oracle_7_the_exported_model_is_column_0_of_the_trained_one(make_tiny: MakeTiny, tmp_path: Path) -> None:
+    model, tokenizer = untrained(make_tiny)
+    texts = ["one", "two words", "a longer text of some words", "?", "the last of five"]
+    batch = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
+    with torch.no_grad():
+        before = model(**batch).logits
+    assert before.shape == (5, 2)
+    raw = model.score.weight.detach().clone()
+    export(model, QUICK, tmp_path)
+    found = loaded(tmp_path)
+    assert found.config.num_labels == 1
+    with torch.no_grad():
+        after = found(**batch).logits
+    assert after.shape == (5, 1)
+    assert torch.allclose(after[:, 0], before[:, 0], atol=1e-6)
+    assert not torch.allclose(after[:, 0], before[:, 1], atol=1e-3)  # the order of the heads
+    assert torch.equal(weights(tmp_path)["score.weight"], normalised(raw)[:1])
+    assert not torch.allclose(weights(tmp_path)["score.weight"], raw[:1], atol=1e-3)  # not the raw row
+
+
+def test_what_is_left_is_an_ordinary_classifier_without_heads_of_ours(make_tiny: MakeTiny, tmp_path: Path) -> None:
+    here(tmp_path, make_tiny(length=1024), QUICK, preferences(16))
+    names = weights(tmp_path / "model").keys()
+    assert [name for name in names if "score" in name] == ["score.weight"]
+    assert not [name for name in names if "parametriz" in name or "lm_head" in name]
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForSequenceClassification"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_one_head_is_the_ordinary_reward_model(make_tiny: MakeTiny, tmp_path: Path) -> None:
+    folder = make_tiny(length=1024)
+    told = here(tmp_path, folder, replace(QUICK, heads=1, steps=1), preferences(8))
+    job = Job(TransformersModel(name=str(folder), device="cpu"), replace(QUICK, heads=1), Dataset.of([]), Path())
+    model, tokenizer = RewardLearner().load(job, "cpu")
+    encode = RewardLearner().encoder(job, tokenizer)
+    losses = []
+    for one in pairs(8):
+        row = encode(one)
+        assert not isinstance(row, type(None))
+        sides = [model(torch.tensor([row.columns[f"{side}_ids"]])).logits[0, 0] for side in ("chosen", "rejected")]  # type: ignore[union-attr]
+        losses.append(math.log(1 + math.exp(float(sides[1] - sides[0]))))
+    assert told.history[0]["loss"] == pytest.approx(sum(losses) / 8, abs=1e-4)
+    assert "quality_corr" not in told.history[0]
+
+
+def test_adapters_are_merged_and_the_head_is_trained(make_tiny: MakeTiny, tmp_path: Path) -> None:
+    from tunesift import LoRA
+
+    folder = make_tiny(length=1024)
+    here(tmp_path, folder, replace(QUICK, lora=LoRA(rank=4), learning_rate=1e-2), preferences(16))
+    found = weights(tmp_path / "model")
+    assert loaded(tmp_path / "model").config.num_labels == 1
+    job = Job(TransformersModel(name=str(folder), device="cpu"), QUICK, Dataset.of([]), Path())
+    begun, _ = RewardLearner().load(job, "cpu")
+    assert not torch.allclose(found["score.weight"], begun.score.rows()[:1], atol=1e-4)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(found[name], begun.state_dict()[name])
+    assert torch.equal(found["model.embed_tokens.weight"], begun.state_dict()["model.embed_tokens.weight"])
+
+
+# --- silent failures -------------------------------------------------------------------------------------------------
+
+
+def test_the_lengths_reach_the_loss(make_tiny: MakeTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column that nobody reads, or that the model swallows, would train an ordinary reward model."""
+    seen: list[list[int]] = []
+    plain = reward_trainer.odin_loss
+
+    def noted(rewards: Any, lengths: Any, *more: Any) -> Any:  # Any: tensors
+        seen.append(lengths.tolist())
+        return plain(rewards, lengths, *more)
+
+    monkeypatch.setattr(reward_trainer, "odin_loss", noted)
+    data = Dataset.of([pair(f"p{n}", "Ask.", "x" * (n + 1), "y" * (20 - n)) for n in range(8)])
+    here(tmp_path, make_tiny(length=1024), replace(QUICK, steps=1), data)
+    (lengths,) = seen
+    assert sorted(lengths[:8]) == list(range(1, 9))  # chosen first: one token a letter, without what ends it
+    assert [a + b for a, b in zip(lengths[:8], lengths[8:], strict=True)] == [21] * 8
+
+
+@pytest.mark.parametrize(("field", "value"), [("lambda_length", 0.0), ("lambda_orthogonal", 0.0), ("total_corr_coef", 1.0),
+                                              ("length_mode", "sequence")])  # fmt: skip
+def test_every_part_of_the_loss_reaches_the_weights(
+    field: str, value: object, make_tiny: MakeTiny, tmp_path: Path
+) -> None:
+    """Of prompts of different lengths."""
+    data = Dataset.of([pair(p.id, p.prompt[0].text + " more" * (n % 3), p.chosen.text, p.rejected.text)
+                       for n, p in enumerate(pairs(12))])  # fmt: skip
+    tuner = replace(QUICK, steps=2, batch=6, device_batch=6)
+    plain = here(tmp_path / "one", make_tiny(length=1024), tuner, data)
+    other = here(tmp_path / "two", make_tiny(length=1024), replace(tuner, **{field: value}), data)  # type: ignore[arg-type]
+    assert other.history[0]["loss"] != pytest.approx(plain.history[0]["loss"], abs=1e-4)
+
+
+def test_padding_is_no_token_that_ends_a_text(make_tiny: MakeTiny) -> None:
+    """Where it is, the reward is read one token too early."""
+    model, tokenizer = untrained(make_tiny)
+    assert tokenizer.pad_token_id == model.config.pad_token_id != tokenizer.eos_token_id
+    short, long = [5, 6, 7, tokenizer.eos_token_id], [8, 9, 10, 11, 12, tokenizer.eos_token_id]
+    padded = [*short, *[tokenizer.pad_token_id] * 2]
+    with torch.no_grad():
+        alone = model(torch.tensor([short])).logits[0]
+        beside = model(torch.tensor([padded, long]), attention_mask=torch.tensor([[1] * 4 + [0] * 2, [1] * 6])).logits[
+            0
+        ]
+        cut = model(torch.tensor([short[:-1]])).logits[0]
+    assert torch.allclose(alone, beside, atol=1e-5)
+    assert not torch.allclose(alone, cut, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_reward_that_is_no_number_names_its_pairs(make_tiny: MakeTiny, tmp_path: Path) -> None:
+    rewards = torch.zeros(8, 2)
+    rewards[1, 0], rewards[6, 1] = float("nan"), float("inf")
+    with pytest.raises(TuningError, match=r'the reward is no number for the pairs "b", "c"; lower tuner.learning_rate'):
+        reward_trainer._check_finite(rewards, list("abcd"), tmp_path)
+    reward_trainer._check_finite(torch.zeros(8, 2), list("abcd"), tmp_path)
+
+
+def test_an_empty_answer_has_the_length_0(make_tiny: MakeTiny) -> None:
+    job = Job(TransformersModel(name=str(make_tiny(length=1024)), device="cpu"), QUICK, Dataset.of([]), Path())
+    _, tokenizer = RewardLearner().load(job, "cpu")
+    row = RewardLearner().encoder(job, tokenizer)(pair("a", "Ask.", "Yes.", ""))
+    assert row.columns["rejected_len"] == 0  # type: ignore[union-attr]
+    assert row.columns["rejected_ids"][-1] == tokenizer.eos_token_id  # type: ignore[union-attr]
+
+
+# --- the best weights ------------------------------------------------------------------------------------------------
+
+WATCHED = replace(QUICK, steps=10, held_out=0.25, batch=6, device_batch=6, learning_rate=3e-3)
+
+
+def test_the_best_weights_are_left_and_not_the_last(
+    make_tiny: MakeTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told_as = iter([0.5, 0.9, 0.9, 0.7, 0.2])  # by the five looks
+    offer = Best.offer
+    kept: dict[int, Any] = {}
+
+    def judged(self: Best, model: Any, step: int, accuracy: float) -> None:  # Any: transformers' own class
+        kept[step] = model.score.rows()[:1].detach().clone()
+        offer(self, model, step, next(told_as))
+
+    monkeypatch.setattr(Best, "offer", judged)
+    here(tmp_path, make_tiny(length=1024), WATCHED, preferences(24))
+    assert sorted(kept) == [2, 4, 6, 8, 10]
+    found = weights(tmp_path / "model")["score.weight"]
+    assert torch.equal(found, kept[4])  # of equal ones the first
+    assert not torch.equal(found, kept[10])
+    said = sealed(tmp_path / "model")
+    assert said is not None
+    assert (said["best_step"], said["best_accuracy"]) == (4, 0.9)
+    assert not list(tmp_path.glob("best-*"))
+
+
+def test_weights_that_know_of_length_alone_do_not_win_where_both_kinds_count_alike() -> None:
+    by_length = {"eval_accuracy": 0.75, "eval_longer_accuracy": 1.0, "eval_shorter_accuracy": 0.0}
+    by_quality = {"eval_accuracy": 0.7, "eval_longer_accuracy": 0.7, "eval_shorter_accuracy": 0.7}
+    assert judged(by_length, "accuracy") > judged(by_quality, "accuracy")
+    assert judged(by_length, "balanced") == 0.5 < judged(by_quality, "balanced") == pytest.approx(0.7)
+    assert judged({"eval_accuracy": 0.6}, "balanced") == 0.6  # all answers are equally long
+
+
+def test_the_last_weights_are_left_where_that_is_asked_for(make_tiny: MakeTiny, tmp_path: Path) -> None:
+    told = here(tmp_path, make_tiny(length=1024), replace(WATCHED, best_by="last"), preferences(24))
+    said = sealed(tmp_path / "model")
+    assert said is not None
+    assert "best_step" not in said
+    assert told.steps == 10
+
+
+def test_accuracy_is_that_of_the_quality_head_over_all_pairs(make_tiny: MakeTiny, tmp_path: Path) -> None:
+    told = here(tmp_path, make_tiny(length=1024), replace(WATCHED, device_batch=4, batch=8), preferences(28))
+    looks = [entry for entry in told.history if "eval_accuracy" in entry]
+    assert len(looks) == 6  # one before the first update
+    for look in looks:  # seven pairs in parts of four and three
+        kinds = look["eval_longer_accuracy"], look["eval_shorter_accuracy"]
+        assert min(kinds) <= look["eval_accuracy"] <= max(kinds)
+        assert look["eval_accuracy"] * 7 == pytest.approx(round(look["eval_accuracy"] * 7), abs=1e-6)
+
+
+class Cut(Exception):
+    """The training ends here."""
+
+
+@pytest.mark.slow
+def test_a_training_that_was_cut_off_and_moved_leaves_the_same_weights(
+    make_tiny: MakeTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, tuner, data = make_tiny(length=1024), replace(WATCHED, save_every=3), preferences(24)
+    told_as = {2: 0.5, 4: 0.8, 6: 0.9, 8: 0.6, 10: 0.7}
+    offer = Best.offer
+    ends: list[int] = []
+
+    def judged(self: Best, model: Any, step: int, accuracy: float) -> None:  # Any: transformers' own class
+        offer(self, model, step, told_as[step])
+        if step in ends:
+            raise Cut
+
+    monkeypatch.setattr(Best, "offer", judged)
+    plain = here(tmp_path / "whole", folder, tuner, data)
+    ends.append(8)
+    with pytest.raises(Cut):
+        here(tmp_path / "cut", folder, tuner, data)
+    assert sorted(path.name for path in (tmp_path / "cut").glob("best-*")) == [
+        "best-2",
+        "best-6",
+    ]  # 2: from checkpoint 3
+    assert (tmp_path / "cut" / "checkpoint-6").is_dir()
+    shutil.move(tmp_path / "cut", tmp_path / "moved")
+    ends.clear()
+    again = here(tmp_path / "moved", folder, tuner, data)
+    assert again.history == plain.history
+    one, other = (weights(tmp_path / name / "model") for name in ("whole", "moved"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_best_weights_of_later_steps_do_not_outlive_a_cut(tmp_path: Path) -> None:
+    model, best = torch.nn.Linear(2, 1), Best(tmp_path)
+    for step, accuracy in ((2, 0.5), (4, 0.6)):
+        model.weight.data.fill_(step)
+        best.offer(model, step, accuracy)
+    best.offer(model, 6, 0.55)
+    assert best.found() == (4, 0.6)
+    (tmp_path / "best-9").mkdir()  # cut off while it was written
+    best.forget_after(3)
+    assert best.found() is None  # step 2 was given up when 4 was better, and no checkpoint goes back to it
+    assert best.load_into(model) is None
+
+
+# --- bad settings and bad input --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"device_batch": 2}, "tuner.device_batch: 2 pairs at a time are 4 sequences, and a correlation is taken of 8"),
+        ({"batch": 3}, "tuner.device_batch: 3 pairs at a time are 6 sequences"),
+        ({"least_sequences": 2}, "tuner.least_sequences: of 2 sequences every correlation is 1 or -1"),
+        ({"lambda_length": -1.0}, "tuner.lambda_length: -1 is below 0; write a number from 0 on."),
+        ({"lambda_orthogonal": -0.5}, "tuner.lambda_orthogonal: -0.5 is below 0"),
+        ({"total_corr_coef": -2.0}, "tuner.total_corr_coef: -2 is below 0"),
+        ({"betas": (0.9, 1.0)}, "tuner.betas: one of them is not from 0 to below 1"),
+        ({"held_out": 1.0}, "tuner.held_out: 1 is no share"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], said: str) -> None:  # Any: their values
+    with pytest.raises(RecipeError, match=said):
+        RewardTuner(**settings)
+    if "device_batch" in settings or "batch" in settings:
+        RewardTuner(**settings, heads=1)  # without correlations there is nothing to be too few for
+
+
+def test_too_few_pairs_are_refused_rather_than_trained_without_the_length_loss(
+    make_tiny: MakeTiny, tmp_path: Path
+) -> None:
+    with pytest.raises(TuningError, match="3 pairs are fewer sequences than the 8 of which a correlation is taken"):
+        here(tmp_path, make_tiny(length=1024), QUICK, preferences(3))
+
+
+def test_a_student_without_a_chat_template_says_so(make_tiny: MakeTiny, tmp_path: Path) -> None:
+    from tunesift import ModelRefused
+
+    with pytest.raises(ModelRefused, match="has no chat template"):
+        here(tmp_path, make_tiny("gpt2", length=1024), replace(QUICK, template="chat"), preferences(8))
+
+
+def test_the_heads_are_drawn_by_the_seed(make_tiny: MakeTiny) -> None:
+    from transformers import AutoModelForCausalLM
+
+    causal = AutoModelForCausalLM.from_pretrained(make_tiny())
+    one, same, other = (new_head(causal, replace(QUICK, seed=seed)).weight for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert classifier_of(causal, "x").model is causal.model
+
+
+# --- asked as others ask it ------------------------------------------------------------------------------------------
+
+
+def test_the_model_is_asked_as_it_was_trained(make_tiny: MakeTiny, tmp_path: Path) -> None:
+    """Its own reading of a conversation gives the tokens of the training; TRL reads the same by its chat template."""
+    folder = student(make_tiny, CHATML, length=1024)
+    tuner = replace(QUICK, template="chat")
+    here(tmp_path, folder, tuner, preferences(16))
+    place = tmp_path / "model"
+    job = Job(TransformersModel(name=str(folder), device="cpu"), tuner, Dataset.of([]), Path())
+    _, tokenizer = RewardLearner().load(job, "cpu")
+    one = next(iter(pairs(1)))
+    row = RewardLearner().encoder(job, tokenizer)(one)
+    expected = loaded(place)(torch.tensor([row.columns["chosen_ids"]])).logits[0, 0]  # type: ignore[union-attr]
+    model = RewardClassifier(name=str(place), device="cpu")
+    conversation = [*one.prompt, one.chosen]
+    (found,) = model.reward([conversation])
+    assert found == pytest.approx(float(expected), abs=1e-5)
+    from transformers import AutoTokenizer
+
+    theirs = AutoTokenizer.from_pretrained(place)
+    text = theirs.apply_chat_template([{"role": m.role, "content": m.text} for m in conversation], tokenize=False)
+    ids = theirs(text, add_special_tokens=False)["input_ids"]
+    assert ids == row.columns["chosen_ids"]  # type: ignore[union-attr]
+
+
+def test_several_turns_are_read_up_to_the_last_answer(make_tiny: MakeTiny) -> None:
+    folder = student(make_tiny, CHATML, length=1024)
+    job = Job(
+        TransformersModel(name=str(folder), device="cpu"), replace(QUICK, template="chat"), Dataset.of([]), Path()
+    )
+    _, tokenizer = RewardLearner().load(job, "cpu")
+    talk = (Message("user", "Hi."), Message("assistant", "Hello."), Message("user", "Well?"))
+    one = replace(pair("a", "", "Yes.", "No."), prompt=talk)
+    row = RewardLearner().encoder(job, tokenizer)(one)
+    assert tokenizer.decode(row.columns["chosen_ids"]).count("<|assistant|>") == 2  # type: ignore[union-attr]
+    assert (row.columns["chosen_len"], row.columns["rejected_len"]) == (4, 3)  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["RLOO", "GRPO"])
+def test_the_script_of_the_page_tunes_a_model_by_the_reward(
+    algorithm: str, make_tiny: MakeTiny, tmp_path: Path
+) -> None:
+    """Word for word, but for the length of answers and the number of steps."""
+    page = (Path(__file__).parents[2] / "docs" / "odin.md").read_text("utf-8")
+    script = page.partition("```python\n")[2].partition("```")[0].replace("RLOO", algorithm)
+    assert "max_completion_length=1024" in script
+    script = script.replace(
+        "max_completion_length=1024", "max_completion_length=8, max_steps=1, use_cpu=True, report_to='none'"
+    )
+    shutil.copytree(student(make_tiny, CHATML, length=512), tmp_path / "tuned")
+    tuner = replace(QUICK, template="chat")
+    job = Job(TransformersModel(name=str(tmp_path / "tuned"), device="cpu"), tuner, Dataset.of([]), Path())
+    model, tokenizer = RewardLearner().load(job, "cpu")
+    export(model, tuner, tmp_path / "reward")
+    tokenizer.save_pretrained(tmp_path / "reward")
+    prompts = [{"prompt": [{"role": "user", "content": f"Name {n}."}]} for n in range(4)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    (tmp_path / "script.py").write_text(f"{script}print(trainer.state.log_history[0]['reward'])\n")
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "HF_HUB_OFFLINE": "1"})  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert math.isfinite(float(done.stdout.strip().splitlines()[-1]))
+    before, after = weights(tmp_path / "tuned"), weights(tmp_path / "policy")
+    assert any(not torch.equal(before[name], after[name]) for name in before)
