@@ -37,6 +37,10 @@ from tunesift.running.mending import verify
 
 pytest.importorskip("PIL", reason='needs the "vision" extra')
 
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("FutureWarning", "DeprecationWarning", "UserWarning")
+]
+
 LOOKS = {
     "kind": "scripted",
     "otherwise": "It is a thing.",
@@ -262,7 +266,7 @@ def test_a_model_of_text_alone_is_refused_before_anything_is_read(home: Path, ma
 
 @pytest.mark.parametrize(("setting", "sentence"), [
     ("temperature=0", "temperature: 0 is not above 0 to 2"), ("answer_tokens=0", "answer_tokens: 0 is no answer"),
-    ("critic_tokens=-1", "critic_tokens: -1 is no answer"), ("student.top_p=1.5", "top_p: 1.5 is no share"),
+    ("critic_tokens=-1", "critic_tokens: -1 is no answer"), ("top_p=1.5", "top_p: 1.5 is no share"),
     ("tuner.beta=0", "beta: 0 is not above 0"), ("critic_orders=three", "critic_orders"),
     ("tuner.template=alpaca", "template"),
 ])  # fmt: skip

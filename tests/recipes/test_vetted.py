@@ -10,6 +10,7 @@ import pytest
 
 import tunesift
 import tunesift.methods
+from harness.seeing import embedded
 from harness.tiny import MakeTiny
 from tunesift import Recipe, ScriptedModel, load_recipe, recipe_for, run_recipe
 from tunesift.planning import plan
@@ -101,12 +102,7 @@ def test_what_trains_a_model_is_planned_for_tiny_weights(tmp_path: Path, make_ti
     ids=lambda f: f.stem,
 )
 def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path: Path) -> None:
-    rows = [
-        {"instruction": f"Question {n}?", "input": "", "output": f"Answer {n} and more.", "topic": "Zoos are good",
-         "side": "negative", "argument": "They are not."} for n in range(40)
-    ]  # fmt: skip
-    if recipe.method.kind == "mctune-evaluate":
-        rows = [row | {"mctune": {"values": {"t_word": 4}, "analyzer_id": "tunesift/1/core"}} for row in rows]
+    rows = rows_for(recipe.method.kind)
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     fields = as_json(recipe) | {"input": str(tmp_path / "in.jsonl"), "output": str(tmp_path / "out.jsonl")}
     method = fields["method"]
@@ -148,9 +144,22 @@ def test_it_plans_and_runs_dry_with_a_scripted_student(recipe: Recipe, tmp_path:
         assert summary.counts == {"in": 0, "kept": 0, "dropped": 0, "quarantined": 0, "created": 1}
         assert 0 < summary.worked <= planned
         return
-    at_most = {"teacher", "agents"} & set(method) or method.get("correct")  # further tries, and what a verdict may need
+    at_most = {"teacher", "agents", "critic_orders"} & set(method) or method.get(
+        "correct"
+    )  # further tries, and what a verdict may need
     assert planned == summary.worked > 0 or (at_most and planned > summary.worked >= 80)
     assert summary.counts["in"] == 40 == sum(n for name, n in summary.counts.items() if name not in ("in", "created"))
+
+
+def rows_for(kind: str) -> list[dict[str, object]]:
+    """Forty rows that a method can read."""
+    rows: list[dict[str, object]] = [
+        {"instruction": f"Question {n}?", "input": "", "output": f"Answer {n} and more.", "topic": "Zoos are good",
+         "side": "negative", "argument": "They are not."} for n in range(40)
+    ]  # fmt: skip
+    if kind == "mctune-evaluate":
+        return [row | {"mctune": {"values": {"t_word": 4}, "analyzer_id": "tunesift/1/core"}} for row in rows]
+    return [row | {"image": embedded()} for row in rows] if kind == "sima" else rows
 
 
 OF_METHOD: dict[str, dict[str, object]] = {
@@ -160,6 +169,7 @@ OF_METHOD: dict[str, dict[str, object]] = {
         "judge": {"kind": "scripted", "otherwise": "[[C]]"}, "faithful": True,
     },
     "mctune": {"held_out": 5},
+    "sima": {"tuner": None},  # what is scripted is one answer, of which there is no pair
     "mctune-evaluate": {"model": {"kind": "scripted"}},
     "debatune": {"max_duplicates": 1.0},  # what is scripted is one statement for all
 }  # fmt: skip

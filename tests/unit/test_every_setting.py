@@ -342,7 +342,7 @@ class Onlooker(ScriptedModel):
         return [self._said(conversation[-1].text, sampling) for conversation in conversations]
 
     def _said(self, text: str, sampling: Sampling) -> Completion:
-        how = f"{len(text)} {sampling.temperature} {sampling.max_tokens} {self.otherwise}"
+        how = f"{len(text)} {sampling.temperature} {sampling.max_tokens} {sampling.top_p} {self.otherwise}"
         better = 1 if text.rfind(f" {sampling.temperature} ") < text.rfind(" 0.8 ") else 2
         return Completion(f"{how} [[ {better} ]]" if "<given-reference>" in text else how, "stop", 3)
 
@@ -529,7 +529,7 @@ FLIPS = [
     flip(ByRating(model=Talker()), scoring, max_tokens=99),
     flip(ScriptedModel(), lambda m: m.reward([[Message("assistant", "the sea")]]), favours=3),
     flip(Sima(student=Onlooker(), tuner=None), looked, student=Onlooker(otherwise="Else."), judge=S, critic_orders="single",
-         use_metrics=False, parser="official", temperature=0.5, answer_tokens=99, critic_tokens=99),
+         use_metrics=False, parser="official", temperature=0.5, top_p=0.5, answer_tokens=99, critic_tokens=99),
     flip(ScoreRecords(scorers=(IFD(student=S),)), came_of, scorers=(Perplexity(student=S),)),
     flip(IFD(student=S), scores_of, student=OTHER, profile="cherry", ratio="loss", template="alpaca", turns="each"),
     flip(ReversedIFD(student=S), scores_of, student=OTHER, ratio="loss", template="alpaca"),
@@ -690,7 +690,7 @@ def seeing(tmp_path_factory: pytest.TempPathFactory) -> list[Flip]:
 
     def said(model: VisionModel) -> object:
         drawn = Sampling(temperature=2.0, max_tokens=150)
-        return model.chat([pictured("p", embedded()).prompt], drawn)
+        return model.chat([pictured("p", embedded((n, 9, 9))).prompt for n in range(8)], drawn)
 
     def tuned(tuner: VisionDPO) -> object:
         with TemporaryDirectory(dir=QUICK) as home:
@@ -713,7 +713,7 @@ def seeing(tmp_path_factory: pytest.TempPathFactory) -> list[Flip]:
         student=one, judge=ScriptedModel(otherwise="[[1]]"), tuner=base, critic_orders="single", answer_tokens=4
     )
     return [
-        flip(one, said, name=two.name, dtype="bfloat16", max_length=40, top_p=0.3),
+        flip(one, said, name=two.name, dtype="bfloat16", max_length=40),
         flip(base, tuned, steps=3, batch=3, learning_rate=1e-3, warm_up=1.0, weight_decay=0.5, max_length=55, beta=0.5,
              lora=LoRA(), precision="bfloat16", held_out=0.5, seed=1),
         flip(replace(base, steps=None, epochs=1.0), tuned, epochs=2.0),

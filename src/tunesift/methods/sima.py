@@ -93,6 +93,8 @@ class Sima(Settings):
     code splits it, which takes a bare 1 for a verdict, and `[[ 1 ]]` for none."""
     temperature: float = 0.8
     """Of the sampled answer; the paper's best of 0.2 to 0.8."""
+    top_p: float = 0.9
+    """Share of the probability of the likeliest tokens among which the sampled answer's are drawn; the authors' 0.9."""
     answer_tokens: int = 1024
     """Most tokens of an answer; the authors' 1,024."""
     critic_tokens: int = 512
@@ -108,6 +110,8 @@ class Sima(Settings):
                 raise RecipeError(f"{name}: {tokens} is no answer; write {usual}.")
         if not 0 < self.temperature <= 2:
             raise RecipeError(f"temperature: {self.temperature:g} is not above 0 to 2; write 0.8.")
+        if not 0 < self.top_p <= 1:
+            raise RecipeError(f"top_p: {self.top_p:g} is no share; write a number above 0 to 1.")
         if self.tuner is not None and not isinstance(self.student, VisionModel):
             raise RecipeError(f"student: a model of kind {self.student.kind} has no weights here to be tuned; write "
                               "student.kind=vision student.name=FOLDER, or tuner=null for the pairs.")  # fmt: skip
@@ -133,7 +137,7 @@ class Sima(Settings):
         usable = asked.only(seen.good())
         student = seen_from(self.student, folder)
         greedy = run.map("greedy", Answer(model=student, sampling=Sampling(max_tokens=self.answer_tokens)), usable)
-        drawn = Sampling(temperature=self.temperature, max_tokens=self.answer_tokens)
+        drawn = Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.answer_tokens)
         sampled = run.map("sampled", Answer(model=student, sampling=drawn), usable)
         became |= {id: _failed(id, why) for stage in (seen, greedy, sampled) for id, why in stage.failures().items()}
         answers = {id: _answers(greedy, sampled, id) for id in usable.ids() if id not in became}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tunesift.errors import ModelRefused, ParameterRefused, RecipeError
+from tunesift.errors import ModelRefused, ParameterRefused
 from tunesift.heartbeat import beat, loading
 from tunesift.image_fields import MEDIA_MARK
 from tunesift.images import picture
@@ -35,14 +35,8 @@ class VisionModel(TransformersModel):
     """Most tokens of one conversation, those of its images included; None for as many as the model reads."""
     batch_tokens: Annotated[int, INCIDENTAL] = 4096
     """Without effect: conversations are read one at a time."""
-    top_p: float = 0.9
-    """Of what is sampled: tokens are drawn of the likeliest that together have this probability, above 0 to 1."""
     images: Annotated[Path | None, INCIDENTAL] = None
     """The folder that image files are relative to, and that they must be in; None for that of the input."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.top_p <= 1:
-            raise RecipeError(f"top_p: {self.top_p:g} is no share of the probability; write a number above 0 to 1.")
 
     def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion | Failure]:
         """One completion per conversation, in order; a Failure for an image that cannot be used."""
@@ -161,7 +155,7 @@ class _Weights:
         room = min(sampling.max_tokens, min(asked.max_length or self.limit, self.limit) - length)
         if room < 1:
             return Failure("too-long", f"the conversation has {length} tokens and leaves no room in the model's")
-        heat = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": asked.top_p}
+        heat = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": sampling.top_p}
         how = heat if sampling.temperature > 0 else {"do_sample": False}
         # The model's own generation_config.json may penalise or cut off tokens; Sampling says all that is wanted.
         self.model.generation_config = GenerationConfig(eos_token_id=self._ends or None, pad_token_id=self._pad, **how)
