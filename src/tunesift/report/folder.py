@@ -84,7 +84,8 @@ class RunFolder:
 
     def read_of(self, id: str) -> Record | Preference:
         """What was read under this id; raises `KeyError` where there is none."""
-        return _whole(self.data).by_id(id)
+        found: Record | Preference = _whole(self.data).by_id(id)
+        return found
 
     def made_of(self, ids: Collection[str]) -> dict[str, Record | Preference]:
         """What stands in the output for these records, where something else does; by the id that was decided on."""
@@ -190,7 +191,7 @@ def _whole(data: Dataset[Record]) -> Dataset[Any]:  # Any: records or preference
 
 def turns_of(row: Record | Preference) -> list[tuple[str, str]]:
     """Role and text of all that is said; of a preference pair both answers, the rejected one last."""
-    said = [(m.role, m.text) for m in row.messages]
+    said: list[tuple[str, str]] = [(m.role, m.text) for m in row.messages]
     return said if isinstance(row, Record) else [*said[:-1], (REJECTED, row.rejected.text)]
 
 
