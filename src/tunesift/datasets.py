@@ -136,6 +136,11 @@ class Dataset(Sequence[Row], Generic[Row]):
         chosen = np.flatnonzero(np.fromiter(flags, bool, len(self)))
         return Dataset(self._store, np.asarray(self._rows, np.int64)[chosen], self.source)
 
+    def as_pairs(self) -> Dataset[Preference] | None:
+        """The same rows as preference pairs; None where they are not kept as such, or there are none."""
+        pairs = self._store.as_pairs()
+        return None if pairs is None else Dataset(pairs, self._rows, self.source)
+
     def left_out(self) -> list[int]:
         """Rows of the file's sound ones that this dataset does not show."""
         return [int(n) for n in np.setdiff1d(np.arange(self._store.length), np.asarray(self._rows))]
@@ -173,6 +178,11 @@ class _Store:
         self._ends = list(itertools.accumulate(sizes))
         self.length = self._ends[-1] if sizes else 0
         self.digest = (ids.schema.metadata or {}).get(b"digest", b"")
+
+    def as_pairs(self) -> _Store | None:
+        if not self.length or "chosen" not in orjson.loads(cast(bytes, self._cell("body", "body", 0))):
+            return None
+        return _Store(self._readers["body"], self._readers["id"], Preference)
 
     def row(self, number: int) -> Record | Preference:
         return self._make(self.id(number), cast(bytes, self._cell("body", "body", number)))
@@ -367,7 +377,8 @@ def _record(id: str, body: bytes) -> Record:
     fields = orjson.loads(body)
     if "chosen" in fields:
         pair = _preference(id, body)
-        return Record(id, (*pair.prompt, pair.chosen), {**pair.extra, "rejected": pair.rejected.text})
+        margin = {} if pair.margin is None else {"margin": pair.margin}
+        return Record(id, (*pair.prompt, pair.chosen), {**pair.extra, **margin, "rejected": pair.rejected.text})
     return Record(id, tuple(map(_message, fields["messages"])), fields["extra"])
 
 

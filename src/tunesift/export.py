@@ -10,15 +10,23 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
-from typing import get_args
+from typing import Any, get_args
 
 import orjson
 
 from tunesift.datasets import Dataset
 from tunesift.disk import sync
 from tunesift.errors import CannotCreate, DataError, RecipeError, RunError, printable, shown, told_count
-from tunesift.export_rows import Rows, Target, rows_for
-from tunesift.export_settings import CALLED, SETTINGS_FILE, START, Training, differences_for, registry, settings_for
+from tunesift.export_rows import PairRows, Rows, Target, rows_for
+from tunesift.export_settings import (
+    CALLED,
+    Training,
+    differences_for,
+    registry,
+    settings_file,
+    settings_for,
+    start,
+)
 from tunesift.formats import PREFERENCE
 from tunesift.methods.tune import Tune
 from tunesift.model_output import makes_model
@@ -26,11 +34,11 @@ from tunesift.models.folders import EMBEDDED, base_of, local_folder
 from tunesift.models.transformers import TransformersModel
 from tunesift.overriding import said
 from tunesift.recipe import Recipe, check, recipe_for, with_values
-from tunesift.records import IN_OUTPUT, Record
+from tunesift.records import IN_OUTPUT
 from tunesift.report.folder import RunFolder, check_run, run_folder
 from tunesift.running.fsio import read_json, storage_errors
 from tunesift.settings import Json
-from tunesift.tuning.sft import SFT
+from tunesift.tuning.dpo import DPO
 from tunesift.writing import check_place, create_errors, write_json_rows
 from tunesift.yaml_text import yaml_of
 
@@ -51,12 +59,14 @@ class Exported:
     to: Target
     files: tuple[str, ...]
     """Names of the files, in the folder."""
+    settings: str
+    """Name of the one that has the settings."""
     start: str
     """The command that begins the training, in the folder."""
     records: int
-    """Records that are trained on."""
+    """Records, or preference pairs, that are trained on."""
     held_out: int
-    """Records whose loss is measured."""
+    """Those whose loss is measured."""
     left_out: Mapping[str, int]
     """Why records are not written: how many of each."""
     differences: tuple[str, ...]
@@ -65,10 +75,10 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """The records of a run, by what becomes of them."""
+    """The records, or preference pairs, of a run, by what becomes of them."""
 
-    trained: Dataset[Record]
-    held_out: Dataset[Record]
+    trained: Dataset[Any]  # Any: of what the tuner reads, and below
+    held_out: Dataset[Any]
     left_out: Mapping[str, str]
     """By id, why a record is not written."""
 
@@ -86,17 +96,18 @@ def export(run: Path, folder: Path, to: str, settings: Sequence[str] = ()) -> Ex
         raise CannotCreate(f"{folder}: exists already; choose another folder, or remove it.")
     check_place(folder)
     tune = _tuning(begun, settings)
-    if not isinstance(tune.tuner, SFT):
-        raise RecipeError(f"tuner.kind: {tune.tuner.kind} is not exported; write tuner.kind=sft.")
-    tuner = tune.tuner
-    base = _base(tune.student.name)
-    rows = rows_for(target, tune.tuner.template, tune.student)
+    of_pairs = isinstance(tune.tuner, DPO)
+    reference = tune.tuner.reference if isinstance(tune.tuner, DPO) else None
+    base = _base("student.name", tune.student.name)
+    beside = None if reference is None else _base("tuner.reference.name", reference.name)
+    rows = rows_for(target, tune.tuner.template, tune.student, of_pairs)
     with storage_errors(run):
         chosen = _chosen(run_folder(run), begun, tune, rows)
     counts = len(chosen.trained), len(chosen.held_out)
-    training = Training(tune.student, tuner, base, tune.limit, _name(begun), *counts)
-    differs = (*differences_for(target, training), *_of_pairs(chosen.trained))
-    done = Exported(run, folder, target, (), START[target], *counts, _reasons(chosen), differs)
+    training = Training(tune.student, tune.tuner, base, beside, tune.limit, _name(begun), *counts)
+    differs = (*differences_for(target, training), *(() if of_pairs else _of_pairs(chosen.trained)))
+    names = settings_file(target, of_pairs), start(target, of_pairs)
+    done = Exported(run, folder, target, (), *names, *counts, _reasons(chosen), differs)
     files = _files(target, training, rows, chosen)
     done = replace(done, files=(*files, README))
     _write({**files, README: lambda path: path.write_bytes(_readme(done).encode())}, folder)
@@ -148,13 +159,13 @@ def _with_student(tune: object) -> Tune:
     return tune
 
 
-def _base(name: str) -> str:
+def _base(setting: str, name: str) -> str:
     """What another trainer is told: the absolute folder of a local model, or the hub id."""
     folder = local_folder(name)
     if folder is None:
         return name
     if base_of(folder) is not None:
-        raise RecipeError(f'student.name: "{shown(name)}" holds adapters, not a model to tune; give a model.')
+        raise RecipeError(f'{setting}: "{shown(name)}" holds adapters, not a whole model; give a model.')
     return str(folder.absolute())
 
 
@@ -165,9 +176,13 @@ def _name(begun: Recipe) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", path.name.partition(".")[0]).strip("_") or "records"
 
 
-def _chosen(run: RunFolder, begun: Recipe, tune: Tune, rows: Rows) -> _Chosen:
+def _chosen(run: RunFolder, begun: Recipe, tune: Tune, rows: Rows | PairRows) -> _Chosen:
     kept = {id for id, action, _ in run.decisions() if action in IN_OUTPUT}
-    data = run.data.only(kept) if run.made is None else run.made
+    data: Dataset[Any] | None = run.data.only(kept) if run.made is None else run.made
+    if data is not None and isinstance(rows, PairRows):
+        data = data.as_pairs()
+    if data is None:
+        raise DataError(f"{run.path}: holds records, not preference pairs; write tuner.kind=sft.")
     left_out = {record.id: why for record in data if (why := rows.refused(record))}
     aside: Collection[str] = ()
     if isinstance(begun.method, Tune):
@@ -182,7 +197,7 @@ def _chosen(run: RunFolder, begun: Recipe, tune: Tune, rows: Rows) -> _Chosen:
     return _Chosen(trained, data.where(not left and held for left, held in places), left_out)
 
 
-def _of_pairs(data: Dataset[Record]) -> tuple[str, ...]:
+def _of_pairs(data: Dataset[Any]) -> tuple[str, ...]:
     """What becomes of preference pairs; empty of other records."""
     if data.source is None or data.source.format != PREFERENCE:
         return ()
@@ -193,7 +208,7 @@ def _reasons(chosen: _Chosen) -> dict[str, int]:
     return dict(Counter(chosen.left_out.values()).most_common())
 
 
-def _files(to: Target, training: Training, rows: Rows, chosen: _Chosen) -> Files:
+def _files(to: Target, training: Training, rows: Rows | PairRows, chosen: _Chosen) -> Files:
     """The files of an export but for the one that tells of it."""
     sets = [data for data in (chosen.trained, chosen.held_out) if len(data)]
     names = {"llama-factory": [f"{name}.json" for name in training.data],
@@ -202,14 +217,14 @@ def _files(to: Target, training: Training, rows: Rows, chosen: _Chosen) -> Files
     files: Files = {name: _data(rows, data) for name, data in zip(names, sets, strict=True)}
     if to == "llama-factory":
         files["dataset_info.json"] = _small(_json(registry(training)))
-    files[SETTINGS_FILE[to]] = _small(yaml_of(settings_for(to, training)))
+    files[settings_file(to, training.pairs)] = _small(yaml_of(settings_for(to, training)))
     if chosen.left_out:
         found = [{"id": id, "reason": reason} for id, reason in chosen.left_out.items()]
         files[LEFT_OUT] = lambda path: write_json_rows(map(orjson.dumps, found), path, Path(LEFT_OUT))
     return files
 
 
-def _data(rows: Rows, data: Iterable[Record]) -> Callable[[Path], object]:
+def _data(rows: Rows | PairRows, data: Iterable[Any]) -> Callable[[Path], object]:
     def texts() -> Iterator[bytes]:
         return (orjson.dumps(rows.row(record)) for record in data)
 
@@ -247,7 +262,7 @@ def _readme(done: Exported) -> str:
     """What the folder holds, for who finds it on another machine."""
     who = CALLED[done.to]
     lines = [f"Records of the tunesift run {done.run.name} for {who}: {told_of(done)}.", "",
-             f"Start in this folder, since the paths in {SETTINGS_FILE[done.to]} are relative to it:", "",
+             f"Start in this folder, since the paths in {done.settings} are relative to it:", "",
              f"    {done.start}", "", "What differs from the training that tunesift does:", ""]  # fmt: skip
     lines += [f"- {difference}" for difference in done.differences]
     if done.left_out:

@@ -237,7 +237,8 @@ class _Reader(Generic[Row]):
         for message in parsed.messages:
             if message.images:
                 self.images.check(message.images)
-        made: Record | Preference = record_of(parsed) if self.kind is Record else preference_of(parsed)
+        alone = self.kind is Record and parsed.rejected is None
+        made: Record | Preference = record_of(parsed) if alone else preference_of(parsed)
         if parsed.own_id is None:
             self.without_id.append(self.made)
         self.writer.add(made, row.place.line, row.raw, file)

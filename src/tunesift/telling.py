@@ -33,7 +33,7 @@ from tunesift.models.folders import EMBEDDED, local_folder
 from tunesift.models.nli import NliModel
 from tunesift.planning import Plan, matrix_rate, plan
 from tunesift.recipe import Recipe, load_recipe, recipe_for, vetted_names, vetted_summary
-from tunesift.report.folder import RunFolder, check_run, run_folder
+from tunesift.report.folder import RunFolder, check_run, run_folder, turns_of
 from tunesift.running.database import rows_done
 from tunesift.running.fsio import read_json, storage_errors
 from tunesift.running.ledger import read_spent
@@ -175,14 +175,14 @@ def told_record(folder: Path, id: str, as_json: bool) -> str:
             name = part.parent.name + row["id"].removeprefix(id)
             stages[name] = {"failure": row["failure"]} if row["failure"] else json.loads(row["outcome"])
     made = whole.made_of({id}).get(id)
-    old = whole.data.by_id(id) if whole.data.place(id) is not None else None
-    told = [("", m) for m in old.messages] if old else []
-    told += [("new ", m) for m in made.messages] if made else []
+    old = whole.read_of(id) if whole.data.place(id) is not None else None
+    told = turns_of(old) if old else []
+    told += [(f"new {role}", text) for role, text in turns_of(made)] if made else []
     if as_json:
-        messages = [{"role": f"{new}{m.role}", "text": m.text} for new, m in told]
+        messages = [{"role": role, "text": text} for role, text in told]
         return json.dumps({"record_id": id, "action": action, "reason": reason, "messages": messages, "stages": stages})
     lines = [f"{id}: {action}", f"  {reason}"]
-    lines += [f"  {new}{m.role}: {_excerpt(m.text)}" for new, m in told]
+    lines += [f"  {role}: {_excerpt(text)}" for role, text in told]
     outcomes = {name: json.dumps(_rounded(outcome), ensure_ascii=False) for name, outcome in stages.items()}
     lines += [f"  {name}: {_excerpt(outcome)}" for name, outcome in outcomes.items()]
     return "\n".join(map(printable, lines))

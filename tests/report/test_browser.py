@@ -169,6 +169,18 @@ def test_before_and_after_stand_side_by_side_with_the_changed_words_marked(tmp_p
     assert seen["found"] == ["a1"]  # by a word that is gone
 
 
+def test_a_pair_shows_its_rejected_answer_beside_the_chosen_one(tmp_path: Path) -> None:
+    pair = Row("p1", 1, "keep", "x", None, {}, (("system", "Be brief."), ("user", "Name a river."),
+               ("assistant", "The Rhine."), ("rejected", "The Elbe, I think.")))  # fmt: skip
+    seen = look_at(replace(REFINED, rows=(pair, REFINED.rows[1])), "paired.js", tmp_path)
+    assert seen["trouble"] == []
+    assert seen["roles"] == ["System", "Instructionuser", "Responseassistant"]
+    assert seen["sides"] == ["Chosen", "Rejected"]
+    assert seen["words"] == ["Be brief.", "Name a river.", "The Rhine.", "The Elbe, I think."]
+    assert (seen["alone"], seen["split"]) == (["Say it.", "It."], 0)
+    assert seen["found"] == ["p1"]  # by a word of the rejected answer
+
+
 def test_a_message_is_held_against_what_the_same_role_said_before(tmp_path: Path) -> None:
     """A system message that came in front is new; it is not what became of the instruction."""
     first = REFINED.rows[0]

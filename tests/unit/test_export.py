@@ -31,7 +31,7 @@ from tunesift import (
 )
 from tunesift.export import Exported, export
 from tunesift.export_rows import Rows
-from tunesift.export_settings import CALLED, SETTINGS_FILE
+from tunesift.export_settings import CALLED
 from tunesift.models.folders import tokenizer
 from tunesift.models.transformers import TransformersModel
 from tunesift.models.turns import Encoded, Encoder
@@ -126,7 +126,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def settings(done: Exported) -> dict[str, Any]:
-    return dict(yaml.safe_load((done.folder / SETTINGS_FILE[done.to]).read_text("utf-8")))
+    return dict(yaml.safe_load((done.folder / done.settings).read_text("utf-8")))
 
 
 def everything(folder: Path) -> dict[str, bytes]:

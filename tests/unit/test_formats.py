@@ -218,7 +218,7 @@ def test_a_preference_has_both_answers_and_as_a_record_the_chosen_one() -> None:
     assert (pair.prompt, pair.chosen.text, pair.rejected.text) == (record.prompt, "4", "5")
     assert record.response == "4"
     assert pair.id == record.id
-    assert pair.extra == {"margin": 2}
+    assert (pair.margin, pair.extra, record.extra) == (2.0, {}, {"margin": 2})
     other = record_of(parse_row({"prompt": ASK[1], "chosen": "4", "rejected": "6"}, "preference"))
     assert other.id != record.id, "two pairs differ though their chosen answers are the same"
     with pytest.raises(RowFault, match="rejected"):

@@ -14,9 +14,9 @@ from tunesift.arrays import Bools, Numbers
 from tunesift.errors import told_count
 from tunesift.files import Place
 from tunesift.notes import told_note
-from tunesift.records import Record, rule_of
+from tunesift.records import Preference, Record, rule_of
 from tunesift.report.data import Bar, Broken, Figure, Group, Histogram, ReportData, Row, Table
-from tunesift.report.folder import RunFolder, run_folder
+from tunesift.report.folder import RunFolder, run_folder, turns_of
 from tunesift.report.spending import priced, spent_on
 from tunesift.running.charts import Described
 
@@ -184,20 +184,24 @@ def _picked(kept: Bools, values: Numbers) -> set[int]:
 
 
 def _row(
-    found: RunFolder, decided: tuple[str, str, str], score: float, parts: Mapping[str, float], made: Record | None
+    found: RunFolder,
+    decided: tuple[str, str, str],
+    score: float,
+    parts: Mapping[str, float],
+    made: Record | Preference | None,
 ) -> Row:
     id, action, reason = decided
     value = None if np.isnan(score) else float(score)
-    old = None if action == "create" else found.data.by_id(id)
+    old = None if action == "create" else found.read_of(id)
     now = made or old
     assert now is not None  # what is created was made
     before = shown_messages(old) if made is not None and old is not None else ()
     return Row(id, found.data.line(id), action, reason, value, parts, shown_messages(now), before)
 
 
-def shown_messages(record: Record) -> tuple[tuple[str, str], ...]:
-    """A record's conversation as pages show it: role and text, long texts cut."""
-    return tuple((m.role, m.text[:MAX_TEXT] + ("…" if len(m.text) > MAX_TEXT else "")) for m in record.messages)
+def shown_messages(row: Record | Preference) -> tuple[tuple[str, str], ...]:
+    """A conversation as pages show it: role and text, long texts cut; of a pair the rejected answer comes last."""
+    return tuple((role, text[:MAX_TEXT] + ("…" if len(text) > MAX_TEXT else "")) for role, text in turns_of(row))
 
 
 def _broken(folder: Path) -> tuple[Broken, ...]:

@@ -182,7 +182,7 @@ def _differences(runs: Sequence[_Run], ids: Sequence[str]) -> tuple[Difference, 
     shown = {pair: [ids[n] for n in places[:: max(1, -(-len(places) // SHOWN))]] for pair, places in picked.items()}
     wanted = {id for some in shown.values() for id in some}
     why = {run.name: {id: reason for id, _, reason in run.folder.decisions() if id in wanted} for run in runs}
-    texts = {id: shown_messages(runs[0].folder.data.by_id(id)) for id in wanted}
+    texts = {id: shown_messages(runs[0].folder.read_of(id)) for id in wanted}
     return tuple(
         Difference(a, b, len(picked[a, b]), tuple(Different(id, why[a][id], why[b][id], texts[id]) for id in some))
         for (a, b), some in shown.items()

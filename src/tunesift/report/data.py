@@ -55,7 +55,7 @@ class Row:
     parts: Mapping[str, float]
     """Numbers the score was made of, by name."""
     messages: tuple[tuple[str, str], ...]
-    """The conversation as it is now: pairs of role and text, in order."""
+    """The conversation as it is now: pairs of role and text, in order; of a preference pair both answers."""
     before: tuple[tuple[str, str], ...] = ()
     """The conversation as it was, for a record that was replaced; empty for others."""
 
@@ -208,7 +208,7 @@ class Different:
     dropped: str
     """Why it was not."""
     messages: tuple[tuple[str, str], ...]
-    """The conversation: pairs of role and text, in order."""
+    """The conversation: pairs of role and text, in order; of a preference pair both answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 const byId = (id) => document.getElementById(id);
 const report = JSON.parse(byId("report-data").textContent);
 
-const PART = new Map([["user", "Instruction"], ["assistant", "Response"], ["system", "System"]]);
+const PART = new Map([["user", "Instruction"], ["assistant", "Response"], ["system", "System"], ["rejected", "Rejected response"]]);
 const integer = new Intl.NumberFormat("en-US");
 const count = (n, one, many = `${one}s`) => `${integer.format(n)} ${n === 1 ? one : many}`;
 

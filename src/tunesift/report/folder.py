@@ -19,12 +19,14 @@ import pyarrow.parquet as pq
 from tunesift.arrays import Bools, Numbers
 from tunesift.datasets import Dataset, Source, open_dataset
 from tunesift.errors import DataError, RunError
-from tunesift.records import IN_OUTPUT, Action, Record, origins
+from tunesift.records import IN_OUTPUT, Action, Preference, Record, origins
 from tunesift.running.charts import Described, described
 from tunesift.running.fsio import read_json
 from tunesift.running.run import MADE, OUTPUT
 
 ACTIONS = get_args(Action)
+REJECTED = "rejected"
+"""In place of a role, what the answer that was not chosen has."""
 MOST_ROWS = 100
 """Rows of a small table that a page shows."""
 MAIN = "score"
@@ -80,15 +82,21 @@ class RunFolder:
         folder = self.path / MADE / OUTPUT
         return open_dataset(folder, Record, self.data.source, ()) if folder.is_dir() and self.data.source else None
 
-    def made_of(self, ids: Collection[str]) -> dict[str, Record]:
+    def read_of(self, id: str) -> Record | Preference:
+        """What was read under this id; raises `KeyError` where there is none."""
+        found: Record | Preference = _whole(self.data).by_id(id)
+        return found
+
+    def made_of(self, ids: Collection[str]) -> dict[str, Record | Preference]:
         """What stands in the output for these records, where something else does; by the id that was decided on."""
         if self.made is None:
             return {}
+        made = _whole(self.made)
         found = {}
         for new in self.made.ids():
             id = next((id for id in origins(new) if id in ids), None)
             if id is not None and (id != new or self.data.place(id) is None):
-                found[id] = self.made.by_id(new)
+                found[id] = made.by_id(new)
         return found
 
     def tables(self) -> Iterator[tuple[str, list[dict[str, object]]]]:
@@ -174,6 +182,17 @@ class RunFolder:
             if place is not None and made["value"] is not None and math.isfinite(made["value"]):
                 values[place] = made["value"]
         return values if scored else None
+
+
+def _whole(data: Dataset[Record]) -> Dataset[Any]:  # Any: records or preference pairs
+    """The rows as they are kept: pairs with both their answers."""
+    return data.as_pairs() or data
+
+
+def turns_of(row: Record | Preference) -> list[tuple[str, str]]:
+    """Role and text of all that is said; of a preference pair both answers, the rejected one last."""
+    said: list[tuple[str, str]] = [(m.role, m.text) for m in row.messages]
+    return said if isinstance(row, Record) else [*said[:-1], (REJECTED, row.rejected.text)]
 
 
 def check_run(path: Path) -> None:

@@ -74,11 +74,22 @@
 
   function conversation(row) {
     if (!row.messages.length) return empty("This record has no messages.");
-    return el("div", { class: "messages" }, ...row.messages.map(([role, words], n) => el(
+    const pair = row.messages.at(-1)[0] === "rejected";
+    const turns = pair ? row.messages.slice(0, -1) : row.messages;
+    return el("div", { class: "messages" }, ...turns.map(([role, words], n) => el(
       "div", { class: `message ${PART.has(role) ? role : "other"}` },
       el("p", { class: "role" }, PART.get(role) ?? role, PART.has(role) && role !== "system" ? el("span", {}, role) : null),
-      altered(row, n) ? rewritten(counterpart(row, n), words) : said(words),
+      pair && n === turns.length - 1 ? answers(words, row.messages.at(-1)[1])
+        : altered(row, n) ? rewritten(counterpart(row, n), words) : said(words),
     )));
+  }
+
+  // Both answers of a preference pair
+
+  function answers(chosen, rejected) {
+    return el("div", { class: "change" },
+      el("div", {}, el("p", { class: "side" }, "Chosen"), said(chosen)),
+      el("div", {}, el("p", { class: "side" }, "Rejected"), said(rejected)));
   }
 
   // What the same role said before at the same turn: a message may have come in front of it
