@@ -184,8 +184,8 @@ def _axolotl(training: Training) -> dict[str, Json]:
 
 
 def _axolotl_stage(training: Training) -> dict[str, Json]:
-    """Pairs of messages go to TRL as they are: axolotl counts tokens of texts alone, and its own template for pairs looks
-    for an answer in what it rendered, where a short one may stand earlier."""
+    """Pairs of messages go to TRL as they are: axolotl counts tokens of texts alone, and its own template for pairs
+    looks for an answer in what it rendered, where a short one may stand earlier."""
     if isinstance(training.tuner, DPO):
         own: dict[str, Json] = {"skip_prepare_dataset": True} if training.tuner.template == "chat" else {}
         return {"rl": "dpo", "rl_beta": training.tuner.beta, **own}
