@@ -126,13 +126,21 @@ def record_of(parsed: Parsed) -> Record:
 def preference_of(parsed: Parsed) -> Preference:
     """The preference pair of a parsed row; raises `RowFault` where it has no rejected answer."""
     if parsed.rejected is None:
-        raise RowFault("E201", 'a preference pair needs "chosen" and "rejected"')
+        raise _no_pair(parsed.extra)
     prompt, chosen = parsed.messages[:-1], parsed.messages[-1]
     margin = parsed.extra.get("margin")
     if isinstance(margin, bool) or not isinstance(margin, int | float):
         return Preference(record_of(parsed).id, prompt, chosen, parsed.rejected, extra=parsed.extra)
     more = {name: value for name, value in parsed.extra.items() if name != "margin"}
     return Preference(record_of(parsed).id, prompt, chosen, parsed.rejected, float(margin), more)
+
+
+def _no_pair(fields: Fields) -> RowFault:
+    """What a row lacks that is no pair, such as TRL's unpaired one, which KTO learns from."""
+    needs = 'a preference pair needs "chosen" and "rejected"'
+    if isinstance(fields.get("label"), bool):
+        return RowFault("E201", f'the row is one answer with a "label", which is no pair; {needs}')
+    return RowFault("E201", needs)
 
 
 def _alpaca(fields: Fields) -> Parsed:
@@ -177,6 +185,8 @@ def _sharegpt(fields: Fields) -> Parsed:
 
 
 def _preference(fields: Fields) -> Parsed:
+    if "chosen" not in fields and "rejected" not in fields:
+        raise _no_pair(fields)
     chosen, rejected = (_answer(fields, name) for name in ("chosen", "rejected"))
     if "conversations" in fields:
         prompt: tuple[Message, ...] = _turns(fields["conversations"], "conversations")

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tunesift import read_dataset, recipe_for, run_recipe
+from tunesift import read_dataset, read_preferences, recipe_for, run_recipe
 from tunesift.export import export
 from tunesift.models.folders import EMBEDDED, local_folder, tokenizer
 from tunesift.models.turns import Encoded, Encoder
 from tunesift.prompts import Template
+from tunesift.tuning.encoding import EncodedPair, PairEncoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 TALKS = [
@@ -126,3 +127,151 @@ def test_axolotl_takes_every_setting_and_reads_the_tokens_that_tune_trains_on(
             made = reader.tokenize_prompt({name: value for name, value in row.items() if name != "id"})
             found[row["id"]] = made["input_ids"], made["labels"]
     assert found == trained_on(run, template)
+
+
+PAIRS = [
+    [("system", "Be brief."), ("user", "Why?"), ("assistant", "Because."), ("assistant", "I do not know.")],
+    [("user", "Letter?"), ("assistant", "a"), ("assistant", "user")],
+    [("user", "One?"), ("assistant", "1."), ("user", "Two?"), ("assistant", "2 – zwei.\n\n# and more"), ("assistant", " 3")],
+    [("user", "{content} and {{content}}?"), ("assistant", "'Yes' \\ \"no\""), ("assistant", "{prompt}")],
+]  # fmt: skip
+"""Prompts with two answers each; short ones are found in what a template puts before an answer."""
+PAIR_SETTINGS = [(), ("tuner.held_out=0.4", "tuner.lora.rank=2"), ("tuner.optimiser=rmsprop", "tuner.steps=3")]
+
+
+@pytest.fixture
+def run_of_pairs(tmp_path: Path) -> Path:
+    """The folder of a selection that kept four preference pairs."""
+    rows = []
+    for n, talk in enumerate(PAIRS):
+        *prompt, chosen, rejected = [{"role": role, "content": text} for role, text in talk]
+        rows.append({"id": f"p{n}", "prompt": prompt, "chosen": [chosen], "rejected": [rejected]})
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = ["scorer.student.kind=scripted", "keep=100%", "keep.below=null"]
+    return run_recipe(recipe_for("select", tmp_path / "pairs.jsonl", tmp_path / "kept.jsonl", said)).folder
+
+
+Sides = tuple[list[int], list[int], list[int]]
+
+
+def preferred(run: Path, template: Template) -> dict[str, Sides]:
+    """By id, the tokens of prompt, chosen and rejected answer that `tune` trains on."""
+    encode, found = PairEncoder(tokenizer(EMBEDDED), template), {}
+    for pair in read_preferences(run.with_suffix("")):
+        ours = encode(pair)
+        assert isinstance(ours, EncodedPair)
+        found[pair.id] = list(ours.prompt), list(ours.chosen), list(ours.rejected)
+    return found
+
+
+def prepared_by_trl(rows: Any, args: Any) -> dict[str, Sides]:
+    """By id, the tokens that TRL's own trainer makes of rows."""
+    from trl import DPOTrainer
+
+    trainer = DPOTrainer(model=str(local_folder(EMBEDDED)), args=args, train_dataset=rows)
+    names = ("prompt_ids", "chosen_ids", "rejected_ids")
+    return {row["id"]: tuple(list(row[name]) for name in names) for row in trainer.train_dataset}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("more", PAIR_SETTINGS)
+@pytest.mark.parametrize("template", ["chat", "alpaca"])
+def test_llama_factory_reads_the_pairs_that_tune_trains_on(
+    run_of_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: Template, more: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("DISABLE_VERSION_CHECK", "1")
+    pytest.importorskip("llamafactory.data", reason="LLaMA-Factory is not among the test tools")
+    from datasets import load_dataset
+    from llamafactory.data.converter import align_dataset
+    from llamafactory.data.parser import get_dataset_list
+    from llamafactory.data.processor.pairwise import PairwiseDatasetProcessor
+    from llamafactory.data.template import get_template_and_fix_tokenizer
+    from transformers import AutoTokenizer
+
+    words = [*WORDS, "tuner.kind=dpo", f"tuner.template={template}", *more]
+    done = export(run_of_pairs, tmp_path / "out", "llama-factory", words)
+    monkeypatch.chdir(done.folder)
+    arguments, found = parsed(done.folder), {}
+    reads = AutoTokenizer.from_pretrained(local_folder(EMBEDDED))
+    process = PairwiseDatasetProcessor(get_template_and_fix_tokenizer(reads, arguments), reads, None, arguments)
+    for attribute in get_dataset_list([*arguments.dataset, *(arguments.eval_dataset or [])], arguments.dataset_dir):
+        assert attribute.ranking
+        rows = load_dataset("json", data_files=attribute.dataset_name, cache_dir=str(tmp_path / "cache"))["train"]
+        training = type("Training", (), {"local_process_index": 0, "should_log": False})()
+        made = process.preprocess_dataset(align_dataset(rows, attribute, arguments, training)[:])
+        for n, id in enumerate(rows["id"]):
+            sides = []
+            for side in ("chosen", "rejected"):
+                ids, labels = made[f"{side}_input_ids"][n], made[f"{side}_labels"][n]
+                start = next(place for place, label in enumerate(labels) if label != -100)
+                assert labels[start:] == ids[start:]
+                sides += [ids[:start], ids[start:]]
+            assert sides[0] == sides[2]
+            found[id] = sides[0], sides[1], sides[3]
+    assert found == preferred(run_of_pairs, template)
+
+
+@pytest.mark.parametrize("more", PAIR_SETTINGS)
+@pytest.mark.parametrize("template", ["chat", "alpaca"])
+def test_axolotl_takes_every_setting_and_hands_trl_the_pairs_that_tune_trains_on(
+    run_of_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: Template, more: tuple[str, ...]
+) -> None:
+    pytest.importorskip("axolotl.utils.data.rl", reason="axolotl is not among the test tools")
+    from axolotl.utils.data.rl import _load_split
+    from axolotl.utils.dict import DictDefault
+    from axolotl.utils.schemas.config import AxolotlInputConfig
+    from trl import DPOConfig
+
+    words = [*WORDS, "tuner.kind=dpo", f"tuner.template={template}", *more]
+    done = export(run_of_pairs, tmp_path / "out", "axolotl", words)
+    written = yaml.safe_load((done.folder / "config.yaml").read_text())
+    fields = AxolotlInputConfig.model_fields
+    assert written.keys() <= fields.keys() | {field.alias for field in fields.values()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)
+        checked = DictDefault(AxolotlInputConfig(**written).model_dump(exclude_none=True))
+    assert (checked["rl"], checked["rl_beta"]) == ("dpo", 0.1)
+    monkeypatch.chdir(done.folder)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    checked["tokenizer_config"] = checked["base_model"]
+    found: dict[str, Sides] = {}
+    for split in ("train", "test") if checked.get("test_datasets") else ("train",):
+        rows = _load_split(checked, split=split)
+        args = DPOConfig(output_dir=str(tmp_path / "trained"), use_cpu=True, max_length=checked["sequence_len"])
+        found |= prepared_by_trl(rows, args)
+    assert found == preferred(run_of_pairs, template)
+
+
+@pytest.mark.parametrize("template", ["chat", "alpaca"])
+def test_trl_takes_every_setting_of_dpo_and_updates_on_the_pairs_that_tune_trains_on(
+    run_of_pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: Template
+) -> None:
+    """TRL's own parser, its own reading of the files, and one update of the embedded scorer."""
+    pytest.importorskip("trl", reason='needs the "train" extra')
+    from datasets import load_dataset
+    from trl import DPOTrainer, get_peft_config
+    from trl.scripts.dpo import make_parser
+
+    words = [*WORDS, "tuner.kind=dpo", f"tuner.template={template}", "tuner.steps=1", "tuner.batch=2", "tuner.beta=0.3",
+             "tuner.held_out=0.4", "tuner.lora.rank=2", "tuner.optimiser=rmsprop", "tuner.precision=float32"]  # fmt: skip
+    done = export(run_of_pairs, tmp_path / "out", "trl", words)
+    monkeypatch.chdir(done.folder)
+    script, args, model, _ = make_parser().parse_args_and_config(
+        ["--config", done.settings], fail_with_unknown_args=True
+    )
+    assert (args.beta, args.loss_type, str(args.optim)) == (0.3, ["sigmoid"], "OptimizerNames.RMSPROP")
+    data = load_dataset(script.dataset_name, cache_dir=str(tmp_path / "cache"))
+    assert {name: len(rows) for name, rows in data.items()} == {"train": 3, "test": 1}
+    args.use_cpu = True
+    trainer = DPOTrainer(
+        model=model.model_name_or_path,
+        args=args,
+        train_dataset=data[script.dataset_train_split],
+        eval_dataset=data[script.dataset_test_split],
+        peft_config=get_peft_config(model),
+    )
+    names = ("prompt_ids", "chosen_ids", "rejected_ids")
+    rows = [row for part in (trainer.train_dataset, trainer.eval_dataset) for row in part]
+    found = {row["id"]: tuple(list(row[name]) for name in names) for row in rows}
+    assert found == preferred(run_of_pairs, template)
+    trainer.train()
+    assert trainer.state.global_step == 1
