@@ -180,9 +180,9 @@ METHODS = {
     ),
     "optune": Words(
         "OPTune: tune on preferences that the student draws itself, and draw again only where its answers are worst.",
-        "student.name=FOLDER, the model to tune; reward.model.url=URL and reward.model.model=NAME, a judge that rates, "
-        "or reward.kind=reward for a reward model; ratio=0.4; rounds=3; tuner.learning_rate=5e-7.",
-        "prompts.jsonl -o tuned student.name=llama reward.model.url=http://localhost:8000/v1 reward.model.model=NAME",
+        "student.name=FOLDER, the model to tune; reward.model.name=FOLDER, a reward model such as odin leaves, or "
+        "reward.kind=rating with reward.model.url=URL and reward.model.model=NAME, a judge; ratio=0.4; rounds=3.",
+        "prompts.jsonl -o tuned student.name=llama reward.model.name=reward",
     ),
     "score": Words(
         "Write every record with its id and its scores; drop nothing.",

@@ -61,7 +61,7 @@ def check_given(method: AnyMethod) -> None:
     for path, model in settings_by_path(method):
         if isinstance(model, HttpModel) and not model.is_placed:
             wrong.append(_to_place(path, model))
-        elif isinstance(model, TransformersModel) and model.name == NOT_GIVEN:
+        elif isinstance(model, TransformersModel | RewardClassifier) and model.name == NOT_GIVEN:
             wrong.append(f"{path}: is not given; write {path}.name=FOLDER.")
         elif _is_embedded(model) and path.rstrip(".0123456789") in chats:
             wrong.append(f"{path}: the scorer that comes with the package does not chat; write {path}.name=FOLDER, or "

@@ -466,7 +466,8 @@ def test_a_plan_tells_answers_rewards_updates_and_what_the_ratio_saves(tmp_path:
 
 def test_what_is_not_given_or_cannot_chat_or_be_trained_is_said_before_any_work(folder: Path) -> None:
     with pytest.raises(
-        RecipeError, match=r"student: is not given; write student.name=FOLDER\.\n.*reward.model: is not"
+        RecipeError,
+        match=r"student: is not given; write student.name=FOLDER\.\nreward.model: is not given; write reward.model.name=F",
     ):
         check_given(OPTune())
     judged = ByReward(model=ScriptedModel())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from faultserver.fixtures import Ledger, Make
 from tunesift import Message, Sampling, Span, TransformersModel
-from tunesift.models import transformers
+from tunesift.models import loading, transformers
 
 ASKED = [(Message("user", "Name the sea."),)]
 
@@ -37,6 +37,6 @@ def test_weights_that_are_put_away_for_a_training_are_loaded_anew(make_tiny: Cal
     model = TransformersModel(name=str(make_tiny()), device="cpu")
     before = model.loss([Span("x", "y")])
     assert transformers._LOADED
-    transformers.put_away()
+    loading.put_away()
     assert not transformers._LOADED
     assert model.loss([Span("x", "y")]) == before

@@ -33,12 +33,13 @@ from tunesift.datasets import Dataset
 from tunesift.errors import DataError, RecipeError, shown
 from tunesift.methods.optune_pool import Answer, Centre, Held, RankBy, Ranking, again, first_held, held_again, rested
 from tunesift.methods.optune_pool import share as share_of
-from tunesift.methods.optune_steps import RATE, AnswerPrompt, AnyReward, ByRating, Draw, MeasurePrompt, Said, reward_of
+from tunesift.methods.optune_steps import RATE, AnswerPrompt, AnyReward, ByReward, Draw, MeasurePrompt, Said, reward_of
 from tunesift.methods.optune_telling import Round, decided, planned_speed, tell
 from tunesift.methods.optune_weights import Spread, Weighting, spread, weights
 from tunesift.models import name_of
 from tunesift.models.base import Completion, Sampling
-from tunesift.models.http import NOT_GIVEN, NOT_GIVEN_URL, HttpModel
+from tunesift.models.http import NOT_GIVEN
+from tunesift.models.reward import RewardClassifier
 from tunesift.models.transformers import TransformersModel
 from tunesift.records import Failure, Message, Preference, Record
 from tunesift.running.result import Planned, Reads, Result
@@ -66,8 +67,8 @@ class OPTune(Settings):
     kind: Literal["optune"] = "optune"
     student: TransformersModel = TransformersModel(name=NOT_GIVEN)
     """The model that answers and is tuned; one that was tuned on responses."""
-    reward: AnyReward = ByRating(model=HttpModel(url=NOT_GIVEN_URL))
-    """Who says how good an answer is: a reward model, or a judge that rates."""
+    reward: AnyReward = ByReward(model=RewardClassifier(name=NOT_GIVEN))
+    """Who says how good an answer is: a reward model, such as odin leaves, or a judge that rates."""
     rounds: int = 3
     """Times that is answered and trained; the paper's 3."""
     answers: int = 2

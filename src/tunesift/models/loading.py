@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import resource
+import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from tunesift.errors import MissingExtra, ModelRefused, ModelUnavailable, first_line, shown
-from tunesift.models.folders import TOKENIZER, base_of, local_folder, nowhere, place_of
+from tunesift.models.folders import LOADING, TOKENIZER, base_of, local_folder, nowhere, place_of
 
 LEAST_ADDRESS_SPACE = 3 * 2**30
 """Bytes of address space below which importing the libraries or running the embedded scorer may abort the process."""
@@ -60,6 +62,29 @@ def load(  # Any: transformers' own classes
     if odd:  # transformers has drawn these at random
         raise ModelRefused(f'model "{shown(name)}" has no fitting weights for {odd[0]}; give a whole {_WHOLE[auto]}.')
     return model.eval().to(where), reader
+
+
+_HELD: list[dict[Any, Any]] = []  # Any: whatever weights are known by
+"""What holds loaded weights in this process."""
+Cache = TypeVar("Cache", bound=dict[Any, Any])  # Any: the same
+
+
+def held(cache: Cache) -> Cache:
+    """A cache of weights that `put_away` empties."""
+    _HELD.append(cache)
+    return cache
+
+
+def put_away() -> None:
+    """Give back the memory of all weights that this process holds; they are loaded anew when they are next asked."""
+    with LOADING:
+        for cache in _HELD:
+            cache.clear()
+    if "torch" in sys.modules:
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _reader_of(folder: Path, auto: Auto) -> Any:  # Any: transformers' own class

@@ -11,7 +11,7 @@ from tunesift.errors import ModelRefused, shown
 from tunesift.heartbeat import beat, loading
 from tunesift.models.folders import LOADING, folder_identity
 from tunesift.models.likelihood import Segment, batches
-from tunesift.models.loading import load
+from tunesift.models.loading import held, load
 from tunesift.models.transformers import MOST_TOKENS, out_of_memory
 from tunesift.models.turns import Encoder
 from tunesift.prompts import Template
@@ -148,7 +148,7 @@ def _number(value: float) -> float | Failure:
     return value if math.isfinite(value) else Failure("not-finite", f"the reward is {value}")
 
 
-_LOADED: dict[tuple[str, str | None, str, str], tuple[str, _Weights]] = {}
+_LOADED: dict[tuple[str, str | None, str, str], tuple[str, _Weights]] = held({})
 """Identity and weights, by name, revision, type and device."""
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from tunesift.heartbeat import beat, loading
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
 from tunesift.models.folders import EMBEDDED, LOADING, context_of, folder_identity, segment_of
 from tunesift.models.likelihood import Segment, SpanEncoder, batches, losses
-from tunesift.models.loading import load
+from tunesift.models.loading import held, load
 from tunesift.models.sharing import all_losses
 from tunesift.records import Failure, Message, content_digest
 from tunesift.settings import INCIDENTAL, Settings
@@ -298,17 +296,6 @@ class TunedModel(TransformersModel):
         return self.place
 
 
-def put_away() -> None:
-    """Give back the memory of all weights that this process holds; they are loaded anew when they are next asked."""
-    with LOADING:
-        _LOADED.clear()
-    if "torch" in sys.modules:
-        import torch
-
-        gc.collect()
-        torch.cuda.empty_cache()
-
-
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch's means that the device has no more memory."""
     import torch
@@ -324,7 +311,7 @@ class _Loaded:
     weights: _Weights
 
 
-_LOADED: dict[tuple[str, str | None, str, str], _Loaded] = {}
+_LOADED: dict[tuple[str, str | None, str, str], _Loaded] = held({})
 """By name, revision, type and device."""
 
 

@@ -14,7 +14,7 @@ from tunesift.images import picture
 from tunesift.models.base import Completion, Sampling
 from tunesift.models.folders import LOADING, context_of
 from tunesift.models.http import NOT_GIVEN
-from tunesift.models.loading import load
+from tunesift.models.loading import held, load
 from tunesift.models.templates import RENDERER, TemplateFault
 from tunesift.models.transformers import TransformersModel
 from tunesift.records import Failure, Message, RowFault, content_digest
@@ -176,7 +176,7 @@ class _Weights:
         return Completion(text[:cut] if cut >= 0 else text, "stop" if ended else "length", len(ids))
 
 
-_LOADED: dict[tuple[str, str | None, str, str], tuple[str, _Weights]] = {}
+_LOADED: dict[tuple[str, str | None, str, str], tuple[str, _Weights]] = held({})
 """By name, revision, type and device: the identity, and the weights."""
 
 

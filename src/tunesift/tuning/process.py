@@ -20,7 +20,8 @@ from tunesift import errors
 from tunesift.datasets import Dataset, write_dataset
 from tunesift.errors import TunesiftError, TuningError, shown
 from tunesift.heartbeat import beat
-from tunesift.models.transformers import TransformersModel, TunedModel, put_away
+from tunesift.models.loading import put_away
+from tunesift.models.transformers import TransformersModel, TunedModel
 from tunesift.running.fsio import storage_errors
 from tunesift.running.sealing import sealed
 from tunesift.running.step import Checkpoint, Watch
