@@ -5,7 +5,7 @@
 Makes a Llama of two layers from a config, with the tokenizer of the embedded scorer and drawn weights, and trains it by
 `odin` on OpenAssistant's and on LLaMA-Factory's pairs, with two heads and with one (an ordinary reward model), by the
 same seed on the same pairs. A third of the pairs is seen by neither training: of these are the figures, not of those by
-which a training may choose its weights. Both are left with their last (tuner.best_by).
+which a training may choose its weights. Both are left with their last, or with those of --best-by.
 """
 
 from __future__ import annotations

@@ -234,7 +234,7 @@ class _Reader(Generic[Row]):
     def _add(self, file: int, row: RawRow, format: Format) -> None:
         fields = _named_prompt(row.fields) if self.reading.prompts else row.fields
         parsed = parse_row(fields, format, self.allowed)
-        for message in parsed.messages:
+        for message in (*parsed.messages, *([parsed.rejected] if parsed.rejected else ())):
             if message.images:
                 self.images.check(message.images)
         alone = self.kind is Record and parsed.rejected is None

@@ -253,7 +253,7 @@ def test_a_prompt_beyond_the_limit_or_with_an_image_is_left_out_with_its_reason(
     ({"prompt_tokens": 0}, "prompt_tokens: 0 is not 1 or more; write 512."),
     ({"beta2": -1.0}, "beta2: -1 makes no weight that grows with the gap; write 1."),
     ({"beta2": 0.0, "weight": "linear"}, "beta2: 0 makes no weight that grows with the gap; write 1."),
-    ({"min_gap": -1.0}, "min_gap: -1 is below 0; write 0."),
+    ({"min_gap": -1.0}, "min_gap: -1 is no number from 0 on; write 0."),
     ({"max_age": 0}, "max_age: 0 is not 1 or more; write 2, or null."),
     ({"patience": 0}, "patience: 0 is not 1 or more; write 2, or null."),
     ({"temperature": 0.0}, "temperature: 0 draws the same answer every time; write 1."),

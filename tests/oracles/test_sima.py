@@ -43,6 +43,9 @@ PARSED: Mapping[str, tuple[int | None, int | None]] = {
     "": (None, None),
     "1": (None, 1),
     "[[AI generated response 2]]": (2, None),
+    "[[1 or 2]]": (None, None),
+    "[[neither 1 nor 2]]": (None, None),
+    "[[0.1]]": (None, None),
 }
 """What a reply says, to our parser and to the authors' code."""
 OBJECTS = ("apple", "bridge", "clock", "dog")

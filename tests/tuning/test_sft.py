@@ -429,3 +429,26 @@ def test_a_stop_saves_and_the_next_start_goes_on_to_the_same(tmp_path: Path, fol
         made = run.once("tune", Tuning(student=TransformersModel(name=str(folder)), tuner=tuner), data)
         assert run.stages[0].worked == 30 - step
     assert [h["step"] for h in told(made).history if "loss" in h] == list(range(1, 31))
+
+
+def test_a_kill_between_the_last_checkpoint_and_the_model_costs_nothing_and_adds_no_update(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, tuner = letters(10), replace(SMALL, held_out=0.0, batch=2, device_batch=2, steps=3, save_every=3)
+    plain = here(tmp_path / "plain", folder, tuner, data)
+    seal, dead = trainer.seal, []
+
+    def dies(at: Path, said: Any, digests: bool = False) -> None:  # Any: JSON
+        if at.name == "model" and not dead:
+            dead.append(at)
+            raise OSError("the process is gone")
+        seal(at, said, digests)
+
+    monkeypatch.setattr(trainer, "seal", dies)
+    with pytest.raises(OSError, match="the process is gone"):
+        here(tmp_path / "cut", folder, tuner, data)
+    assert dead, "nothing was cut off"
+    again = here(tmp_path / "cut", folder, tuner, data)
+    assert (again.steps, again.history) == (3, plain.history)
+    one, other = ((tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("plain", "cut"))
+    assert one == other

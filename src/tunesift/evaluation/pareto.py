@@ -71,7 +71,7 @@ def standings(points: Sequence[Point]) -> list[Standing]:
 def read_points(path: Path) -> list[Point]:
     """The runs of a file of JSON Lines; raises `DataError` for a line that is none, and for two of one name."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError):
         raise DataError(f"{path}: cannot be read; give a file of JSON Lines.") from None
     points = [_point(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]

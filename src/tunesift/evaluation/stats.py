@@ -54,7 +54,8 @@ def kendall(first: Sequence[float] | Numbers, second: Sequence[float] | Numbers)
         return None
     one, other = (np.unique(side, return_inverse=True)[1] for side in found)
     pairs = len(one) * (len(one) - 1) // 2
-    tied, also_tied, both = (_tied(np.bincount(codes)) for codes in (one, other, one * (other.max() + 1) + other))
+    both_codes = one * (int(other.max()) + 1) + other
+    tied, also_tied, both = (_tied(np.unique(c, return_counts=True)[1]) for c in (one, other, both_codes))
     if tied == pairs or also_tied == pairs:
         return None
     apart = _otherwise(other[np.lexsort((other, one))])

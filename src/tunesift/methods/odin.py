@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from tunesift.datasets import Dataset
-from tunesift.errors import DataError, told_bytes
+from tunesift.errors import DataError, RecipeError, told_bytes
 from tunesift.methods.odin_figures import CURVE, TRAINING, Answered, Rewarded, curve, figures, left_out, training
 from tunesift.models import RewardModel, name_of
 from tunesift.models.folders import tokenizer
@@ -68,6 +68,11 @@ class Odin(Settings):
     makes: ClassVar[Literal["model"]] = "model"
     """The output is a model's folder, not a file of records."""
     reads: ClassVar[Literal["preferences"]] = "preferences"
+
+    def __post_init__(self) -> None:
+        if self.baseline is not None and not self.tuner.held_out:
+            raise RecipeError("baseline: is asked for held-out pairs, and tuner.held_out=0 holds none out; write "
+                              "tuner.held_out=0.1, or leave the baseline out.")  # fmt: skip
 
     def __call__(self, data: Dataset[Preference], run: Run) -> Result:
         """Measure, train on what fits, and ask the model for the pairs that were held out."""
@@ -249,5 +254,5 @@ def _doubts(rewards: Mapping[str, Rewarded], trained: Trained, by: str) -> Itera
         yield f"The weights that are left, {said} when they were chosen. Try tuner.best_by=balanced or last."
     skipped = [h["skipped"] for h in trained.history if h.get("skipped")]
     if skipped:
-        yield (f"In {len(skipped):,} of the updates that are told of, correlations with the length were not taken, for "
-               "too few pairs on the device or equal lengths: these taught nothing of the length.")  # fmt: skip
+        yield (f"In {len(skipped):,} of the updates that are told of, correlations with the length were not taken of "
+               "the whole batch, for too few pairs on the device or equal lengths.")  # fmt: skip

@@ -88,7 +88,7 @@ def curve(name: str, found: Rewarded) -> Iterator[dict[str, object]]:
     """Mean length and mean standardised reward of ten groups; none where all rewards are equal."""
     ordered = sorted(found.answers, key=lambda answer: answer.length)
     rewards = np.array([answer.reward for answer in ordered])
-    if not len(rewards) or not rewards.std():
+    if not len(rewards) or not np.ptp(rewards):
         return
     standard = (rewards - rewards.mean()) / rewards.std()
     for group in np.array_split(np.arange(len(ordered)), min(BINS, len(ordered))):

@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from typing import ClassVar, Literal, cast
 
 from tunesift.datasets import Dataset
@@ -115,14 +116,14 @@ class OPTune(Settings):
                 raise RecipeError(f"{name}: {number} is not {least} or more; write {usual}.")
         if not 0 <= self.ratio <= 1:
             raise RecipeError(f"ratio: {self.ratio:g} is no share of the prompts; write a number from 0 to 1.")
-        if not self.beta2 >= 0 or (self.weight == "linear" and self.beta2 == 0):
+        if not 0 <= self.beta2 < inf or (self.weight == "linear" and self.beta2 == 0):
             raise RecipeError(f"beta2: {self.beta2:g} makes no weight that grows with the gap; write 1.")
-        if not self.min_gap >= 0:
-            raise RecipeError(f"min_gap: {self.min_gap:g} is below 0; write 0.")
+        if not 0 <= self.min_gap < inf:
+            raise RecipeError(f"min_gap: {self.min_gap:g} is no number from 0 on; write 0.")
         for name, most in (("max_age", self.max_age), ("patience", self.patience)):
             if most is not None and most < 1:
                 raise RecipeError(f"{name}: {most} is not 1 or more; write 2, or null.")
-        if not self.temperature > 0:
+        if not 1e-3 <= self.temperature <= 100:
             raise RecipeError(f"temperature: {self.temperature:g} draws the same answer every time; write 1.")
         if not 0 < self.top_p <= 1:
             raise RecipeError(f"top_p: {self.top_p:g} is no share; write a number above 0 to 1.")
@@ -132,6 +133,8 @@ class OPTune(Settings):
         if self.tuner.weighted or self.tuner.reference is not None:
             raise RecipeError("tuner: weights and reference of its pairs are the method's own; write weight and "
                               "reference instead.")  # fmt: skip
+        if self.tuner.held_out:
+            raise RecipeError("tuner.held_out: every pair of a round is trained on; leave it at 0.")
         if self.tuner.template != "chat":
             raise RecipeError("tuner.template: answers are drawn in the student's chat template; leave it at chat.")
         if self.tuner.lora is not None and not self.tuner.lora.merged and self.rounds > 1:
@@ -156,7 +159,10 @@ class OPTune(Settings):
                 scale = spread(a.reward for answers in new.values() for a in answers)
                 pool = {id: first_held(id, answers) for id, answers in new.items()}
             pool |= {id: held_again(pool[id], new[id], self.keep_old) for id in new if round}
-            pairs, weighed = self._pairs(run, round, fit, pool, scale)
+            held = self._trainable(round, fit, pool)
+            weighed = weights([scale.of_gap(h.gap) for h in held], self.weight, self.beta2, self.normalise)
+            rows = (_pair(fit.by_id(h.id).prompt, h, w, h.id in new) for h, w in zip(held, weighed, strict=True))
+            pairs = run.dataset(f"pairs-{round}", rows)
             made = run.once(f"train-{round}", Tuning(student=student, tuner=self._tuner(round)), pairs)
             rounds.append(Round(round, new, dict(pool), pairs, weighed, told(made)))
             student = student_from(made, self.student)
@@ -209,18 +215,14 @@ class OPTune(Settings):
             for record in prompts
         }  # fmt: skip
 
-    def _pairs(
-        self, run: Run, round: int, prompts: Dataset[Record], pool: Mapping[str, Held], scale: Spread
-    ) -> tuple[Dataset[Preference], list[float]]:
-        """What a round trains on, and the weights, in order; raises `DataError` where there is nothing to learn."""
+    def _trainable(self, round: int, prompts: Dataset[Record], pool: Mapping[str, Held]) -> list[Held]:
+        """What is held of which there is something to learn, in order; raises `DataError` where there is nothing."""
         held = [pool[id] for id in prompts.ids() if pool[id].is_pair(self.min_gap)]
         if not held:
             raise DataError(f"round {round}: no trainable pairs: of {len(pool):,} prompts none has two answers whose "
-                            "texts and rewards differ; look at the rewards, or raise answers.")  # fmt: skip
-        gaps = [scale.of_gap(h.gap) for h in held]
-        found = weights(gaps, self.weight, self.beta2, self.normalise)
-        rows = (_pair(prompts.by_id(h.id).prompt, h, w, round) for h, w in zip(held, found, strict=True))
-        return run.dataset(f"pairs-{round}", rows), found
+                            "texts and rewards differ, by min_gap or more; look at the rewards, or raise "
+                            "answers.")  # fmt: skip
+        return held
 
     def _tuner(self, round: int) -> DPO:
         """Beside new adapters, and in round 0, the student as it is before is the reference without being named."""
@@ -253,12 +255,11 @@ def _answer(said: Completion | None, reward: float | Failure | None, round: int)
     return Answer(said.text, value, round, said.tokens, said.stop == "length")
 
 
-def _pair(prompt: tuple[Message, ...], held: Held, weight: float, round: int) -> Preference:
+def _pair(prompt: tuple[Message, ...], held: Held, weight: float, new: bool) -> Preference:
     sides = {"chosen": held.best, "rejected": held.worst}
     extra: dict[str, object] = {f"{name}_reward": a.reward for name, a in sides.items()}
     extra |= {f"{name}_round": a.born_round for name, a in sides.items()}
     extra |= {f"{name}_truncated": a.truncated for name, a in sides.items()}
-    new = round in (held.best.born_round, held.worst.born_round)
     return Preference(held.id, prompt, Message("assistant", held.best.text), Message("assistant", held.worst.text),
                       held.gap, {**extra, WEIGHT: weight, "regenerated": new})  # fmt: skip
 

@@ -135,10 +135,10 @@ def again(pool: Iterable[Held], ranking: Ranking, round: int, drawn: Callable[[s
 
 def key_of(held: Held, by: RankBy, centre: Centre, drawn: Callable[[str], float]) -> float:
     """By what a prompt is ranked, the lowest first."""
-    if by == "random":
-        return drawn(held.id)
     if held.spoiled or not math.isfinite(held.best.reward):
         return -math.inf
+    if by == "random":
+        return drawn(held.id)
     if by == "gap":
         return held.gap
     rewards = {"mean": held.mean, "max": held.best.reward, "min": held.worst.reward}

@@ -14,6 +14,7 @@ from tunesift.formats import USES_TOOLS
 from tunesift.models import ChatModel, RewardModel
 from tunesift.models.base import Completion, Sampling, Span
 from tunesift.models.folders import segment_of, tokenizer
+from tunesift.models.http import NOT_GIVEN_URL, HttpModel
 from tunesift.models.likelihood import SpanEncoder
 from tunesift.models.transformers import TransformersModel
 from tunesift.parsing import Scale, rating
@@ -120,7 +121,7 @@ class ByRating(Settings):
     """A model that chats rates an answer."""
 
     kind: Literal["rating"] = "rating"
-    model: ChatModel
+    model: ChatModel = HttpModel(url=NOT_GIVEN_URL)
     """The judge."""
     most: int = 10
     """The best rating; 1 is the worst. Coarse ratings leave many pairs without a better answer."""

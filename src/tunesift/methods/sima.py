@@ -133,9 +133,10 @@ class Sima(Settings):
         became = {record.id: Decision(record.id, "drop", why) for record in data if (why := left_out(record))}
         asked = data.only({id for id in data.ids() if id not in became})
         _check_some(len(asked), len(data), became)
-        seen = run.map("look", LookAtImages(images=folder), asked)
-        usable = asked.only(seen.good())
         student = seen_from(self.student, folder)
+        step = LookAtImages(images=getattr(student, "images", None) or folder)
+        seen = run.map("look", step, asked)
+        usable = asked.only(seen.good())
         greedy = run.map("greedy", Answer(model=student, sampling=Sampling(max_tokens=self.answer_tokens)), usable)
         drawn = Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.answer_tokens)
         sampled = run.map("sampled", Answer(model=student, sampling=drawn), usable)
@@ -143,9 +144,9 @@ class Sima(Settings):
         answers = {id: _answers(greedy, sampled, id) for id in usable.ids() if id not in became}
         became |= {id: Decision(id, "drop", why) for id, both in answers.items() if (why := _no_choice(both))}
         open_ = usable.only({id for id in answers if id not in became})
-        step = Compare(model=seen_from(self.judge or self.student, folder), use_metrics=self.use_metrics,
+        compare = Compare(model=seen_from(self.judge or self.student, folder), use_metrics=self.use_metrics,
                        sampling=Sampling(max_tokens=self.critic_tokens))  # fmt: skip
-        said = run.map("compare", step, [compared(r, answers[r.id], order) for r in open_ for order in self._orders])
+        said = run.map("compare", compare, [compared(r, answers[r.id], order) for r in open_ for order in self._orders])
         became |= {id: _failed(id, why) for id in open_.ids() for why in self._failures(said, id)[:1]}
         settled = {id: self._settled(said, id) for id in open_.ids() if id not in became}
         became |= {

@@ -28,7 +28,7 @@ ORDERS: Mapping[Order, tuple[Source, Source]] = {
     "sampled-first": ("sampled", "greedy"), "greedy-first": ("greedy", "sampled"),
 }  # fmt: skip
 """Which answers are response 1 and response 2."""
-_VERDICT = re.compile(r"\[\[(?:[^\[\]]*[^\w\[\]])?([12])\s*\]\]")
+_VERDICT = re.compile(r"\[\[(?:[^\[\]\d]*[^\w\[\].-])?([12])\s*\]\]")
 
 
 def seen_from(model: VisionChatModel, folder: Path) -> VisionChatModel:
@@ -200,7 +200,8 @@ def pair_of(
     rejected: Source = "greedy" if chosen == "sampled" else "sampled"
     told = {"source_of_chosen": chosen, "order": list(said), "verdict_raw": list(said.values())}
     better, worse = (Message("assistant", answers[source]) for source in (chosen, rejected))
-    return Preference(record.id, prompt_of(record), better, worse, extra={**record.extra, **told})
+    own = {name: value for name, value in record.extra.items() if name not in ("margin", "rejected")}
+    return Preference(record.id, prompt_of(record), better, worse, extra={**own, **told})
 
 
 def verdict_rows(found: Sequence[Settled]) -> list[dict[str, object]]:

@@ -33,6 +33,8 @@ class PairEncoder:
     """Turns preference pairs into tokens; each answer as `Encoder` has a response, behind the same prompt."""
 
     def __init__(self, tokenizer: Any, template: Template, empty: bool = False) -> None:  # Any: transformers' own class
+        """With `empty` answers may be empty, and an input is not set apart: as a reward model is asked."""
+        self._empty = empty
         self._encode = Encoder(tokenizer, template, empty)
 
     @property
@@ -48,8 +50,9 @@ class PairEncoder:
     def __call__(self, pair: Preference) -> EncodedPair | Failure:
         """The tokens of a pair, however many; a `Failure` where there is nothing to train on."""
         sides = []
+        extra = {name: value for name, value in pair.extra.items() if name != "input"} if self._empty else pair.extra
         for answer in (pair.chosen, pair.rejected):
-            found = self._encode(Record(pair.id, (*pair.prompt, answer), pair.extra))
+            found = self._encode(Record(pair.id, (*pair.prompt, answer), extra))
             if isinstance(found, Failure):
                 return found
             sides.append(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -64,8 +65,8 @@ class RewardTuner(Training):
         super().__post_init__()
         for name, number in (("lambda_length", self.lambda_length), ("lambda_orthogonal", self.lambda_orthogonal),
                              ("total_corr_coef", self.total_corr_coef)):  # fmt: skip
-            if not number >= 0:
-                raise RecipeError(f"tuner.{name}: {number:g} is below 0; write a number from 0 on.")
+            if not 0 <= number < math.inf:
+                raise RecipeError(f"tuner.{name}: {number:g} is no number from 0 on; write 1.")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise RecipeError("tuner.betas: one of them is not from 0 to below 1; write [0.9, 0.99].")
         if self.least_sequences < 3:
@@ -86,8 +87,9 @@ class RewardTuner(Training):
         return answer if self.length_mode == "response" else prompt + answer
 
     def evaluated_every(self, records: int) -> int:
-        """Updates between two looks at the pairs that are held out: five looks an epoch, one an update at most."""
-        epoch = self.updates(records) if self.steps else -(-records // self.batch)
+        """Updates between two looks at the pairs that are held out: five looks an epoch, or in all `steps`, and no more
+        than one an update."""
+        epoch = self.updates(records) if self.steps else math.ceil(records / self.batch)
         return max(1, round(min(epoch, self.updates(records)) / LOOKS))
 
 

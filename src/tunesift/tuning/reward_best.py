@@ -44,11 +44,6 @@ class Best:
             parameter.data.copy_(weights[name])
         return best
 
-    def forget(self) -> None:
-        """Remove all that is kept aside."""
-        for folder in self._into.glob(f"{BEST}-*"):
-            rmtree(folder)
-
     def callback(self, by: str) -> Any:  # Any: transformers' own class
         """Who keeps weights aside whenever the held-out pairs were looked at."""
         from transformers import TrainerCallback
@@ -108,7 +103,7 @@ def judged(metrics: Mapping[str, float], by: str) -> float:
     those whose shorter answer was chosen, where there are both."""
     every, *sides = (f"eval_{name}" for name in ACCURACIES)
     there = [metrics[name] for name in sides if name in metrics]
-    return sum(there) / len(there) if by == "balanced" and there else metrics[every]
+    return sum(there) / len(there) if by == "balanced" and len(there) == len(sides) else metrics[every]
 
 
 def _trained(model: Any) -> dict[str, Any]:  # Any: transformers' or PEFT's own class; torch's

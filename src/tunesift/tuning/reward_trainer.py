@@ -96,7 +96,6 @@ class RewardLearner:
             model = model.merge_and_unload()
         export(model, tuner, into)
         trainer.processing_class.save_pretrained(str(into))
-        best.forget()
         return {"heads": tuner.heads, **({} if found is None else {"best_step": found[0], "best_accuracy": found[1]})}
 
 

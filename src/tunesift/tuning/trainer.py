@@ -28,6 +28,7 @@ from tunesift.running.sealing import newest, seal
 from tunesift.running.training import CHECKPOINT, DATA, MODEL
 from tunesift.settings import Json
 from tunesift.tuning.base import Training
+from tunesift.tuning.reward_best import BEST
 from tunesift.tuning.student import limit_of
 
 KEPT = 2
@@ -124,10 +125,24 @@ def train(job: Job, learner: Learner, telling: Telling) -> None:
     trainer = _trainer(job, learner, (model, tokenizer), rows, telling)
     begin = newest(job.into, CHECKPOINT)
     trainer.args.eval_on_start = trainer.eval_dataset is not None and begin is None
-    trainer.train(resume_from_checkpoint=str(begin) if begin else None)
+    if begin is None or not _is_last(trainer, begin):
+        trainer.train(resume_from_checkpoint=str(begin) if begin else None)
     if trainer.state.global_step < trainer.state.max_steps:
         return
     _leave(job, learner, trainer, rows)
+
+
+def _is_last(trainer: Any, begin: Path) -> bool:  # Any: TRL's own class
+    """Whether a checkpoint is the end of a training, whose weights and state the trainer then has; transformers would
+    make one more update where the end is no end of an epoch."""
+    from transformers import TrainerState
+
+    state = TrainerState.load_from_json(str(begin / "trainer_state.json"))
+    if state.global_step < state.max_steps:
+        return False
+    trainer.state = state
+    trainer._load_from_checkpoint(str(begin))
+    return True
 
 
 @contextmanager
@@ -359,7 +374,8 @@ def _leave(job: Job, learner: Learner, trainer: Any, rows: Rows) -> None:  # Any
         "left_out": dict(rows.left_out), "device": device, "precision": precision(job.tuner, device),
         "peak_bytes": _peak(device), **said,
     }, digests=True)  # fmt: skip
-    for path in (*job.into.glob(f"{CHECKPOINT}-*"), rows.folder, job.into / DATA):
+    aside = (path for kept in (CHECKPOINT, BEST) for path in job.into.glob(f"{kept}-*"))
+    for path in (*aside, rows.folder, job.into / DATA):
         rmtree(path, ignore_errors=True)
 
 
