@@ -20,7 +20,7 @@ from tunesift.models.alike import check_tokenizers, check_two
 from tunesift.models.folders import EMBEDDED, base_of, is_here, local_folder, sees
 from tunesift.models.http import NOT_GIVEN, HttpModel
 from tunesift.models.nli import NliModel
-from tunesift.models.reward import RewardClassifier
+from tunesift.models.reward import RewardClassifier, check_template
 from tunesift.models.sentences import SentenceModel
 from tunesift.models.transformers import TransformersModel
 from tunesift.models.transport import Way
@@ -171,6 +171,8 @@ def check_here(method: AnyMethod) -> None:
     if lacking := lacking_extras(method):
         raise MissingExtra(*lacking)
     for path, model in _asked(method):
+        if isinstance(model, RewardClassifier):
+            check_template(path, model)
         if isinstance(model, VisionModel) and sees(model.location, model.revision) is False:
             raise RecipeError(f"{path}.name: {shown(model.name)} reads no images; give a vision-language model, "
                               "such as a LLaVA.")  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from harness.preferring import rewarding
 from harness.tiny import MakeTiny
 from harness.training import here, student
 from tunesift import (
@@ -23,6 +24,7 @@ from tunesift import (
     LoRA,
     Message,
     OPTune,
+    RewardClassifier,
     ScriptedModel,
     Summary,
     TransformersModel,
@@ -35,6 +37,7 @@ from tunesift.datasets import Dataset
 from tunesift.errors import DataError, RecipeError, TooManyFailures
 from tunesift.methods.optune_steps import Said, reward_of
 from tunesift.models.base import Sampling
+from tunesift.models.reward import TEMPLATE
 from tunesift.planning import plan
 from tunesift.readiness import check_given, check_here
 from tunesift.records import Record
@@ -511,3 +514,23 @@ def test_records_with_a_response_are_prompts_too(run: Run) -> None:
     assert Said("a~0", record.prompt, "x").conversation == (Message("user", "Why?"), Message("assistant", "x"))
     assert replace(OPTune(), rounds=2).writes_also == ("round-0", "round-1")
     assert isinstance(run.executor, Local)
+
+
+def test_a_reward_model_of_another_template_is_refused_before_anything_is_answered(
+    tmp_path: Path, folder: Path
+) -> None:
+    place = rewarding(folder, tmp_path / "reward")
+    said = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps({**said, TEMPLATE: "alpaca"}))
+    method = OPTune(
+        student=TransformersModel(name=str(folder)), reward=ByReward(model=RewardClassifier(name=str(place)))
+    )
+    with pytest.raises(RecipeError, match=r"reward\.model\.template: .* was trained in alpaca, not in chat; write"):
+        check_here(method)
+    kept = RewardClassifier(name=str(place), template="alpaca")
+    check_here(replace(method, reward=ByReward(model=kept)))
+
+
+def test_pairs_are_not_held_out_of_a_round() -> None:
+    with pytest.raises(RecipeError, match=r"tuner\.held_out: every pair of a round is trained on; leave it at 0"):
+        OPTune(tuner=DPO(held_out=0.1))

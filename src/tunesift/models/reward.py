@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from tunesift.errors import ModelRefused, shown
+from tunesift.errors import ModelRefused, RecipeError, shown
 from tunesift.heartbeat import beat, loading
-from tunesift.models.folders import LOADING, folder_identity
+from tunesift.models.folders import LOADING, folder_identity, local_folder
 from tunesift.models.likelihood import Segment, batches
 from tunesift.models.loading import held, load
 from tunesift.models.transformers import MOST_TOKENS, out_of_memory
@@ -142,6 +143,19 @@ class _Weights:
         own = self.model.config.get_text_config().pad_token_id
         known = (own, self.tokenizer.pad_token_id, *range(len(ends) + 1))
         return next(int(n) for n in known if n is not None and n not in ends)
+
+
+def check_template(path: str, model: RewardClassifier) -> None:
+    """Raise `RecipeError` for a model whose config.json is here and says that it was trained in another template."""
+    folder = local_folder(model.name)
+    try:
+        said = json.loads((folder / "config.json").read_text("utf-8")) if folder else {}
+    except (OSError, ValueError):
+        return  # who loads it says what is wrong
+    trained = said.get(TEMPLATE, model.template) if isinstance(said, dict) else model.template
+    if trained != model.template:
+        raise RecipeError(f'{path}.template: "{shown(model.name)}" was trained in {shown(str(trained))}, not in '
+                          f"{model.template}; write {path}.template={shown(str(trained))}.")  # fmt: skip
 
 
 def _number(value: float) -> float | Failure:
