@@ -234,3 +234,21 @@ def test_a_model_whose_file_is_lost_is_trained_again(tmp_path: Path) -> None:
     (model / "weights").unlink()
     with opened(tmp_path / "run") as run:
         assert (run.once("tune", Copying(), some()).path / "weights").exists()
+
+
+def test_failures_are_not_tried_again_where_a_model_was_trained_without_them(tmp_path: Path) -> None:
+    """Its data would be others, and so would all that the model was asked: the folder would never go on."""
+    rows = Dataset.of([record("good"), record("bad", response="refuse")])
+    with opened(tmp_path / "run") as run:
+        measured = run.map("measure", Measure(), rows)
+        run.once("tune", Copying(), rows.only(measured.good()))
+    with (
+        opened(tmp_path / "run") as run,
+        pytest.raises(RunError, match=r"tune was trained on .* choose another output"),
+    ):
+        run.retry({"refused"})
+    with opened(tmp_path / "run") as run:
+        assert run.retry({"unanswered"}) == 0
+        measured = run.map("measure", Measure(), rows)
+        run.once("tune", Copying(), rows.only(measured.good()))
+    assert len(LIVES) == 4

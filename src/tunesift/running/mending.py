@@ -17,7 +17,7 @@ from shutil import rmtree
 from typing import Any, Literal
 
 from tunesift.disk import sync
-from tunesift.errors import StorageError
+from tunesift.errors import RunError, StorageError
 from tunesift.inputs import path_of_text
 from tunesift.running.database import LOST, SPOILT, record, said_identity, sound_rows, stock_up, transaction
 from tunesift.running.fsio import digest, read_json, refuse_link, storage_errors
@@ -25,7 +25,7 @@ from tunesift.running.journal import STRANGE, Journal, is_lost, strangers
 from tunesift.running.locking import lock, looked_at
 from tunesift.running.parts import Entry, Label, Sealed, find, load
 from tunesift.running.sealing import COMPLETE, spoilt
-from tunesift.running.training import BEGUN, CHECKPOINTS, MODEL
+from tunesift.running.training import BEGUN, CHECKPOINTS, MODEL, trainings
 from tunesift.settings import canonical
 
 Cure = Literal["rebuild", "redo rows", "read again", "write again", "train again", "none"]
@@ -115,12 +115,16 @@ def _forget_models(folder: Path) -> None:
 def retry_failed(folder: Path, journal: Journal, kinds: Collection[str]) -> int:
     """Take back the failures of these kinds, and with them what trying them again may change; how many there are.
 
-    What is given to those stages as before keeps its outcome.
+    What is given to those stages as before keeps its outcome. Raises `RunError` where a model was trained on what came
+    of them: it and all that it was asked would be of other records.
     """
     stages = journal.stages()
     counts = [sum(e.failure in kinds for e in journal.failed(stage)) for stage in stages]
     first = next((place for place, count in enumerate(counts) if count), None)
     if first is not None:
+        if trained := trainings(folder):
+            raise RunError(f"{folder}: {trained[0]} was trained on what there was without the failures; choose another "
+                           f"output, and --reuse {folder} for what was asked before.")  # fmt: skip
         _begin_again(folder)
         journal.take_back(
             _open_from(journal, first), lambda stage: (e for e in journal.entries(stage) if e.failure not in kinds)
