@@ -6,6 +6,7 @@ import dataclasses
 import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -191,6 +192,7 @@ def as_json(recipe: Recipe) -> dict[str, Json]:
     return dict(_ADAPTER.dump_python(recipe, mode="json"))
 
 
+@cache
 def schema() -> dict[str, Any]:  # Any: a JSON schema
     """JSON schema of a recipe, for editors."""
     found = _ADAPTER.json_schema()
