@@ -26,9 +26,9 @@ from measuring import told as show
 
 import tunesift
 from tunesift import SFT, Run, TransformersModel, Tuning, read_dataset
+from tunesift.models.turns import Encoded, Encoder
 from tunesift.running.local import Local
 from tunesift.running.progress import Progress
-from tunesift.tuning.encoding import Encoded, Encoder
 from tunesift.tuning.forecast import forecast
 from tunesift.tuning.process import told
 

@@ -229,7 +229,7 @@ def test_every_prompt_has_its_reason(whole: Path) -> None:
         if rounds:
             assert row["reason"].startswith(f"trained on: in {len(rounds)} of 3 rounds, answered again in ")
         else:
-            assert row["reason"] == "no pair: its answers, or their rewards, never differed"
+            assert row["reason"] == "no pair: no two answers had other texts and rewards, min_gap apart"
         assert row["action"] == ("keep" if rounds else "drop")
 
 
@@ -240,7 +240,7 @@ def test_a_prompt_beyond_the_limit_or_with_an_image_is_left_out_with_its_reason(
     long = {"id": "long", "messages": [{"role": "user", "content": "word " * 60}]}
     tuned(tmp_path, folder, "rounds=1", prompts=[*plain, seen, long])
     rows = {r["record_id"]: r["reason"] for r in pq.read_table(tmp_path / "model.run/decisions.parquet").to_pylist()}
-    assert rows["seen"] == "has images: a text model does not read them"
+    assert rows["seen"] == "refused: the record has images, which a text model does not read"
     assert rows["long"].startswith("too long: ")
     assert rows["long"].endswith(" tokens, the limit is 60")
 

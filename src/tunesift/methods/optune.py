@@ -27,7 +27,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
 from typing import ClassVar, Literal, cast
 
 from tunesift.datasets import Dataset
@@ -116,14 +115,14 @@ class OPTune(Settings):
                 raise RecipeError(f"{name}: {number} is not {least} or more; write {usual}.")
         if not 0 <= self.ratio <= 1:
             raise RecipeError(f"ratio: {self.ratio:g} is no share of the prompts; write a number from 0 to 1.")
-        if not 0 <= self.beta2 < inf or (self.weight == "linear" and self.beta2 == 0):
+        if not self.beta2 >= 0 or (self.weight == "linear" and self.beta2 == 0):
             raise RecipeError(f"beta2: {self.beta2:g} makes no weight that grows with the gap; write 1.")
-        if not 0 <= self.min_gap < inf:
+        if not self.min_gap >= 0:
             raise RecipeError(f"min_gap: {self.min_gap:g} is no number from 0 on; write 0.")
         for name, most in (("max_age", self.max_age), ("patience", self.patience)):
             if most is not None and most < 1:
                 raise RecipeError(f"{name}: {most} is not 1 or more; write 2, or null.")
-        if not 1e-3 <= self.temperature <= 100:
+        if not self.temperature >= 1e-3:
             raise RecipeError(f"temperature: {self.temperature:g} draws the same answer every time; write 1.")
         if not 0 < self.top_p <= 1:
             raise RecipeError(f"top_p: {self.top_p:g} is no share; write a number above 0 to 1.")

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from tunesift.errors import RecipeError
-from tunesift.formats import USES_TOOLS
+from tunesift.formats import untrainable
 from tunesift.models import ChatModel, RewardModel
 from tunesift.models.base import Completion, Sampling, Span
 from tunesift.models.folders import segment_of, tokenizer
@@ -73,10 +73,8 @@ class MeasurePrompt(Settings):
         return [self._score(encode, record) for record in chunk]
 
     def _score(self, encode: SpanEncoder, record: Record) -> Score | Failure:
-        if any(message.images for message in record.prompt):
-            return Score(None, note="has images: a text model does not read them")
-        if record.extra.get("tools") or USES_TOOLS in record.extra:
-            return Score(None, note="uses tools: templates here do not show them")
+        if (refused := untrainable(record, empty=True)) is not None:
+            return Score(None, note=f"{refused.kind}: {refused.message}")
         found = segment_of(encode, Span(record.prompt, ""))
         if isinstance(found, Failure):
             return found

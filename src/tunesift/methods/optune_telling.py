@@ -59,7 +59,7 @@ def decided(id: str, why: str, rounds: Sequence[Round]) -> Decision:
         return Decision(id, "drop", why)
     count = sum(one.pairs.place(id) is not None for one in rounds)
     if not count:
-        return Decision(id, "drop", "no pair: its answers, or their rewards, never differed")
+        return Decision(id, "drop", "no pair: no two answers had other texts and rewards, min_gap apart")
     again = sum(id in one.answers for one in rounds) - 1
     return Decision(id, "keep", f"trained on: in {count} of {len(rounds)} rounds, answered again in {again}")
 

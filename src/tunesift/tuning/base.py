@@ -98,7 +98,7 @@ class Training(Settings):
             if number is not None and number < 1:
                 raise RecipeError(f"tuner.{name}: {number} is not 1 or more; write {usual}.")
         for name, rate, usual in (("epochs", self.epochs, "3"), ("learning_rate", self.learning_rate, "2e-5")):
-            if not 0 < rate < math.inf:
+            if not rate > 0:
                 raise RecipeError(f"tuner.{name}: {rate:g} is not above 0; write {usual}.")
         if not self.weight_decay >= 0:
             raise RecipeError(f"tuner.weight_decay: {self.weight_decay:g} is below 0; write 0.")

@@ -65,7 +65,7 @@ class RewardTuner(Training):
         super().__post_init__()
         for name, number in (("lambda_length", self.lambda_length), ("lambda_orthogonal", self.lambda_orthogonal),
                              ("total_corr_coef", self.total_corr_coef)):  # fmt: skip
-            if not 0 <= number < math.inf:
+            if not number >= 0:
                 raise RecipeError(f"tuner.{name}: {number:g} is no number from 0 on; write 1.")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise RecipeError("tuner.betas: one of them is not from 0 to below 1; write [0.9, 0.99].")

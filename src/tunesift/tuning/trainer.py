@@ -125,7 +125,9 @@ def train(job: Job, learner: Learner, telling: Telling) -> None:
     trainer = _trainer(job, learner, (model, tokenizer), rows, telling)
     begin = newest(job.into, CHECKPOINT)
     trainer.args.eval_on_start = trainer.eval_dataset is not None and begin is None
-    if begin is None or not _is_last(trainer, begin):
+    if begin is not None and _is_last(trainer, begin):
+        telling.at(trainer.state.global_step, trainer.state.max_steps)
+    else:
         trainer.train(resume_from_checkpoint=str(begin) if begin else None)
     if trainer.state.global_step < trainer.state.max_steps:
         return
