@@ -14,7 +14,7 @@ import pytest
 
 from tunesift import Completion, Message, TransformersModel, Tuning
 from tunesift.datasets import Dataset
-from tunesift.models.base import Sampling
+from tunesift.models.base import Sampling, Span, TargetLoss
 from tunesift.running.sealing import seal
 from tunesift.running.step import Watch
 
@@ -77,6 +77,12 @@ def simulated() -> Iterator[tuple[list[tuple[int, Sampling]], list[Tuning]]]:
         said.append((drawn, sampling))
         return [Completion(" ".join("w" * drawn), "stop", drawn)]
 
+    def loss(model: TransformersModel, spans: Sequence[Span]) -> list[TargetLoss]:
+        table = read(Path(model.location))
+        each = [chances(table[span.context[-1].text])[len(span.target.split()) - 1]  # type: ignore[union-attr]
+                for span in spans]  # fmt: skip
+        return [TargetLoss((-math.log(p),), truncated=False) for p in each]
+
     def train(asked: Tuning, data: Dataset[Any], into: Path, watch: Watch) -> None:
         tuned.append(asked)
         kept = getattr(asked.tuner, "reference", None) or asked.student
@@ -89,5 +95,6 @@ def simulated() -> Iterator[tuple[list[tuple[int, Sampling]], list[Tuning]]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransformersModel, "chat", chat)
+        patch.setattr(TransformersModel, "loss", loss)
         patch.setattr(Tuning, "__call__", train)
         yield said, tuned

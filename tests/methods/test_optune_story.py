@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,13 +41,13 @@ from tunesift.datasets import Dataset
 from tunesift.errors import DataError, RecipeError, TooManyFailures
 from tunesift.methods.optune_steps import Said, reward_of
 from tunesift.models.base import Sampling
+from tunesift.models.folders import tokenizer
 from tunesift.models.reward import TEMPLATE
 from tunesift.planning import plan
 from tunesift.readiness import check_given, check_here
-from tunesift.records import Record
-from tunesift.running.local import Local
 from tunesift.running.run import Run
 from tunesift.running.step import Watch
+from tunesift.tuning.encoding import PairEncoder
 
 pytest.importorskip("trl", reason='needs the "train" extra')
 
@@ -245,6 +249,49 @@ def test_a_prompt_beyond_the_limit_or_with_an_image_is_left_out_with_its_reason(
     assert rows["long"].endswith(" tokens, the limit is 60")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("until", ["answer-1", "train-0", "train-1"])
+def test_a_command_that_is_killed_goes_on_to_the_same_bytes(tmp_path: Path, folder: Path, until: str) -> None:
+    """Acceptance 8, with a real command and the processes that train beside it: SIGKILL as soon as a stage is begun."""
+    rows = "".join(json.dumps({"id": f"p{n}", "prompt": p}) + "\n" for n, p in enumerate(PROMPTS))
+    (tmp_path / "in.jsonl").write_text(rows)
+
+    def command(into: str) -> list[str]:
+        words = [*SETTINGS, "rounds=2", "tuner.save_every=1", f"student.name={folder}"]
+        return [sys.executable, "-m", "tunesift", "optune", "in.jsonl", "-o", into, *words, "--yes", "--quiet"]
+
+    subprocess.run(command("whole"), cwd=tmp_path, check=True, timeout=300)
+    begun = tmp_path / "broken.run" / ("checkpoints" if until.startswith("train") else "stages") / until
+    child = subprocess.Popen(command("broken"), cwd=tmp_path)
+    try:
+        wait_for(lambda: begun.exists() or child.poll() is not None)
+    finally:
+        child.kill()
+    assert child.wait(timeout=60) == -signal.SIGKILL
+    assert not (tmp_path / "broken").exists()
+    subprocess.run(command("broken"), cwd=tmp_path, check=True, timeout=300)
+    for name in ("round-0.jsonl", "round-1.jsonl"):
+        assert (tmp_path / f"broken.{name}").read_bytes() == (tmp_path / f"whole.{name}").read_bytes()
+    assert (tmp_path / "broken/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+
+
+def wait_for(until: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 200
+    while not until():
+        assert time.monotonic() < ends, "it never came"
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_the_mean_reward_of_what_a_tiny_model_says_rises(tmp_path: Path, folder: Path, seed: int) -> None:
+    """Acceptance 6, by a language model and TRL's training: three rounds in which all prompts are answered."""
+    tuned(tmp_path, folder, "ratio=1", "answers=4", "answer_tokens=24", "reward.model.favours=8", f"seed={seed}",
+          "tuner.epochs=2", "tuner.learning_rate=3e-3")  # fmt: skip
+    first, _, last = (row["mean reward drawn"] for row in table(tmp_path, "rounds"))
+    assert last > first
+
+
 # --- what cannot be ---------------------------------------------------------------------------------------------------
 
 
@@ -340,7 +387,7 @@ def test_one_reward_that_is_no_number_is_in_no_pair_and_its_prompt_is_answered_a
 
     def reward(said: str) -> float:
         calls.append(said)
-        return math.nan if len(calls) == 1 else -float(abs(len(said) - 8))
+        return math.nan if len(calls) == 1 else -abs(len(said) - 8) - len(calls) / 1e3
 
     scored(monkeypatch, reward)
     tuned(tmp_path, folder, "rounds=2", "ratio=0.1")
@@ -350,8 +397,9 @@ def test_one_reward_that_is_no_number_is_in_no_pair_and_its_prompt_is_answered_a
                             for name in ("chosen", "rejected")]  # fmt: skip
     assert second["prompts answered"] == 1
     assert "p0" not in rows_of(tmp_path, 0)  # of two answers one is left
+    assert rows_of(tmp_path, 1)["p0"]["regenerated"]
     decided = pq.read_table(tmp_path / "model.run/decisions.parquet").to_pylist()
-    assert decided[0]["reason"].endswith("answered again in 1") or "p0" not in rows_of(tmp_path, 1)
+    assert decided[0]["reason"] == "trained on: in 1 of 2 rounds, answered again in 1"
 
 
 def test_an_empty_answer_is_never_scored_and_ranks_before_all_others(
@@ -508,12 +556,64 @@ def test_uneven_weights_are_told(tmp_path: Path, folder: Path, monkeypatch: pyte
     assert row["largest / mean weight"] > 10
 
 
-def test_records_with_a_response_are_prompts_too(run: Run) -> None:
+def test_records_with_a_response_are_prompts_too(tmp_path: Path, folder: Path, whole: Path) -> None:
     """What the row answers is not looked at: the student answers itself."""
-    record = Record("a", (Message("user", "Why?"), Message("assistant", "So.")))
-    assert Said("a~0", record.prompt, "x").conversation == (Message("user", "Why?"), Message("assistant", "x"))
-    assert replace(OPTune(), rounds=2).writes_also == ("round-0", "round-1")
-    assert isinstance(run.executor, Local)
+    rows = [{"id": f"p{n}", "instruction": prompt, "output": "So."} for n, prompt in enumerate(PROMPTS)]
+    tuned(tmp_path, folder, "rounds=1", prompts=rows)
+    assert rows_of(tmp_path, 0) == rows_of(whole, 0)
+
+
+def test_a_judge_that_does_not_rate_is_told(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = iter(range(1000))
+
+    def chat(model: ScriptedModel, said: Sequence[Any], sampling: Sampling) -> list[Completion]:
+        numbers = [next(count) for _ in said]
+        return [Completion("I will not." if n < 3 else f"Rating: {1 + n % 9}", "stop", 3) for n in numbers]
+
+    monkeypatch.setattr(ScriptedModel, "chat", chat)
+    given = [word for word in SETTINGS if not word.startswith("reward.")]
+    place = tmp_path / "in.jsonl"
+    place.write_text("".join(json.dumps({"id": f"p{n}", "prompt": p}) + "\n" for n, p in enumerate(PROMPTS)))
+    summary = run_recipe(recipe_for("optune", place, tmp_path / "model", [
+        *given, f"student.name={folder}", "rounds=1", "reward.kind=rating", "reward.model.kind=scripted"]))  # fmt: skip
+    said = "answers of round 0 have no reward, since the judge's reply holds no rating"
+    assert summary.notes[said] == 3
+    assert table(tmp_path, "rounds")[0]["without a reward"] >= 3
+
+
+def test_pairs_that_are_too_long_are_not_trained_on_not_weighed_and_told(
+    tmp_path: Path, folder: Path, whole: Path
+) -> None:
+    encode = PairEncoder(tokenizer(str(folder), None), "chat")
+    sizes = {pair.id: encode(pair).longest for pair in read_preferences(whole / "model.round-0.jsonl")}  # type: ignore[union-attr]
+    limit = sorted(sizes.values())[1]
+    summary = tuned(tmp_path, folder, "rounds=1", f"tuner.max_length={limit}")
+    (row,) = table(tmp_path, "rounds")
+    kept = rows_of(tmp_path, 0)
+    assert kept.keys() == {id for id, size in sizes.items() if size <= limit} < sizes.keys()
+    assert (row["pairs"], row["too long to train on"]) == (len(kept), len(sizes) - len(kept))
+    assert sum(pair["weight"] for pair in kept.values()) == pytest.approx(len(kept))
+    assert summary.notes["pairs of round 0 are too long to train on; raise tuner.max_length"] == len(sizes) - len(kept)
+    reasons = {r["record_id"]: r["reason"] for r in pq.read_table(tmp_path / "model.run/decisions.parquet").to_pylist()}
+    for id in sizes.keys() - kept.keys():
+        assert reasons[id].startswith("too long: ")
+        assert reasons[id].endswith(f" tokens, the limit is {limit}")
+
+
+def test_pairs_that_are_all_too_long_are_a_sentence(tmp_path: Path, folder: Path) -> None:
+    refused(tmp_path, folder, DataError, r"round 0: no pair can be trained on \(too long: \d+ tokens, the limit is 3\); "
+            r"raise tuner\.max_length, or lower answer_tokens\.", "tuner.max_length=3")  # fmt: skip
+
+
+def test_a_round_that_asks_nobody_answers_in_no_time(tmp_path: Path, folder: Path) -> None:
+    tuned(tmp_path, folder, "rounds=2", "ratio=0")
+    first, second = table(tmp_path, "seconds")
+    assert first["answering"] > 0
+    assert (second["answering"], second["scoring"]) == (0, 0)
+    said = {row["said of"]: row for row in table(tmp_path, "speed")}
+    g, u = first["answering"] + first["scoring"], first["training"]
+    assert said["this run, as measured"]["all rounds"] == pytest.approx(2 * (g + u) / (g + u + second["training"]))
+    assert table(tmp_path, "rounds")[1]["nats from the first student"] is None
 
 
 def test_a_reward_model_of_another_template_is_refused_before_anything_is_answered(

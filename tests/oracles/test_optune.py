@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
-from harness.policies import TABLE, drawn_table, expected, read, simulated
+from harness.policies import TABLE, chances, drawn_table, expected, read, simulated
 from tunesift import ByReward, Message, OPTune, Record, ScriptedModel, TransformersModel
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
@@ -28,25 +29,21 @@ from tunesift.methods.optune_pool import (
     held_again,
     rested,
     share,
+    young,
 )
 from tunesift.methods.optune_steps import MeasurePrompt
 from tunesift.methods.optune_telling import Took, speeds
 from tunesift.methods.optune_weights import Weighting, ratio_for, speed_up, spread, weight_of, weights
+from tunesift.methods.trainable import MeasureTokens
+from tunesift.models.base import Sampling
 from tunesift.records import Score
 from tunesift.running.local import Local
+from tunesift.running.result import Result
 from tunesift.running.run import Run
 from tunesift.tuning.dpo_trainer import weighted_mean
 
 MARGINS, GAPS = (3.0, 0.0, 13.0, -3.0), (1.0, 0.0, 4.0, 0.2)
 """Of the four pairs A to D of the worked example."""
-
-
-def test_margins_are_those_of_the_worked_example() -> None:
-    rows = ((-20, -24, -21, -22), (-30, -33, -30, -33), (-15, -40, -18, -30), (-50, -45, -48, -46))
-    assert [(w - rw) - (x - rx) for w, x, rw, rx in rows] == list(MARGINS)
-    losses = [math.log1p(math.exp(-0.1 * h)) for h in MARGINS]
-    assert losses == pytest.approx([0.554355, 0.693147, 0.241008, 0.854355], abs=1e-6)
-    assert sum(losses) / 4 == pytest.approx(0.585717, abs=1e-6)
 
 
 def loss_and_gradient(found: Sequence[float]) -> tuple[float, list[float]]:
@@ -74,7 +71,10 @@ def test_the_weights_and_gradients_of_the_worked_example() -> None:
     plain = weights(GAPS, "sigmoid", 1.0, False)
     assert plain == pytest.approx([0.731059, 0.5, 0.982014, 0.549834], abs=1e-6)
     assert weights(GAPS, "sigmoid", 1.0, True) == pytest.approx([1.058391, 0.723875, 1.421711, 0.796023], abs=1e-6)
-    assert loss_and_gradient(plain)[1] == pytest.approx([-0.007778, -0.006250, -0.005258, -0.007896], abs=1e-6)
+    gradient = loss_and_gradient(plain)[1]
+    assert gradient == pytest.approx([-0.007778, -0.006250, -0.005258, -0.007896], abs=1e-6)
+    closed = [-w * 0.1 / (1 + math.exp(0.1 * h)) / 4 for w, h in zip(plain, MARGINS, strict=True)]
+    assert gradient == pytest.approx(closed, abs=1e-12)
 
 
 def test_weights_that_are_all_multiplied_and_then_normalised_are_the_same() -> None:
@@ -178,24 +178,52 @@ def test_ties_identical_and_blank_answers_are_no_pair(one: tuple[str, float], ot
 def test_new_answers_replace_the_old_ones_or_stand_beside_them() -> None:
     old = first_held("p", [Answer("best", 9.0, 0, 1), Answer("bad", 1.0, 0, 1)])
     new = [Answer("fair", 5.0, 1, 1), Answer("fine", 6.0, 1, 1)]
-    one = held_again(old, new, False)
+    one = held_again(old, new)
     assert (one.best.text, one.worst.text) == ("fine", "fair")
-    two = held_again(old, new, True)
+    two = held_again(old, new, young(old, 1, None))
     assert (two.best.text, two.worst.text, two.born_round) == ("best", "bad", 0)
     assert (one.born_round, one.baseline, one.fruitless, two.fruitless) == (1, 5.0, 0, 1)
+
+
+def test_beside_old_answers_a_better_one_is_what_was_asked_for() -> None:
+    """A worse one beside them lowers the mean, and is no failure of the better."""
+    old = first_held("p", [Answer("fine", 6.0, 0, 1), Answer("bad", 1.0, 0, 1)])
+    found = held_again(old, [Answer("best", 7.0, 1, 1), Answer("worst", -20.0, 1, 1)], young(old, 1, None))
+    assert (found.best.text, found.worst.text, found.fruitless) == ("best", "worst", 0)
+
+
+def test_old_answers_that_are_too_old_are_not_kept() -> None:
+    """Or their pair would be too old in every round, and answered again for ever."""
+    old = first_held("p", [Answer("best", 9.0, 0, 1), Answer("bad", 1.0, 0, 1), Answer("", -math.inf, 0, 0)])
+    assert [a.text for a in young(old, 2, 2)] == ["best", "bad"]
+    assert young(old, 3, 2) == []
+    assert young(first_held("q", [Answer("", -math.inf, 0, 0)]), 1, None) == []
+
+
+def test_the_baseline_of_a_prompt_without_a_reward_is_that_of_the_first_round_that_has_one() -> None:
+    none = first_held("p", [Answer("", -math.inf, 0, 0)])
+    assert none.baseline is None
+    found = held_again(none, [Answer("a", -3.0, 1, 1), Answer("b", -5.0, 1, 1)])
+    assert found.baseline == -4.0
+    assert held_again(found, [Answer("c", 0.0, 2, 1)]).baseline == -4.0
+
+
+def test_weights_whose_sum_is_without_end_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"beta2: 141.9 makes weights up to 1\.\d+e\+308; write 1"):
+        weights([5.0] * 3, "exp", 141.9, True)
 
 
 def test_who_is_answered_in_vain_rests_for_a_round_and_then_is_tried_again() -> None:
     one = held("p2", -0.5, -2.0)
     for _ in range(2):
-        one = held_again(one, [one.best, one.worst], False)
+        one = held_again(one, [one.best, one.worst])
     assert one.fruitless == 2
     pool = [one if h.id == "p2" else h for h in POOL]
     found = again(pool, Ranking(0.4, patience=2), 3, lambda id: 0.0)
     assert found == Again(frozenset({"p4", "p5"}), frozenset({"p2"}))
     assert picked(0.4, pool=pool) == {"p2", "p4"}  # without patience
     assert picked(0.4, pool=[rested(h) for h in pool], patience=2) == {"p2", "p4"}
-    assert held_again(one, [Answer("good", 5.0, 1, 1)], False).fruitless == 0
+    assert held_again(one, [Answer("good", 5.0, 1, 1)]).fruitless == 0
 
 
 def test_a_pair_that_grows_too_old_is_made_anew_and_counts_among_the_share() -> None:
@@ -240,6 +268,13 @@ def test_the_speed_model_takes_the_seconds_of_round_0_or_none() -> None:
 
 def walked(place: Path, seed: int, by: RankBy, count: int = 40) -> list[float]:
     """Three rounds; the expected rewards of the student before and after each."""
+    rounds(place, seed, by, count)
+    made = (place / f"run/checkpoints/train-{n}/model" for n in range(3))
+    return [expected(read(at)) for at in (place / "policy", *made)]
+
+
+def rounds(place: Path, seed: int, by: RankBy, count: int) -> Result:
+    """Three rounds of a policy that is a table."""
     policy = place / "policy"
     policy.mkdir(parents=True)
     table = drawn_table(seed, count)
@@ -249,22 +284,76 @@ def walked(place: Path, seed: int, by: RankBy, count: int = 40) -> list[float]:
     method = OPTune(student=TransformersModel(name=str(policy)), reward=reward, ratio=0.4, rank_by=by)
     data = Dataset.of(Record(prompt, (Message("user", prompt),)) for prompt in table)
     with Run(place / "run", Local(), seed=seed) as run:
-        method(data, run)
-    return [expected(read(at)) for at in (policy, *(place / f"run/checkpoints/train-{n}/model" for n in range(3)))]
+        result = method(data, run)
+        run.finish(data, result.decisions)
+        return result
 
 
 @pytest.fixture(autouse=True)
-def short_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """A table has no tokenizer."""
-    monkeypatch.setattr(MeasurePrompt, "__call__", lambda step, chunk: [Score(1.0) for _ in chunk])
+    for step in (MeasurePrompt, MeasureTokens):
+        monkeypatch.setattr(step, "__call__", lambda step, chunk: [Score(1.0) for _ in chunk])
 
 
-def test_the_lowest_two_of_five_are_drawn_twice_and_nobody_else(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def of_five(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result, list[Sampling]]:
+    """Three rounds of five prompts, of which two are answered again in each; who was asked how."""
+    place = tmp_path_factory.mktemp("five")
+    with pytest.MonkeyPatch.context() as patch, simulated() as (said, _):
+        patch.setattr(MeasurePrompt, "__call__", lambda step, chunk: [Score(1.0) for _ in chunk])
+        patch.setattr(MeasureTokens, "__call__", lambda step, chunk: [Score(1.0) for _ in chunk])
+        result = rounds(place, 3, "mean", 5)
+    return place, result, [sampling for _, sampling in said]
+
+
+def test_the_lowest_two_of_five_are_drawn_twice_and_nobody_else(
+    of_five: tuple[Path, Result, list[Sampling]],
+) -> None:
     """Acceptance 3: the student is asked 2 K times in the second round."""
-    with simulated() as (said, _):
-        walked(tmp_path / "run", 1, "mean", 5)
+    _, _, said = of_five
     assert len(said) == 2 * 5 + 2 * 2 + 2 * 2
-    assert len({sampling.seed for _, sampling in said}) == len(said)
+    assert len({sampling.seed for sampling in said}) == len(said)
+
+
+def test_of_five_pairs_two_are_of_this_round_and_three_are_the_very_same_as_before(
+    of_five: tuple[Path, Result, list[Sampling]],
+) -> None:
+    """Acceptance 3; a weight is of its round, since weights are divided by their mean."""
+    _, result, _ = of_five
+
+    def rows(round: int) -> dict[str, bytes]:
+        of_round = ("weight", "regenerated")
+        pairs = ((p, {k: v for k, v in p.extra.items() if k not in of_round}) for p in result.also[f"round-{round}"])
+        return {p.id: json.dumps([p.chosen.text, p.rejected.text, p.margin, kept]).encode() for p, kept in pairs}
+
+    for round in (1, 2):
+        before, now = rows(round - 1), rows(round)
+        pairs = {p.id: p.extra for p in result.also[f"round-{round}"]}
+        new = {id for id, extra in pairs.items() if extra["regenerated"]}
+        assert (len(before), len(now), len(new)) == (5, 5, 2)
+        assert {pairs[id][f"{side}_round"] for id in new for side in ("chosen", "rejected")} == {round}
+        assert all(now[id] == before[id] for id in now.keys() - new)
+        assert all(now[id] != before[id] for id in new)
+
+
+def test_how_far_the_student_has_gone_is_the_mean_log_ratio_of_its_answers(
+    of_five: tuple[Path, Result, list[Sampling]],
+) -> None:
+    """Of what was drawn in a round, by the student that drew it and by the first; the tables have both exactly."""
+    place, result, _ = of_five
+    told = pq.read_table(place / "run/tables/rounds.parquet").to_pylist()
+    first = read(place / "policy")
+    assert told[0]["nats from the first student"] == 0
+    for round in (1, 2):
+        now = read(place / f"run/checkpoints/train-{round - 1}/model")
+        ratios = [
+            math.log(chances(now[pair.id])[n] / chances(first[pair.id])[n])
+            for pair in result.also[f"round-{round}"] if pair.extra["regenerated"]
+            for n in (len(side.text.split()) - 1 for side in (pair.chosen, pair.rejected))
+        ]  # fmt: skip
+        assert len(ratios) == 4
+        assert told[round]["nats from the first student"] == pytest.approx(sum(ratios) / 4)
 
 
 @pytest.mark.slow

@@ -9,8 +9,11 @@ Stages   measure    tokens of every prompt in the student's template; one beyond
          answer-0   the student of this round answers, several times each: in round 0 every prompt, then those that rank
                     lowest; the others keep the answers they have
          reward-0   every answer that is not empty is scored
+         measure-0  tokens of every pair; one that is too long is not trained on, never cut
          train-0    DPO on the best and the worst answer of every prompt, the loss of each pair multiplied by a weight
                     that grows with the gap of its rewards; the next round's student
+         now-1, first-1   from round 1 on: how likely the drawn answers are to the student of this round, and to the
+                    first one; says how far it has gone, and changes nothing
 
 The body of the paper could not be read. Its abstract and its reviews say that prompts of low reward are answered again,
 and that a scaled gap of rewards is multiplied with the loss. Ours are
@@ -24,35 +27,62 @@ What cannot be scored
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Literal, cast
 
 from tunesift.datasets import Dataset
-from tunesift.errors import DataError, RecipeError, shown
-from tunesift.methods.optune_pool import Answer, Centre, Held, RankBy, Ranking, again, first_held, held_again, rested
+from tunesift.errors import DataError, RecipeError
+from tunesift.methods.optune_pool import (
+    Answer,
+    Centre,
+    Held,
+    RankBy,
+    Ranking,
+    again,
+    first_held,
+    held_again,
+    pair_of,
+    rested,
+    young,
+)
 from tunesift.methods.optune_pool import share as share_of
-from tunesift.methods.optune_steps import RATE, AnswerPrompt, AnyReward, ByReward, Draw, MeasurePrompt, Said, reward_of
-from tunesift.methods.optune_telling import Round, decided, planned_speed, tell
+from tunesift.methods.optune_steps import (
+    RATE,
+    AnswerPrompt,
+    AnyReward,
+    ByReward,
+    Draw,
+    MeasurePrompt,
+    ReadAnswer,
+    Said,
+    answer_of,
+    check_distinct,
+    reward_of,
+    said_of,
+    tokens_of,
+)
+from tunesift.methods.optune_telling import Round, decided, likelier, planned_speed, tell
 from tunesift.methods.optune_weights import Spread, Weighting, spread, weights
+from tunesift.methods.trainable import MeasureTokens, noted
 from tunesift.models import name_of
 from tunesift.models.base import Completion, Sampling
 from tunesift.models.http import NOT_GIVEN
 from tunesift.models.reward import RewardClassifier
 from tunesift.models.transformers import TransformersModel
-from tunesift.records import Failure, Message, Preference, Record
+from tunesift.records import Failure, Preference, Record, Score
 from tunesift.running.result import Planned, Reads, Result
 from tunesift.running.run import Run
 from tunesift.settings import Settings
 from tunesift.tuning.dpo import DPO, WEIGHT
 from tunesift.tuning.process import Tuning, student_from, told
+from tunesift.tuning.student import limit_of
 
 SEEDS = 2**32
 """How many seeds a draw may have."""
 BYTES = 4
 """Bytes of a token of an answer, for the plan."""
-NO_REWARD = -float("inf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +178,7 @@ class OPTune(Settings):
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Answer, score, train, and again; what is held is folded from what was answered."""
         measured = self._measured(data, run)
-        fit = data.only({id for id, score in measured.items() if not score})
+        fit = data.only({id for id, score in measured.items() if not score.note})
         asked: set[str] = set(fit.ids())
         pool: dict[str, Held] = {}
         scale, student, rounds = Spread(0.0, 0.0, 0), self.student, list[Round]()
@@ -157,19 +187,21 @@ class OPTune(Settings):
             if round == 0:
                 scale = spread(a.reward for answers in new.values() for a in answers)
                 pool = {id: first_held(id, answers) for id, answers in new.items()}
-            pool |= {id: held_again(pool[id], new[id], self.keep_old) for id in new if round}
-            held = self._trainable(round, fit, pool)
-            weighed = weights([scale.of_gap(h.gap) for h in held], self.weight, self.beta2, self.normalise)
-            rows = (_pair(fit.by_id(h.id).prompt, h, w, h.id in new) for h, w in zip(held, weighed, strict=True))
-            pairs = run.dataset(f"pairs-{round}", rows)
+            kept = {id: young(pool[id], round, self.max_age) for id in new if round and self.keep_old}
+            pool |= {id: held_again(pool[id], new[id], kept.get(id, [])) for id in new if round}
+            found, too_long = self._pairs(run, round, fit, pool)
+            weighed = weights([scale.of_gap(p.margin or 0.0) for p in found], self.weight, self.beta2, self.normalise)
+            pairs = run.dataset(f"pairs-{round}", _weighted(found, weighed, new))
+            drift = self._drift(run, round, student, said_of(fit, new)) if round else 0.0
             made = run.once(f"train-{round}", Tuning(student=student, tuner=self._tuner(round)), pairs)
-            rounds.append(Round(round, new, dict(pool), pairs, weighed, told(made)))
+            read = tokens_of(measured, new)
+            rounds.append(Round(round, new, dict(pool), pairs, weighed, told(made), drift, read, too_long))
             student = student_from(made, self.student)
             picked = again(pool.values(), self._ranking, round + 1, partial(_chance, run, round + 1))
             pool |= {id: rested(pool[id]) for id in picked.resting}
             asked = set(picked.chosen)
         tell(run, rounds, scale, self.ratio)
-        decisions = [decided(id, measured[id], rounds) for id in data.ids()]
+        decisions = [decided(id, measured[id].note, rounds) for id in data.ids()]
         also = {name: one.pairs for name, one in zip(self.writes_also, rounds, strict=True)}
         notes = {said: count for one in rounds for said, count in one.notes()}
         return Result(None, decisions, notes=notes, checkpoint=made, also=also, format="preference")
@@ -182,16 +214,15 @@ class OPTune(Settings):
     def _ranking(self) -> Ranking:
         return Ranking(self.ratio, self.rank_by, self.rank_centre, self.patience, self.max_age)
 
-    def _measured(self, data: Dataset[Record], run: Run) -> dict[str, str]:
-        """Why a prompt is not answered, by its id; empty where it is. Raises `DataError` where none is."""
-        _check_distinct(data)
+    def _measured(self, data: Dataset[Record], run: Run) -> dict[str, Score]:
+        """Tokens of the prompts, by id, with a note why one is not answered. Raises `DataError` where none is."""
+        check_distinct(data)
         found = run.map("measure", MeasurePrompt(student=self.student, most=self.prompt_tokens), data)
-        scores = {id: found[id] for id in data.ids()}
-        why = {id: f"{s.kind}: {s.message}" if isinstance(s, Failure) else s.note for id, s in scores.items()}
-        if all(why.values()):
-            raise DataError(f"no prompt can be answered ({next(iter(why.values()), 'there is none')}); raise "
-                            "prompt_tokens, or give other prompts.")  # fmt: skip
-        return why
+        scores = {id: noted(found[id]) for id in data.ids()}
+        if all(score.note for score in scores.values()):
+            why = next((score.note for score in scores.values()), "there is none")
+            raise DataError(f"no prompt can be answered ({why}); raise prompt_tokens, or give other prompts.")
+        return scores
 
     def _answered(
         self, run: Run, round: int, student: TransformersModel, prompts: Dataset[Record]
@@ -209,19 +240,33 @@ class OPTune(Settings):
         )  # fmt: skip
         rewards = {id: reward_of(self.reward, cast("float | Completion | Failure", found[id])) for id in found}
         return {
-            record.id: [_answer(texts.get(id), rewards.get(id), round)
+            record.id: [answer_of(texts.get(id), rewards.get(id), round)
                         for id in (f"{record.id}~{k}" for k in range(self.answers))]
             for record in prompts
         }  # fmt: skip
 
-    def _trainable(self, round: int, prompts: Dataset[Record], pool: Mapping[str, Held]) -> list[Held]:
-        """What is held of which there is something to learn, in order; raises `DataError` where there is nothing."""
-        held = [pool[id] for id in prompts.ids() if pool[id].is_pair(self.min_gap)]
-        if not held:
+    def _pairs(
+        self, run: Run, round: int, prompts: Dataset[Record], pool: Mapping[str, Held]
+    ) -> tuple[list[Preference], dict[str, str]]:
+        """The pairs that are trained on, in order, and why others are not; raises `DataError` where there is none."""
+        made = [pair_of(pool[r.id], r.prompt) for r in prompts if pool[r.id].is_pair(self.min_gap)]
+        if not made:
             raise DataError(f"round {round}: no trainable pairs: of {len(pool):,} prompts none has two answers whose "
                             "texts and rewards differ, by min_gap or more; look at the rewards, or raise "
                             "answers.")  # fmt: skip
-        return held
+        step = MeasureTokens(student=self.student, template="chat", most=limit_of(self.student, self.tuner))
+        measured = run.map(f"measure-{round}", step, made)
+        too_long = {pair.id: why for pair in made if (why := noted(measured[pair.id]).note)}
+        if len(too_long) == len(made):
+            raise DataError(f"round {round}: no pair can be trained on ({next(iter(too_long.values()))}); raise "
+                            "tuner.max_length, or lower answer_tokens.")  # fmt: skip
+        return [pair for pair in made if pair.id not in too_long], too_long
+
+    def _drift(self, run: Run, round: int, student: TransformersModel, said: Sequence[Said]) -> float | None:
+        """How much likelier the answers are to this round's student than to the first, in the mean, in nats."""
+        now = run.map(f"now-{round}", ReadAnswer(student=student), said).good()
+        first = run.map(f"first-{round}", ReadAnswer(student=self.student), said).good()
+        return likelier(now, first)
 
     def _tuner(self, round: int) -> DPO:
         """Beside new adapters, and in round 0, the student as it is before is the reference without being named."""
@@ -239,6 +284,8 @@ class OPTune(Settings):
             told_ = f"at most {updates:,} updates"
             found += [Planned(f"answer-{round}", draws, 1, name, answer=most),
                       Planned(f"reward-{round}", draws, 1, judge, BYTES * most + len(RATE), replies),
+                      Planned(f"measure-{round}", records, 0, ""),
+                      *(Planned(f"{of}-{round}", draws, 1, name) for of in ("now", "first") if round),
                       Planned(f"train-{round}", records, passes, name, told=told_)]  # fmt: skip
         return [*found[:-1], replace(found[-1], told=f"{found[-1].told}; {planned_speed(self.ratio, self.rounds)}")]
 
@@ -247,27 +294,6 @@ def _chance(run: Run, round: int, id: str) -> float:
     return run.random("rank", round, id).random()
 
 
-def _answer(said: Completion | None, reward: float | Failure | None, round: int) -> Answer:
-    if said is None:
-        return Answer("", NO_REWARD, round, 0)
-    value = NO_REWARD if reward is None or isinstance(reward, Failure) else reward
-    return Answer(said.text, value, round, said.tokens, said.stop == "length")
-
-
-def _pair(prompt: tuple[Message, ...], held: Held, weight: float, new: bool) -> Preference:
-    sides = {"chosen": held.best, "rejected": held.worst}
-    extra: dict[str, object] = {f"{name}_reward": a.reward for name, a in sides.items()}
-    extra |= {f"{name}_round": a.born_round for name, a in sides.items()}
-    extra |= {f"{name}_truncated": a.truncated for name, a in sides.items()}
-    return Preference(held.id, prompt, Message("assistant", held.best.text), Message("assistant", held.worst.text),
-                      held.gap, {**extra, WEIGHT: weight, "regenerated": new})  # fmt: skip
-
-
-def _check_distinct(data: Dataset[Record]) -> None:
-    """Raise `DataError` for one prompt under two ids: it would be drawn, and weigh, twice."""
-    seen: dict[tuple[Message, ...], str] = {}
-    for record in data:
-        if (first := seen.setdefault(record.prompt, record.id)) != record.id:
-            raise DataError(
-                f'the prompts "{shown(first)}" and "{shown(record.id)}" are the same; leave one of them out.'
-            )
+def _weighted(pairs: Sequence[Preference], found: Sequence[float], new: Container[str]) -> Iterator[Preference]:
+    for pair, weight in zip(pairs, found, strict=True):
+        yield replace(pair, extra={**pair.extra, WEIGHT: weight, "regenerated": pair.id in new})

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
+from tunesift.records import Message, Preference
+
 RankBy = Literal["mean", "max", "min", "gap", "random"]
 """By what prompts are ranked, the lowest first: the mean of the rewards of the two answers held, the larger, the
 smaller, the difference, or chance."""
@@ -27,6 +29,8 @@ class Answer:
     tokens: int
     truncated: bool = False
     """Whether it was cut at the limit on its tokens."""
+    unread: bool = False
+    """Whether it has no reward because the judge's reply holds no rating."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +42,11 @@ class Held:
     worst: Answer
     spoiled: bool
     """Whether an answer that was drawn with them has no reward: then the prompt ranks before all others."""
-    baseline: float
-    """Mean reward of its answers of round 0; 0 where none has one."""
+    baseline: float | None
+    """Mean reward of its answers of round 0, or of the first round in which one has a reward; None until then."""
     fruitless: int = 0
-    """Times, one after the other, that answering it again did not raise the mean of both rewards."""
+    """Times, one after the other, that answering it again did not raise the mean of both rewards; where old answers
+    are kept, which a worse one only joins, the better of the two."""
 
     @property
     def gap(self) -> float:
@@ -85,24 +90,45 @@ class Again:
 
 def first_held(id: str, answers: Sequence[Answer]) -> Held:
     """What is held of a prompt's answers of round 0."""
-    known = [a.reward for a in answers if math.isfinite(a.reward)]
     best, worst, spoiled = _ends(answers)
-    return Held(id, best, worst, spoiled, sum(known) / len(known) if known else 0.0)
+    return Held(id, best, worst, spoiled, _mean(answers))
 
 
-def held_again(old: Held, answers: Sequence[Answer], keep_old: bool) -> Held:
-    """What is held once a prompt is answered again: the best and the worst of the new answers, with `keep_old` also of
-    the two that were held."""
-    before = [a for a in (old.best, old.worst) if math.isfinite(a.reward)] if keep_old else []
-    best, worst, _ = _ends([*answers, *before])
+def held_again(old: Held, answers: Sequence[Answer], kept: Sequence[Answer] = ()) -> Held:
+    """What is held once a prompt is answered again: the best and the worst of the new answers, and of old ones that are
+    `kept`."""
+    best, worst, _ = _ends([*answers, *kept])
     spoiled = any(not math.isfinite(a.reward) for a in answers)
-    new = replace(old, best=best, worst=worst, spoiled=spoiled)
-    return replace(new, fruitless=0 if new.mean > old.mean else old.fruitless + 1)
+    baseline = _mean(answers) if old.baseline is None else old.baseline
+    new = replace(old, best=best, worst=worst, spoiled=spoiled, baseline=baseline)
+    gained = new.best.reward > old.best.reward if kept else new.mean > old.mean
+    return replace(new, fruitless=0 if gained else old.fruitless + 1)
+
+
+def young(held: Held, round: int, max_age: int | None) -> list[Answer]:
+    """The answers held that have a reward and are at most so many rounds old."""
+    of = (held.best, held.worst)
+    return [a for a in of if math.isfinite(a.reward) and (max_age is None or round - a.born_round <= max_age)]
+
+
+def _mean(answers: Sequence[Answer]) -> float | None:
+    known = [a.reward for a in answers if math.isfinite(a.reward)]
+    return sum(known) / len(known) if known else None
 
 
 def rested(held: Held) -> Held:
     """What is held of a prompt that was passed over for a round: it may be tried again."""
     return replace(held, fruitless=0)
+
+
+def pair_of(held: Held, prompt: tuple[Message, ...]) -> Preference:
+    """The better of both answers against the worse, with what is known of them."""
+    sides = {"chosen": held.best, "rejected": held.worst}
+    extra: dict[str, object] = {f"{name}_reward": a.reward for name, a in sides.items()}
+    extra |= {f"{name}_round": a.born_round for name, a in sides.items()}
+    extra |= {f"{name}_truncated": a.truncated for name, a in sides.items()}
+    chosen, rejected = (Message("assistant", a.text) for a in sides.values())
+    return Preference(held.id, prompt, chosen, rejected, held.gap, extra)
 
 
 def _ends(answers: Sequence[Answer]) -> tuple[Answer, Answer, bool]:
@@ -142,4 +168,4 @@ def key_of(held: Held, by: RankBy, centre: Centre, drawn: Callable[[str], float]
     if by == "gap":
         return held.gap
     rewards = {"mean": held.mean, "max": held.best.reward, "min": held.worst.reward}
-    return rewards[by] - (held.baseline if centre == "baseline" else 0.0)
+    return rewards[by] - (held.baseline or 0.0 if centre == "baseline" else 0.0)

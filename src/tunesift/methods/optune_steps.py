@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from tunesift.errors import RecipeError
+from tunesift.datasets import Dataset
+from tunesift.errors import DataError, RecipeError, shown
 from tunesift.formats import untrainable
+from tunesift.methods.optune_pool import Answer
 from tunesift.models import ChatModel, RewardModel
 from tunesift.models.base import Completion, Sampling, Span
 from tunesift.models.folders import segment_of, tokenizer
@@ -100,6 +102,21 @@ class AnswerPrompt(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReadAnswer(Settings):
+    """How likely an answer is to a student."""
+
+    kind: Literal["log-likelihood"] = "log-likelihood"
+    student: TransformersModel
+
+    returns: ClassVar[type[Score]] = Score
+
+    def __call__(self, chunk: Sequence[Said], /) -> list[Score | Failure]:
+        """Natural logarithm of each answer's probability behind its prompt, without what ends it."""
+        losses = self.student.loss([Span(said.prompt, said.text) for said in chunk])
+        return [lost if isinstance(lost, Failure) else Score(-lost.total) for lost in losses]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ByReward(Settings):
     """A reward model says how good an answer is."""
 
@@ -154,6 +171,38 @@ def reward_of(by: ByReward | ByRating, found: float | Completion | Failure) -> f
         return rating(found.text, Scale(1, by.most, whole=True))
     assert not isinstance(found, Completion)  # a reward model says numbers
     return found
+
+
+def answer_of(said: Completion | None, reward: float | Failure | None, round: int) -> Answer:
+    """What is known of a draw; minus infinity where it has no reward."""
+    if said is None:
+        return Answer("", -math.inf, round, 0)
+    value = -math.inf if reward is None or isinstance(reward, Failure) else reward
+    unread = isinstance(reward, Failure) and reward.kind == "unreadable"
+    return Answer(said.text, value, round, said.tokens, said.stop == "length", unread)
+
+
+def said_of(prompts: Dataset[Record], answers: Mapping[str, Sequence[Answer]]) -> list[Said]:
+    """The answers that are not empty, by their prompts' ids and places."""
+    return [
+        Said(f"{record.id}~{k}", record.prompt, answer.text)
+        for record in prompts for k, answer in enumerate(answers.get(record.id, ())) if answer.text.strip()
+    ]  # fmt: skip
+
+
+def tokens_of(prompts: Mapping[str, Score], answers: Mapping[str, Sequence[Answer]]) -> int:
+    """Tokens of the answers that are not empty, each with its prompt's."""
+    return sum(int(prompts[id].value or 0) + a.tokens for id, drawn in answers.items() for a in drawn if a.text.strip())
+
+
+def check_distinct(data: Dataset[Record]) -> None:
+    """Raise `DataError` for one prompt under two ids: it would be drawn, and weigh, twice."""
+    seen: dict[tuple[Message, ...], str] = {}
+    for record in data:
+        if (first := seen.setdefault(record.prompt, record.id)) != record.id:
+            raise DataError(
+                f'the prompts "{shown(first)}" and "{shown(record.id)}" are the same; leave one of them out.'
+            )
 
 
 def _finite(found: float | Failure) -> float | Failure:

@@ -11,7 +11,7 @@ from tunesift.datasets import Dataset
 from tunesift.evaluation.stats import spearman
 from tunesift.methods.optune_pool import Answer, Held
 from tunesift.methods.optune_weights import UNEVEN, Spread, ratio_for, speed_up
-from tunesift.records import Decision, Preference
+from tunesift.records import Decision, Preference, Score
 from tunesift.running.charts import Chart
 from tunesift.running.run import Run, StageReport
 from tunesift.tuning.process import Trained
@@ -38,9 +38,20 @@ class Round:
     """What was trained on."""
     weights: Sequence[float]
     trained: Trained
+    drift: float | None
+    """Nats by which the student of this round finds its answers likelier than the first one does, in the mean of what
+    was drawn: an estimate of their Kullback-Leibler divergence. None where nothing was drawn."""
+    read: int
+    """Tokens of prompts and answers that were scored, as the student counts them."""
+    too_long: Mapping[str, str]
+    """Why a prompt's pair was not trained on, by id."""
 
     def notes(self) -> Iterator[tuple[str, int]]:
-        """What is worth a word: weights so uneven that few pairs decide."""
+        """What is worth a word: a judge that does not rate, weights so uneven that few pairs decide."""
+        if unread := sum(a.unread for a in self.drawn()):
+            yield f"answers of round {self.number} have no reward, since the judge's reply holds no rating", unread
+        if self.too_long:
+            yield f"pairs of round {self.number} are too long to train on; raise tuner.max_length", len(self.too_long)
         mean = sum(self.weights) / len(self.weights)
         if many := sum(w > UNEVEN * mean for w in self.weights):
             yield (
@@ -59,7 +70,8 @@ def decided(id: str, why: str, rounds: Sequence[Round]) -> Decision:
         return Decision(id, "drop", why)
     count = sum(one.pairs.place(id) is not None for one in rounds)
     if not count:
-        return Decision(id, "drop", "no pair: no two answers had other texts and rewards, min_gap apart")
+        too_long = next((one.too_long[id] for one in rounds if id in one.too_long), None)
+        return Decision(id, "drop", too_long or "no pair: no two answers had other texts and rewards, min_gap apart")
     again = sum(id in one.answers for one in rounds) - 1
     return Decision(id, "keep", f"trained on: in {count} of {len(rounds)} rounds, answered again in {again}")
 
@@ -70,8 +82,7 @@ def tell(run: Run, rounds: Sequence[Round], scale: Spread, ratio: float) -> None
     run.table("scale", [{"rewards of round 0": scale.count, "mean": scale.mean, "standard deviation": scale.sd}])
     run.table("ages", [row for one in rounds for row in _ages(one)])
     run.chart("rewards", [row for one in rounds for row in _rewards(one)], REWARDS)
-    times = [Took(one.number, *(_took(run.stages, f"{stage}-{one.number}") for stage in ("answer", "reward", "train")))
-             for one in rounds]  # fmt: skip
+    times = [_times(run.stages, one) for one in rounds]
     run.table("seconds", [took.row() for took in times])
     run.table("speed", speeds(times, ratio))
 
@@ -93,6 +104,12 @@ class Took:
     def row(self) -> dict[str, object]:
         """As a table has it."""
         return {"round": self.round, "answering": self.answering, "scoring": self.scoring, "training": self.training}
+
+
+def _times(stages: Sequence[StageReport], one: Round) -> Took:
+    """A round that asks nobody answers and scores in no time."""
+    answering, scoring = (_took(stages, f"{s}-{one.number}") if one.answers else 0.0 for s in ("answer", "reward"))
+    return Took(one.number, answering, scoring, _took(stages, f"train-{one.number}"))
 
 
 def _took(stages: Sequence[StageReport], stage: str) -> float | None:
@@ -124,6 +141,12 @@ def speeds(times: Sequence[Took], ratio: float) -> list[dict[str, object]]:
     return rows
 
 
+def likelier(now: Mapping[str, Score], first: Mapping[str, Score]) -> float | None:
+    """By how many nats answers are likelier to one student than to another, in the mean of what both have read."""
+    both = [(now[id].value, first[id].value) for id in sorted(now.keys() & first.keys())]
+    return _mean([a - b for a, b in both if a is not None and b is not None])
+
+
 def planned_speed(ratio: float, rounds: int) -> str:
     """What a share saves, before anything is measured."""
     of = ", ".join(f"{speed_up(times, 1.0, ratio, rounds):.2f} at {times}" for times in (1, 2, 3))
@@ -139,14 +162,16 @@ def _row(one: Round) -> dict[str, object]:
     return {
         "round": one.number, "prompts answered": len(one.answers), "answers": len(drawn),
         "tokens drawn": sum(a.tokens for a in drawn), "cut at max_tokens": sum(a.truncated for a in drawn),
+        "tokens scored": one.read,
         "without a reward": len(drawn) - len(known),
         "mean reward drawn": _mean([a.reward for a in known]), "mean reward held": _mean([h.mean for h in held]),
-        "mean tokens drawn": _mean([float(a.tokens) for a in known]),
+        "mean tokens drawn": _mean([float(a.tokens) for a in known]), "nats from the first student": one.drift,
         "reward and tokens": spearman([a.reward for a in known], [float(a.tokens) for a in known]),
         "pairs": len(one.pairs), "no pair": len(one.pool) - len(one.pairs),
         "mean gap": _mean([pair.margin or 0.0 for pair in one.pairs]),
         "largest weight": max(one.weights), "largest / mean weight": max(one.weights) / mean,
-        "updates": one.trained.steps, "too long to train on": one.trained.left_out.get("too-long", 0),
+        "tokens of an epoch": one.trained.tokens, "updates": one.trained.steps,
+        "too long to train on": len(one.too_long),
         "loss, first": losses[0] if losses else None, "loss, last": losses[-1] if losses else None,
     }  # fmt: skip
 

@@ -60,7 +60,7 @@ def weights(gaps: Sequence[float], kind: Weighting, beta2: float, normalise: boo
     Raises `RecipeError` where one is infinite, or all are 0.
     """
     found = [weight_of(gap, kind, beta2) for gap in gaps]
-    if not any(found) or not all(map(math.isfinite, found)):
+    if not any(found) or not math.isfinite(sum(found)):
         raise RecipeError(f"beta2: {beta2:g} makes weights up to {max(found, default=0):g}; write 1.")
     mean = math.fsum(found) / len(found) if normalise else 1.0
     return [w / mean for w in found]

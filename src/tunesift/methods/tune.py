@@ -9,7 +9,7 @@ Stages   measure   tokens of every record in the student's template; what is too
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
@@ -18,18 +18,14 @@ from pydantic import Field
 from tunesift.datasets import Dataset
 from tunesift.errors import DataError
 from tunesift.formats import PREFERENCE
+from tunesift.methods.trainable import MeasureTokens, noted
 from tunesift.methods.training_told import CURVE, LOSS_OF_PAIRS, PREFERRED, curve, told_row
-from tunesift.models.folders import tokenizer
 from tunesift.models.transformers import TransformersModel
-from tunesift.models.turns import Encoder
-from tunesift.prompts import Template
-from tunesift.records import Decision, Failure, Preference, Record, Score
+from tunesift.records import Decision, Preference, Record, Score
 from tunesift.running.result import Planned, Reads, Result
 from tunesift.running.run import Run
-from tunesift.running.step import Outcomes
 from tunesift.settings import Settings
 from tunesift.tuning.dpo import DPO
-from tunesift.tuning.encoding import PairEncoder
 from tunesift.tuning.forecast import forecast_on
 from tunesift.tuning.process import Tuning, told
 from tunesift.tuning.sft import SFT
@@ -64,9 +60,8 @@ class Tune(Settings):
         measured = run.map("measure", step, rows)
         fit = data.only({id for id, score in measured.good().items() if score.value is not None})
         if not len(fit):
-            raise DataError(
-                f"no record can be trained on ({_first(measured)}); give others, or raise tuner.max_length."
-            )
+            why = noted(measured[next(iter(measured))]).note
+            raise DataError(f"no record can be trained on ({why}); give others, or raise tuner.max_length.")
         made = run.once("tune", Tuning(student=self.student, tuner=self.tuner), fit)
         trained = told(made)
         of_pairs = self.reads == "preferences"
@@ -75,7 +70,7 @@ class Tune(Settings):
             run.chart("preferred", curve(trained, "rewards/accuracies", "share"), PREFERRED)
         run.table("training", [told_row(trained)])
         aside = self.tuner.held_out_of(list(fit.ids()))
-        decisions = [_decided(id, measured[id], id in aside) for id in data.ids()]
+        decisions = [_decided(id, noted(measured[id]), id in aside) for id in data.ids()]
         notes = {NONE_HELD_OUT: len(fit)} if self.tuner.held_out and not aside else {}
         if not of_pairs and data.source is not None and data.source.format == PREFERENCE:
             notes[CHOSEN_ALONE] = len(fit)
@@ -97,55 +92,7 @@ class Tune(Settings):
         return [measure, replace(tune, told=str(forecast_on(self.student, self.tuner, data)))]
 
 
-@dataclass(frozen=True, kw_only=True)
-class MeasureTokens(Settings):
-    """How many tokens a record, or a preference pair, has in the student's template; none is cut."""
-
-    kind: Literal["tokens"] = "tokens"
-    student: TransformersModel
-    template: Template
-    most: int | None
-    """Most tokens that are trained on."""
-
-    returns: ClassVar[type[Score]] = Score
-
-    def __call__(self, chunk: Sequence[Record | Preference], /) -> list[Score | Failure]:
-        """Tokens of prompt and response, or of prompt and longer answer; without a value where they are too many."""
-        reader = tokenizer(self.student.location, self.student.revision)
-        of_record, of_pair = Encoder(reader, self.template), PairEncoder(reader, self.template)
-        return [self._of_pair(of_pair, row) if isinstance(row, Preference) else self._of_record(of_record, row)
-                for row in chunk]  # fmt: skip
-
-    def _of_record(self, encode: Encoder, record: Record) -> Score:
-        found = encode(record)
-        if isinstance(found, Failure):
-            return Score(None, note=f"{found.kind}: {found.message}")
-        parts = {"prompt": float(found.start), "response": float(len(found.ids) - found.start)}
-        return self._score(len(found.ids), parts)
-
-    def _of_pair(self, encode: PairEncoder, pair: Preference) -> Score:
-        if pair.chosen.text.strip() == pair.rejected.text.strip():
-            return Score(None, note="both answers are the same")
-        found = encode(pair)
-        if isinstance(found, Failure):
-            return Score(None, note=f"{found.kind}: {found.message}")
-        sides = {"prompt": found.prompt, "chosen": found.chosen, "rejected": found.rejected}
-        return self._score(found.longest, {name: float(len(ids)) for name, ids in sides.items()})
-
-    def _score(self, tokens: int, parts: Mapping[str, float]) -> Score:
-        if self.most is not None and tokens > self.most:
-            return Score(None, parts, f"too long: {tokens:,} tokens, the limit is {self.most:,}")
-        return Score(float(tokens), parts)
-
-
-def _first(measured: Outcomes[Score]) -> str:
-    score = measured[next(iter(measured))]
-    return score.message if isinstance(score, Failure) else score.note
-
-
-def _decided(id: str, score: Score | Failure, aside: bool) -> Decision:
-    if isinstance(score, Failure):
-        return Decision(id, "drop", f"{score.kind}: {score.message}")
+def _decided(id: str, score: Score, aside: bool) -> Decision:
     if score.value is None:
         return Decision(id, "drop", score.note)
     return Decision(id, "keep", "held out: its loss is measured" if aside else "trained on")
