@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tunesift import (
@@ -23,7 +25,10 @@ from tunesift import (
     Select,
     Smallest,
 )
+from tunesift.models.base import Span, TargetLoss
+from tunesift.records import Failure
 from tunesift.running.result import Planned, Result
+from tunesift.scoring.screening import Screen
 
 
 def record(id: str, instruction: str, response: str) -> Record:
@@ -141,6 +146,30 @@ def test_a_baseline_that_needs_no_scores_asks_no_model(tmp_path: Path) -> None:
     assert len(result.data) == 4
     assert worked == {}
     assert method.plan(8) == []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terse(ScriptedModel):
+    """A small model, whose losses are those of another with less weight on what stands in the instruction."""
+
+    def loss(self, spans: Sequence[Span]) -> list[TargetLoss | Failure]:
+        return [lost if isinstance(lost, Failure) else TargetLoss(tuple(n**0.5 for n in lost.nats), lost.truncated)
+                for lost in super().loss(spans)]  # fmt: skip
+
+
+def test_a_small_model_settles_what_is_far_from_the_cut(tmp_path: Path) -> None:
+    screened = replace(STORY, screen=Screen(student=Terse(), margin=0.125, sample=1))
+    assert screened.plan(8) == [Planned("screen", 8, 2, "scripted"), Planned("score", 5, 2, "scripted")]
+    result, worked = done(screened, EIGHT, tmp_path)
+    told = decided(result)
+    assert {id for id, said in told.items() if said.startswith("keep")} == {"sea", "twin", "sum"}
+    assert worked["screen"] == 8
+    assert worked["score"] < 8
+    assert any(said.startswith("keep: screened in: IFD 0.") for said in told.values())
+    assert any("by the screen, far from the cut" not in said for said in told.values())
+    assert told["empty"] == "drop: no score: empty_response"
+    (row,) = pq.read_table(tmp_path / "tables/screening.parquet").to_pylist()
+    assert (row["records"], row["scored again"], row["sample"]) == (8, worked["score"], 1)
 
 
 def test_a_conversation_is_scored_by_its_last_response_or_by_all_of_them(tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ from tunesift.methods.selectit import PROMPTS
 from tunesift.records import Score
 from tunesift.running.fsio import read_json
 from tunesift.running.sealing import COMPLETE
+from tunesift.scoring.screening import Screen
 from tunesift.scoring.selectors import Pool, Scored
 from tunesift.settings import incidental_fields
 
@@ -194,6 +195,10 @@ def came_of(method: Any, data: Dataset[Record] = DATA) -> tuple[Any, Any, list[A
 
 def scores_of(scorer: Any) -> object:  # Any: a scorer
     return scorer(list(DATA))
+
+
+def screened_by(screen: Screen) -> object:
+    return came_of(Select(scorer=IFD(student=S), keep=Largest(fraction=0.4), screen=screen))
 
 
 def kept_by(keep: Any) -> list[str]:  # Any: a selector
@@ -478,7 +483,8 @@ FLIPS = [
     flip(Lists(), listing, subtopics=7, topics=7, nested=7, reuse=1),
     flip(Labels(), labelled, question="Ask", answer="Say", user="Guest", assistant="Host", topic="Field", subtopic="Part"),
     flip(Select(scorer=IFD(student=S), keep=Largest(fraction=0.5)), came_of, scorer=Perplexity(student=S)),
-    flip(Select(scorer=IFD(student=S)), came_of, keep=Largest(fraction=0.5)),
+    flip(Select(scorer=IFD(student=S)), came_of, keep=Largest(fraction=0.5), screen=Screen(student=OTHER, sample=1)),
+    flip(Screen(student=OTHER, sample=1), screened_by, student=S, margin=0.5, sample=2),
     flip(
         Select(scorer=IFD(student=S), also=(ReversedIFD(student=S),), keep=Combined(weights={"reversed-ifd": -1})),
         came_of, also=(ReversedIFD(student=S, ratio="loss"),),

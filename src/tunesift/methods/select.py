@@ -5,7 +5,8 @@ Paper    Superfiltering, Li et al., arXiv:2402.00530, with its profile and GPT-2
 Needs    a student that gives losses; for `diverse`, a model that embeds
 Changes  drops records, edits none
 
-Stages   score         one score per record
+Stages   screen        one score per record by a small model, where there is a screen
+         score         one score per record; with a screen, of those near the cut and of a sample
          score-KIND    the same by each further scorer
          embed-candidates  their embeddings, where the selector asks for them
          keep          one decision per record, a pure function of what was measured
@@ -30,6 +31,7 @@ from pydantic import Field
 from tunesift.datasets import Dataset
 from tunesift.errors import RecipeError
 from tunesift.methods.gaps import tell_gaps
+from tunesift.methods.screened import tell_screen
 from tunesift.models import name_of
 from tunesift.records import Decision, Record
 from tunesift.running.result import Planned, Result, kept
@@ -41,6 +43,7 @@ from tunesift.scoring.dual_ifd import DualIFD
 from tunesift.scoring.duplicates import Distinct
 from tunesift.scoring.ifd import IFD, ReversedIFD
 from tunesift.scoring.perplexity import Perplexity
+from tunesift.scoring.screening import Ranking, Screen, Screened
 from tunesift.scoring.selectors import (
     NEEDS_NO_SCORES,
     Above,
@@ -73,6 +76,8 @@ class Select(Settings):
     """What is measured besides, for the selector `combined`; each kind at most once."""
     keep: AnySelector = Largest(fraction=0.1, below=1.0)
     """Which records stay; `keep=10%` on the command line sets the fraction."""
+    screen: Screen | None = None
+    """A small model that scores all records first, so that the scorer scores only those near the cut; None for all."""
 
     def __post_init__(self) -> None:
         check_kinds("also", self._scorers())
@@ -81,13 +86,37 @@ class Select(Settings):
         if isinstance(self.scorer, Perplexity) and getattr(self.keep, "below", None) == 1.0:
             raise RecipeError("keep.below: 1 is IFD's bound, and every perplexity is above it; write keep.below=null.")
 
+        if self.screen is not None and (not isinstance(self.keep, Ranking) or isinstance(self.scorer, DualIFD)):
+            raise RecipeError("screen: only keep.kind=largest and smallest, by the losses of one model, say where "
+                              "their cut is; leave it out.")  # fmt: skip
+        if self.screen is not None and getattr(self.keep, "rule", "ours") != "ours":
+            raise RecipeError("screen: keep.rule=cherry takes its share of what is within the bounds, which nobody "
+                              "knows before all is scored; write keep.rule=ours.")  # fmt: skip
+
     def __call__(self, data: Dataset[Record], run: Run) -> Result:
         """Keep records by their scores."""
         check_keep(self.keep, data, [scorer.kind for scorer in self._scorers()])
+        if self.screen is not None:
+            return self._screened(data, run, self.screen)
         pool = self._measured(data, run)
         decisions = chosen(pool, self.keep, run)
         dual = pool.named.get(DualIFD.kind)
         notes = {} if dual is None else tell_gaps(run, dual.scores, decisions)
+        return Result(kept(data, decisions), decisions, notes=notes)
+
+    def _screened(self, data: Dataset[Record], run: Run, screen: Screen) -> Result:
+        """Score all by the small model, and what it does not settle by the scorer's own."""
+        assert isinstance(self.keep, Ranking)
+        assert not isinstance(self.scorer, DualIFD)
+        found = run.map("screen", replace(self.scorer, student=screen.student), data)
+        pool = Pool(data, found.good(), found.failures(), self.scorer.label, run.random("keep"))
+        screened = Screened.of(pool, self.keep, screen.margin)
+        sample = run.random("sample").sample(range(len(data)), min(screen.sample, len(data)))
+        again = data.where(screened.asked(sample))
+        exact = run.map("score", self.scorer, again)
+        rescored = replace(pool, data=again, scores=exact.good(), failures=exact.failures())
+        decisions = screened.decide(rescored, self.keep)
+        notes = tell_screen(run, screened, rescored.scores, sample, decisions)
         return Result(kept(data, decisions), decisions, notes=notes)
 
     def _measured(self, data: Dataset[Record], run: Run) -> Pool:
@@ -110,6 +139,11 @@ class Select(Settings):
 
     def plan(self, records: int) -> list[Planned]:
         """A stage per scorer, and the embeddings; none for a selector that needs neither."""
+        if self.screen is not None:
+            assert isinstance(self.keep, Ranking)
+            again, forwards = self.screen.asked(self.keep, records), self.scorer.forwards
+            return [Planned("screen", records, forwards, name_of(self.screen.student)),
+                    *planned_for("score", self.scorer, again)]  # fmt: skip
         return [
             *(asked for stage, scorer in self._stages() for asked in planned_for(stage, scorer, records)),
             *planned_choice(self.keep, records),
