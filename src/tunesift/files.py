@@ -77,6 +77,8 @@ class BrokenRow:
     code: str
     message: str
     raw: bytes
+    id: str = ""
+    """Of its record, where the row says enough for one."""
 
 
 def packing(path: Path) -> str:

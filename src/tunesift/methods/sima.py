@@ -34,11 +34,11 @@ from tunesift.datasets import Dataset
 from tunesift.errors import DataError, ModelRefused, RecipeError, shown
 from tunesift.inputs import home_of_input
 from tunesift.methods.refining import check_refinable
+from tunesift.methods.sima_images import LookAtImages, check_broken, sighted
 from tunesift.methods.sima_judging import (
     ORDERS,
     Answer,
     Compare,
-    LookAtImages,
     Order,
     Parser,
     Settled,
@@ -134,8 +134,11 @@ class Sima(Settings):
         asked = data.only({id for id in data.ids() if id not in became})
         _check_some(len(asked), len(data), became)
         student = seen_from(self.student, folder)
-        step = LookAtImages(images=getattr(student, "images", None) or folder)
-        seen = run.map("look", step, asked)
+        place = getattr(student, "images", None) or folder
+        check_broken(data.source, {}, len(asked), run.max_failures)
+        asked = run.dataset("seen", sighted(asked, place))
+        seen = run.map("look", LookAtImages(images=place), asked)
+        check_broken(data.source, seen.failures(), len(asked), run.max_failures)
         usable = asked.only(seen.good())
         greedy = run.map("greedy", Answer(model=student, sampling=Sampling(max_tokens=self.answer_tokens)), usable)
         drawn = Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.answer_tokens)
