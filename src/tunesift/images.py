@@ -1,5 +1,5 @@
-"""Can an image that a row names be used? It lies in the data set's folder, is whole, still, and not too large; and how
-does a model see it?"""
+"""Can an image that a row names be used? It lies in the data set's folder, is whole, and not too large; and how does a
+model see it?"""
 
 from __future__ import annotations
 
@@ -152,10 +152,8 @@ def _quiet() -> Iterator[None]:
 def _trouble(image: ImageFile) -> tuple[str, str] | None:
     if image.width * image.height > MAX_PIXELS:
         return _TOO_LARGE
-    if getattr(image, "is_animated", False) and image.format != "MPO":
-        return "E407", "an image is animated; give one of its frames"
     image.draft("L", (1, 1))  # a JPEG is read to its end, but decoded at an eighth of its size
-    image.load()
+    image.load()  # of several frames the first
     return None
 
 

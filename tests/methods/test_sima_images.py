@@ -113,6 +113,19 @@ def test_an_id_is_told_where_a_row_says_none_and_none_where_it_says_too_little(h
     assert len(told[0]["id"]) == 16
 
 
+def test_images_of_several_frames_and_of_every_mode_are_asked_about(home: Path, answers: list[str]) -> None:
+    from PIL import Image
+
+    kinds = {"CMYK": "jpg", "P": "png", "RGBA": "png", "LA": "png", "I;16": "png", "1": "png"}
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ((0, 255, 0), (0, 0, 255))]
+    frames[0].save(home / "data" / "moving.gif", save_all=True, append_images=frames[1:])
+    for mode, ending in kinds.items():
+        Image.new(mode, (9, 9)).save(home / "data" / f"{mode}.{ending}")
+    names = ["moving.gif", *(f"{mode}.{ending}" for mode, ending in kinds.items())]
+    summary = sima(write(home, [asked(f"q{n}", name) for n, name in enumerate(names)]), home / "out" / "pairs.jsonl")
+    assert summary.counts == {"in": 7, "kept": 7, "dropped": 0, "quarantined": 0}
+
+
 def test_an_image_that_changed_is_another_question_to_a_resumed_run(home: Path, answers: list[str]) -> None:
     input = write(home, [asked(f"r{n}", f"{n}.png", f"What is {n}?") for n in range(4)])
     asks = Asks(3)  # a look, the greedy answers, the sampled ones
