@@ -289,6 +289,17 @@ def test_nothing_is_trained_where_a_fifth_of_the_replies_has_no_verdict_or_no_pa
     with pytest.raises(DataError, match=r"no pair can be trained on, of 4 rows \(4 times: inconsistent\)"):
         sima(input, home / "out" / "other", *by_itself(seeing), "critic_orders=both")
     assert {path.name for path in (home / "out").iterdir()} == {"tuned.run", "other.run"}
+    run = home / "out" / "tuned.run"
+    (verdicts,) = pq.read_table(run / "tables" / "verdicts.parquet").to_pylist()
+    assert verdicts == {"order": "sampled-first", "replies": 4, "response 1": 0, "response 2": 0, "unparsed": 4}
+    assert pq.read_table(run / "tables" / "pairs.parquet").to_pylist()[0]["pairs"] == 0
+    assert set(reasons(run).values()) == {"unparsed"}
+    page = (run / "report.html").read_text("utf-8")
+    assert "4 of 4 comparisons have no [[1]] or [[2]], more than a fifth, so that nothing is trained." in page
+    assert not (run / "checkpoints").exists()
+    with pytest.raises(ModelRefused, match="look at .*report.html, give another judge"):  # and says so again
+        sima(input, home / "out" / "tuned", *by_itself(seeing), silent)
+    assert verify(run) == []
     summary = sima(input, home / "out" / "pairs.jsonl", *by_itself(seeing)[:5], silent, "tuner=null")
     assert summary.notes["replies that name neither answer; their pairs are not made"] == 4
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from tunesift.datasets import Dataset
-from tunesift.errors import DataError, ModelRefused, RecipeError, shown
+from tunesift.errors import DataError, ModelRefused, RecipeError, TunesiftError, shown
 from tunesift.inputs import home_of_input
 from tunesift.methods.refining import check_refinable
 from tunesift.methods.sima_images import LookAtImages, check_broken, sighted
@@ -209,19 +209,32 @@ class Sima(Settings):
         if self.tuner is None:
             return Result(pairs, decisions, format="preference", notes=notes)
         assert isinstance(student, VisionModel)  # or there would be no tuner
-        if unparsed > MOST_UNPARSED * len(verdicts):
-            raise ModelRefused(f"{name_of(self.judge or student)}: {unparsed} of {len(verdicts)} comparisons have no "
-                               "[[1]] or [[2]], more than a fifth, so that nothing is trained; give another judge, or "
-                               "write tuner=null to look at the pairs.")  # fmt: skip
-        if not len(pairs):
-            raise DataError(f"no pair can be trained on, of {len(decisions)} rows ({_commonest(decisions)}); give more "
-                            "rows, or another judge.")  # fmt: skip
+        if (refused := self._refused(run, pairs, verdicts, decisions)) is not None:
+            return Result(None, decisions, notes=notes, refused=refused)
         made = run.once("tune", Tuning(student=student, tuner=self.tuner), pairs)
         trained = told(made)
         run.chart("loss", curve(trained), LOSS_OF_PAIRS)
         run.table("training", [told_row(trained, "pairs")])
         notes |= {f"{LEFT_OUT}: {why}": count for why, count in trained.left_out.items()}
         return Result(None, decisions, format="preference", notes=notes, checkpoint=made, also={"pairs": pairs})
+
+    def _refused(
+        self, run: Run, pairs: Dataset[Preference], verdicts: Sequence[int | None], decisions: Sequence[Decision]
+    ) -> TunesiftError | None:
+        """Why nothing is trained, which the report says too; None where something is."""
+        unparsed, report = verdicts.count(None), run.folder / "report.html"
+        if unparsed > MOST_UNPARSED * len(verdicts):
+            why = (f"{name_of(self.judge or self.student)}: {unparsed} of {len(verdicts)} comparisons have no [[1]] or "
+                   "[[2]], more than a fifth, so that nothing is trained")  # fmt: skip
+            hint = f"look at {report}, give another judge, or write tuner=null for the pairs"
+            found: TunesiftError | None = ModelRefused(f"{why}; {hint}.")
+        elif not len(pairs):
+            why = f"no pair can be trained on, of {len(decisions)} rows ({_commonest(decisions)})"
+            found = DataError(f"{why}; look at {report}, and give more rows, or another judge.")
+        else:
+            return None
+        run.table("doubts", [{"doubt": f"{why}."}])
+        return found
 
 
 def _check_some(asked: int, rows: int, dropped: Mapping[str, Decision]) -> None:
