@@ -34,6 +34,7 @@ from tunesift import (
 from tunesift.inputs import home_of_input
 from tunesift.planning import plan
 from tunesift.running.mending import verify
+from tunesift.telling import told_record
 
 pytest.importorskip("PIL", reason='needs the "vision" extra')
 
@@ -69,6 +70,18 @@ def home(tmp_path: Path) -> Path:
     pictured(tmp_path / "data", 4)
     (tmp_path / "out").mkdir()
     return tmp_path
+
+
+@pytest.fixture
+def two_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scripted model answers otherwise when it draws."""
+    from tunesift.models.scripted import ScriptedModel
+
+    plain = ScriptedModel.chat
+    monkeypatch.setattr(
+        ScriptedModel, "chat",
+        lambda model, asked, how: plain(ScriptedModel(otherwise=f"At {how.temperature}.", replies=model.replies), asked, how),
+    )  # fmt: skip
 
 
 def write(home: Path, records: list[Record]) -> Path:
@@ -204,6 +217,35 @@ def test_pairs_are_read_again_by_us_and_by_trl(home: Path, monkeypatch: pytest.M
     again = read_preferences(output)
     assert [pair.prompt for pair in again] == [record.prompt for record in records]
     assert home_of_input(output) == home / "data"
+
+
+def test_a_row_keeps_its_own_column_called_order(home: Path, two_answers: None) -> None:
+    turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A."}]
+    more = [{"order": 17, "system": "Old.", "conversations": [], "kind": "x"}, {"sima_order": "s"}]
+    (home / "data" / "in.jsonl").write_text(
+        "".join(
+            json.dumps({"id": f"r{n}", "messages": turns, "images": ["0.png"], **own}) + "\n"
+            for n, own in enumerate(more)
+        )
+    )
+    output = home / "data" / "pairs.jsonl"
+    done = sima(home / "data" / "in.jsonl", output, *PAIRS, "critic_orders=single")
+    first, second = told(output)
+    assert (first["order"], first["kind"], first["sima_sima_order"]) == (17, "x", ["sampled-first"])
+    assert (second["sima_order"], second["sima_sima_order"], "order" in second) == ("s", ["sampled-first"], False)
+    assert first["source_of_chosen"] == second["source_of_chosen"] == "sampled"
+    assert [pair.prompt for pair in read_preferences(output)] == [(Message("user", "What?", ("0.png",)),)] * 2
+    assert pq.read_table(done.folder / "tables" / "pairs.parquet").to_pylist()[0]["greedy answer wins"] == 0.0
+
+
+def test_pairs_alone_are_the_output_that_inspect_and_the_report_show(home: Path, two_answers: None) -> None:
+    input = write(home, [asked("a", "0.png", answer="A red thing."), asked("b", "lost.png")])
+    done = sima(input, home / "out" / "pairs.jsonl", *PAIRS, "critic_orders=single")
+    said = [line.strip() for line in told_record(done.folder, "a", as_json=False).splitlines()]
+    assert said[:7] == ["a: keep", "sampled answer chosen", "user: <image>What is it?", "assistant: A red thing.",
+                        "new user: What is it?", "new assistant: At 0.8.", "new rejected: At 0.0."]  # fmt: skip
+    assert "new" not in told_record(done.folder, "b", as_json=False)
+    assert '["rejected","At 0.0."]' in (done.folder / "report.html").read_text("utf-8").replace(", ", ",")
 
 
 @pytest.mark.parametrize(("image", "code"), [

@@ -47,6 +47,7 @@ from tunesift.methods.sima_judging import (
     compared,
     comparison_id,
     left_out,
+    names_told,
     pair_figures,
     pair_of,
     seen_from,
@@ -60,7 +61,7 @@ from tunesift.models.base import Completion, Sampling
 from tunesift.models.vision import VisionModel
 from tunesift.records import Decision, Failure, Preference, Record
 from tunesift.running.result import Planned, Result
-from tunesift.running.run import Run
+from tunesift.running.run import OUTPUT, Run
 from tunesift.running.step import Outcomes
 from tunesift.settings import Settings
 from tunesift.tuning.process import Tuning, told
@@ -155,7 +156,8 @@ class Sima(Settings):
         became |= {
             id: Decision(id, "drop" if one.chosen is None else "keep", one.reason) for id, one in settled.items()
         }
-        pairs = run.dataset("pairs", self._pairs(open_.only(settled), answers, settled, said))
+        made = OUTPUT if self.tuner is None else "pairs"
+        pairs = run.dataset(made, self._pairs(open_.only(settled), answers, settled, said))
         run.table("verdicts", verdict_rows(list(settled.values())))
         run.table("pairs", [pair_figures(list(settled.values()), pairs)])
         return self._result(run, student, pairs, settled, [became[id] for id in data.ids()])
@@ -194,9 +196,10 @@ class Sima(Settings):
         self, data: Dataset[Record], answers: Mapping[str, Mapping[Source, str]], settled: Mapping[str, Settled],
         said: Outcomes[Completion],
     ) -> Iterator[Preference]:  # fmt: skip
+        names = names_told(data)
         for record in data:
             texts = self._texts(said, record.id)
-            if (pair := pair_of(record, answers[record.id], settled[record.id], texts)) is not None:
+            if (pair := pair_of(record, answers[record.id], settled[record.id], texts, names)) is not None:
                 yield pair
 
     def _result(

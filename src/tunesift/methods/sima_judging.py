@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from tunesift.formats import USES_TOOLS
 from tunesift.image_fields import MEDIA_MARK
@@ -171,14 +171,33 @@ class Settled:
         return "inconsistent" if self.is_read else "unparsed"
 
 
+Told = Literal["source_of_chosen", "order", "verdict_raw"]
+"""What a pair says of how it was made."""
+
+
+def names_told(records: Iterable[Record]) -> dict[Told, str]:
+    """The fields that say it: by these names, and behind `sima_` where the rows have fields of their own called so."""
+    own = {name for record in records for name in record.extra}
+    names: dict[Told, str] = {}
+    for told in get_args(Told):
+        names[told] = told
+        while names[told] in own:
+            names[told] = f"sima_{names[told]}"
+    return names
+
+
 def pair_of(
-    record: Record, answers: Mapping[Source, str], settled: Settled, said: Mapping[Order, str]
+    record: Record,
+    answers: Mapping[Source, str],
+    settled: Settled,
+    said: Mapping[Order, str],
+    names: Mapping[Told, str],
 ) -> Preference | None:
-    """The preference that verdicts come to, with what was said; None where they come to none."""
+    """The preference that verdicts come to, with what was said under these names; None where they come to none."""
     if (chosen := settled.chosen) is None:
         return None
     rejected: Source = "greedy" if chosen == "sampled" else "sampled"
-    told = {"source_of_chosen": chosen, "order": list(said), "verdict_raw": list(said.values())}
+    told = {names["source_of_chosen"]: chosen, names["order"]: list(said), names["verdict_raw"]: list(said.values())}
     better, worse = (Message("assistant", answers[source]) for source in (chosen, rejected))
     own = {name: value for name, value in record.extra.items() if name not in ("margin", "rejected", SEEN)}
     return Preference(record.id, prompt_of(record), better, worse, extra={**own, **told})
@@ -199,7 +218,7 @@ def pair_figures(found: Sequence[Settled], pairs: Sequence[Preference]) -> dict[
     """What is to be known of the pairs before they are trained on; a share of none is None."""
     both = [one for one in found if one.is_read and len(one.verdicts) == len(ORDERS)]
     consistent = sum(one.chosen is not None for one in both)
-    greedy = sum(pair.extra["source_of_chosen"] == "greedy" for pair in pairs)
+    greedy = sum(one.chosen == "greedy" for one in found)
     longer = sum(len(pair.chosen.text.split()) - len(pair.rejected.text.split()) for pair in pairs)
     return {
         "pairs": len(pairs),
