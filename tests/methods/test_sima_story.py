@@ -195,7 +195,7 @@ def test_every_row_has_its_reason_and_answers_that_are_the_same_are_no_pair(home
     assert (home / "out" / "pairs.jsonl").read_bytes() == b""
 
 
-def test_pairs_are_read_again_by_us_and_by_trl(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_are_read_again_by_us(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tunesift.models.scripted import ScriptedModel
 
     plain = ScriptedModel.chat
@@ -217,6 +217,45 @@ def test_pairs_are_read_again_by_us_and_by_trl(home: Path, monkeypatch: pytest.M
     again = read_preferences(output)
     assert [pair.prompt for pair in again] == [record.prompt for record in records]
     assert home_of_input(output) == home / "data"
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_pairs_are_read_again_by_datasets_and_trl(
+    seeing: Path, home: Path, two_answers: None, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a user goes on with them: `load_dataset`, TRL's own reading of a row, its collator of images and texts."""
+    import datasets
+    from PIL import Image
+    from transformers import AutoProcessor
+    from trl.data_utils import is_conversational, maybe_extract_prompt, prepare_multimodal_messages
+    from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    output = home / "data" / f"pairs.{ending}"
+    sima(
+        write(home, [asked(f"r{n}", f"{n}.png", f"What is {n}?") for n in range(3)]),
+        output,
+        *PAIRS,
+        "critic_orders=single",
+    )
+    kind = "json" if ending == "jsonl" else ending
+    found = datasets.load_dataset(kind, data_files=str(output), split="train", cache_dir=str(home / "cache"))
+    assert found["images"] == [[f"{n}.png"] for n in range(3)]
+    rows = []
+    for n, row in enumerate(found):
+        assert is_conversational(row)
+        assert maybe_extract_prompt(row)["prompt"] == [{"role": "user", "content": f"What is {n}?"}]
+        opened = [Image.open(home / "data" / name).convert("RGB") for name in row["images"]]
+        (turn,) = prepare_multimodal_messages(row["prompt"], images=opened)
+        assert [part["type"] for part in turn["content"]] == ["image", "text"]
+        rows.append({name: row[name] for name in ("prompt", "chosen", "rejected")} | {"images": opened})
+    processor = AutoProcessor.from_pretrained(seeing)
+    read = DataCollatorForVisionPreference(processor=processor)(rows)
+    ids, learned = read["input_ids"], read["completion_mask"].bool()
+    assert tuple(read["pixel_values"].shape) == (6, 3, 28, 28)
+    assert (ids == processor.image_token_id).sum(1).tolist() == [4] * 6
+    said = [processor.tokenizer.decode(ids[n][learned[n]], skip_special_tokens=True).strip() for n in range(6)]
+    assert said == ["At 0.8."] * 3 + ["At 0.0."] * 3
 
 
 def test_a_row_keeps_its_own_column_called_order(home: Path, two_answers: None) -> None:
