@@ -63,8 +63,8 @@ def image_kind(raw: bytes) -> str | None:
 
 def with_images(messages: tuple[Message, ...], fields: Fields) -> tuple[Message, ...]:
     """Give the images of an `images` or `image` column to the messages that mark a place for them: to the user's, and
-    to others only where the user's marks leave some over; where the user marks none, to the user's first message, as TRL
-    does. What an answer says is otherwise text."""
+    to others only where the user's marks leave some over; where the user marks none, to the user's first message, as
+    TRL does. What an answer says is otherwise text."""
     there = [name for name in COLUMNS if fields.get(name) not in (None, [], "")]
     if not there:
         return messages

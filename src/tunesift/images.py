@@ -121,6 +121,16 @@ def bytes_digest(image: str, home: Path) -> str:
         return ""
 
 
+def image_bytes(image: str, home: Path) -> bytes:
+    """An image's own bytes, of a file in `home` or of the row itself; raises `RowFault` for what cannot be read."""
+    if image[:5].lower() == "data:":
+        return _embedded(image)
+    try:
+        return Path(_inside(image, os.path.realpath(home))).read_bytes()
+    except OSError as error:
+        raise RowFault("E407", f'the image "{shown(image[:40])}" cannot be read ({type(error).__name__})') from None
+
+
 def _in_colour(image: Picture) -> Picture:
     """In RGB; of 16 bits a channel the upper eight, where Pillow would cut every value off at 255."""
     if image.mode.startswith("I;16") or image.mode == "I":

@@ -50,7 +50,7 @@ def new_row(record: Record, format: Format) -> Row:
 
 def pair_row(pair: Preference) -> Row:
     """A preference pair as TRL reads it: its id, prompt, chosen and rejected as lists of messages, their images beside
-    them, the margin where it has one, and the further fields but for those that would be read as a part of the prompt."""
+    them, the margin where it has one, and the further fields but for those that would be read as part of the prompt."""
     prompt = [{"role": m.role, "content": m.text} for m in pair.prompt]
     answers = {name: [{"role": m.role, "content": m.text}]
                for name, m in (("chosen", pair.chosen), ("rejected", pair.rejected))}  # fmt: skip

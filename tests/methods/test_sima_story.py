@@ -378,7 +378,7 @@ def test_nothing_is_trained_where_a_fifth_of_the_replies_has_no_verdict_or_no_pa
     page = (run / "report.html").read_text("utf-8")
     assert "4 of 4 comparisons have no [[1]] or [[2]], more than a fifth, so that nothing is trained." in page
     assert not (run / "checkpoints").exists()
-    with pytest.raises(ModelRefused, match="look at .*report.html, give another judge"):  # and says so again
+    with pytest.raises(ModelRefused, match=r"look at .*report.html, give another judge"):  # and says so again
         sima(input, home / "out" / "tuned", *by_itself(seeing), silent)
     assert verify(run) == []
     summary = sima(input, home / "out" / "pairs.jsonl", *by_itself(seeing)[:5], silent, "tuner=null")

@@ -98,7 +98,7 @@ def test_a_model_whose_parts_are_not_known_is_refused_and_nothing_is_frozen() ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = tiny_llava()
-    said = "student: of odd it is not known which part reads images .* write tuner.lora="
+    said = "student: of odd it is not known which part reads images .* write tuner.lora.rank=128"
     with pytest.raises(TuningError, match=said):
         freeze_encoder(Unknown(model, model), "odd")  # what transformers hands over where it finds no encoder
     tower = model.get_encoder(modality="image")

@@ -42,8 +42,8 @@ class Result:
     also: Mapping[str, Dataset[Any]] = field(default_factory=dict)  # Any: records or preference pairs
     """What is written besides the output, in the same format, by the names that the method's `writes_also` has."""
     refused: TunesiftError | None = None
-    """Why the model is not made, or the records are not written: what the run ends with once decisions, tables and report
-    are there to be looked at."""
+    """Why the model is not made, or the records are not written: what the run ends with, once decisions, tables and
+    report are there to be looked at."""
 
 
 @dataclass(frozen=True, slots=True)

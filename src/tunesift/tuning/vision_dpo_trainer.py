@@ -83,8 +83,8 @@ class VisionDPOLearner:
 
 
 def freeze_encoder(model: Any, name: str) -> None:  # Any: transformers' own class
-    """Leave what reads images as it is, and train what leads from it to language, wherever that lies: beside the encoder,
-    as in LLaVA, or within it, as in Qwen-VL.
+    """Leave what reads images as it is, and train what leads from it to language, wherever that lies: beside the
+    encoder, as in LLaVA, or within it, as in Qwen-VL.
 
     Raises `TuningError` for a model of which that is not known: all that sees would stay as it is, or nothing.
     """
@@ -92,8 +92,8 @@ def freeze_encoder(model: Any, name: str) -> None:  # Any: transformers' own cla
     inside = [part for child, part in encoder.named_children() if child in _PROJECTORS]
     beside = [part for place, part in model.named_modules() if place.rpartition(".")[2] in _PROJECTORS]
     if any(part is language for part in encoder.modules()) or not (inside or beside):
-        raise TuningError(f"student: of {shown(name)} it is not known which part reads images and which leads from it to "
-                          "language; write tuner.lora={rank: 128, alpha: 256}, or give a LLaVA or a Qwen-VL.")  # fmt: skip
+        raise TuningError(f"student: of {shown(name)} it is not known which part reads images and which leads from it "
+                          "to language; write tuner.lora.rank=128, or give a LLaVA or a Qwen-VL.")  # fmt: skip
     encoder.requires_grad_(False)
     for part in inside:
         part.requires_grad_(True)
