@@ -91,6 +91,16 @@ def test_above_a_hundredth_of_broken_images_the_run_ends_before_anybody_is_asked
     assert allowed.counts == {"in": 122, "kept": 120, "dropped": 0, "quarantined": 2}
 
 
+@pytest.mark.parametrize("broken", ["cut.png", "lost.png"])
+def test_once_the_images_are_right_the_same_command_goes_on(home: Path, answers: list[str], broken: str) -> None:
+    input = write(home, [asked("a", "0.png"), asked("b", broken), asked("c", broken)])
+    output = home / "out" / "pairs.jsonl"
+    with pytest.raises(TooManyFailures, match="put the images right and start again with --retry-failed any"):
+        sima(input, output)
+    picture_file(home / "data" / broken)
+    assert sima(input, output, retry_failed=("unreadable",)).counts["kept"] == 3
+
+
 def test_two_broken_images_of_two_hundred_are_a_hundredth_and_no_more(home: Path, answers: list[str]) -> None:
     sound = [asked(f"s{n}", f"{n % 4}.png") for n in range(198)]
     summary = sima(write(home, [*sound, asked("b", "cut.png"), asked("c", "lost.png")]), home / "out" / "pairs.jsonl")

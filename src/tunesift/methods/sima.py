@@ -15,6 +15,7 @@ The paper is silent on
     Two answers that are the same but for white space: they are no pair.
     A reply without a verdict: its pair is dropped, and above a fifth of all replies nothing is trained.
     Several turns, a system message, tools: such rows are left out.
+    Images that cannot be used: one row may be lost, of more than a hundred a hundredth; then nobody is asked.
 We differ from the authors' code
     Both orders are asked, and a pair is kept where both name one answer; theirs always has the sampled one first.
     Replies are read otherwise, see `parser`; ids, not splits of the prompt, say what belongs together.

@@ -70,4 +70,6 @@ def check_broken(source: Source | None, failed: Mapping[str, Failure], asked: in
     found = [f"{row.place}: {row.code} {row.message}" for row in read[:1]]
     found += [f"{shown(id)}: {why.message}" for id, why in failed.items()]
     said = f"{count} of {rows} rows with an image cannot be used, more than {allowed} (first, {found[0]})"
-    raise TooManyFailures(f"{said}; put the images right and start anew, or raise max_failures to go on without them.")
+    raise TooManyFailures(
+        f"{said}; put the images right and start again with --retry-failed any, or raise max_failures."
+    )
