@@ -32,7 +32,7 @@ ROWS = {
     4: ("evaluation",),
     5: ("methods",),
     6: ("recipe", "overriding", "explaining", "spelling", "catalogue", "perform", "outputs", "model_output", "manifest", "intake", "planning", "readiness", "report",
-        "export", "export_rows", "export_settings"),
+        "export", "export_rows", "export_images", "export_settings"),
     7: ("__main__", "cli", "commands", "console", "telling"),
 }  # fmt: skip
 ROW = {name: row for row, names in ROWS.items() for name in names}

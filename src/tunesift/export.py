@@ -17,6 +17,7 @@ import orjson
 from tunesift.datasets import Dataset
 from tunesift.disk import sync
 from tunesift.errors import CannotCreate, DataError, RecipeError, RunError, printable, shown, told_count
+from tunesift.export_images import PictureRows, Seeing, picture_rows, seeing
 from tunesift.export_rows import PairRows, Rows, Target, rows_for
 from tunesift.export_settings import (
     CALLED,
@@ -28,6 +29,7 @@ from tunesift.export_settings import (
     start,
 )
 from tunesift.formats import PREFERENCE
+from tunesift.methods.sima import Sima
 from tunesift.methods.tune import Tune
 from tunesift.model_output import makes_model
 from tunesift.models.folders import EMBEDDED, base_of, local_folder
@@ -39,6 +41,7 @@ from tunesift.report.folder import RunFolder, check_run, run_folder
 from tunesift.running.fsio import read_json, storage_errors
 from tunesift.settings import Json
 from tunesift.tuning.dpo import DPO
+from tunesift.tuning.vision_dpo import VisionDPO
 from tunesift.writing import check_place, create_errors, write_json_rows
 from tunesift.yaml_text import yaml_of
 
@@ -46,6 +49,7 @@ LEFT_OUT = "left_out.jsonl"
 README = "README.txt"
 HELD_OUT = "held out"
 """How the reason of a record begins that a tuning did not train on."""
+AnyRows = Rows | PairRows | PictureRows
 Files = dict[str, Callable[[Path], object]]
 """By name, what writes each file of a folder."""
 
@@ -96,11 +100,15 @@ def export(run: Path, folder: Path, to: str, settings: Sequence[str] = ()) -> Ex
         raise CannotCreate(f"{folder}: exists already; choose another folder, or remove it.")
     check_place(folder)
     tune = _tuning(begun, settings)
-    of_pairs = isinstance(tune.tuner, DPO)
+    of_pairs = isinstance(tune.tuner, DPO | VisionDPO)
     reference = tune.tuner.reference if isinstance(tune.tuner, DPO) else None
     base = _base("student.name", tune.student.name)
     beside = None if reference is None else _base("tuner.reference.name", reference.name)
-    rows = rows_for(target, tune.tuner.template, tune.student, of_pairs)
+    rows: AnyRows = (
+        picture_rows(target, begun.method, begun.input)
+        if isinstance(begun.method, Sima) and begun.input is not None
+        else rows_for(target, tune.tuner.template, tune.student, of_pairs)
+    )
     with storage_errors(run):
         chosen = _chosen(run_folder(run), begun, tune, rows)
     counts = len(chosen.trained), len(chosen.held_out)
@@ -133,12 +141,14 @@ def _begun(run: Path) -> Recipe:
     return begun
 
 
-def _tuning(begun: Recipe, settings: Sequence[str]) -> Tune:
+def _tuning(begun: Recipe, settings: Sequence[str]) -> Tune | Seeing:
     """The tuning that is exported: the run's own, or that of what it made; with settings put in."""
     for text in settings:
         if text.partition(".")[0] not in ("student", "tuner"):
             said_so = f'"{shown(text)}" is no setting of a training'
             raise RecipeError(f"{said_so}; write student.name=FOLDER or tuner.epochs=3.")
+    if isinstance(begun.method, Sima):
+        return seeing(begun.method, list(settings))
     if not isinstance(begun.method, Tune):
         student = getattr(begun.method, "student", None)
         own = [f"student.name={json.dumps(student.name)}"] if isinstance(student, TransformersModel) else []
@@ -176,10 +186,10 @@ def _name(begun: Recipe) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "_", path.name.partition(".")[0]).strip("_") or "records"
 
 
-def _chosen(run: RunFolder, begun: Recipe, tune: Tune, rows: Rows | PairRows) -> _Chosen:
+def _chosen(run: RunFolder, begun: Recipe, tune: Tune | Seeing, rows: AnyRows) -> _Chosen:
     kept = {id for id, action, _ in run.decisions() if action in IN_OUTPUT}
     data: Dataset[Any] | None = run.data.only(kept) if run.made is None else run.made
-    if data is not None and isinstance(rows, PairRows):
+    if data is not None and not isinstance(rows, Rows):
         data = data.as_pairs()
     if data is None:
         raise DataError(f"{run.path}: holds records, not preference pairs; write tuner.kind=sft.")
@@ -208,12 +218,13 @@ def _reasons(chosen: _Chosen) -> dict[str, int]:
     return dict(Counter(chosen.left_out.values()).most_common())
 
 
-def _files(to: Target, training: Training, rows: Rows | PairRows, chosen: _Chosen) -> Files:
+def _files(to: Target, training: Training, rows: AnyRows, chosen: _Chosen) -> Files:
     """The files of an export but for the one that tells of it."""
+    ending = "parquet" if isinstance(rows, PictureRows) else "jsonl"
     sets = [data for data in (chosen.trained, chosen.held_out) if len(data)]
     names = {"llama-factory": [f"{name}.json" for name in training.data],
              "axolotl": [f"{name}.jsonl" for name in training.data],
-             "trl": [f"{training.name}/train.jsonl", f"{training.name}/test.jsonl"][: len(sets)]}[to]  # fmt: skip
+             "trl": [f"{training.name}/train.{ending}", f"{training.name}/test.{ending}"][: len(sets)]}[to]  # fmt: skip
     files: Files = {name: _data(rows, data) for name, data in zip(names, sets, strict=True)}
     if to == "llama-factory":
         files["dataset_info.json"] = _small(_json(registry(training)))
@@ -224,7 +235,10 @@ def _files(to: Target, training: Training, rows: Rows | PairRows, chosen: _Chose
     return files
 
 
-def _data(rows: Rows | PairRows, data: Iterable[Any]) -> Callable[[Path], object]:
+def _data(rows: AnyRows, data: Iterable[Any]) -> Callable[[Path], object]:  # Any: records or pairs
+    if isinstance(rows, PictureRows):
+        return lambda path: rows.write(data, path)
+
     def texts() -> Iterator[bytes]:
         return (orjson.dumps(rows.row(record)) for record in data)
 

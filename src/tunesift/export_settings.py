@@ -16,6 +16,7 @@ from tunesift.settings import Json
 from tunesift.tuning.dpo import DPO
 from tunesift.tuning.sft import SFT
 from tunesift.tuning.trainer import EVALUATIONS, KEPT
+from tunesift.tuning.vision_dpo import VisionDPO
 
 OUTPUT = "tuned"
 """The folder, beside the settings, that the trainer writes the model into."""
@@ -28,12 +29,19 @@ _TAGS: dict[str, Json] = {"role_tag": "role", "content_tag": "content", "user_ta
                           "assistant_tag": "assistant", "system_tag": "system"}  # fmt: skip
 
 
+_OF_IMAGES = {
+    True: "what reads the images is trained there, too, where tunesift leaves it as it is.",
+    False: "adapters stand in what reads the images, too, where tunesift gives them to the language model alone.",
+}
+"""What differs with all weights, and with adapters."""
+
+
 @dataclass(frozen=True, slots=True)
 class Training:
     """A training that another trainer is to do."""
 
     student: TransformersModel
-    tuner: SFT | DPO
+    tuner: SFT | DPO | VisionDPO
     base: str
     """What the settings call the student: an absolute folder, or a hub id."""
     reference: str | None
@@ -50,7 +58,7 @@ class Training:
     @property
     def pairs(self) -> bool:
         """Whether it is trained on preference pairs."""
-        return isinstance(self.tuner, DPO)
+        return isinstance(self.tuner, DPO | VisionDPO)
 
     @property
     def packing(self) -> bool:
@@ -230,7 +238,7 @@ def _trl(training: Training) -> dict[str, Json]:
 
 
 def _trl_stage(training: Training) -> dict[str, Json]:
-    if isinstance(training.tuner, DPO):
+    if isinstance(training.tuner, DPO | VisionDPO):
         return {"loss_type": ["sigmoid"], "beta": training.tuner.beta}
     packed: dict[str, Json] = {"packing": True, "eval_packing": False, "attn_implementation": "flash_attention_2"}
     return {"completion_only_loss": True, **(packed if training.packing else {"packing": False})}
@@ -263,6 +271,8 @@ def differences_for(to: Target, training: Training) -> tuple[str, ...]:
 
 def _of_preferences(to: Target, training: Training) -> tuple[str, ...]:
     tuner, who, said = training.tuner, CALLED[to], []
+    if isinstance(tuner, VisionDPO):
+        return (_OF_IMAGES[tuner.lora is None],)
     if not isinstance(tuner, DPO):
         return ()
     if tuner.weighted:

@@ -77,6 +77,8 @@ class BrokenRow:
     code: str
     message: str
     raw: bytes
+    id: str = ""
+    """Of its record, where the row says enough for one."""
 
 
 def packing(path: Path) -> str:
@@ -279,11 +281,11 @@ def _cell_rows(file: _File, stream: Stream, delimiter: str) -> Iterator[RawRow |
             yield RawRow(place, fields, orjson.dumps(fields))
 
 
-_LISTS = ("messages", "conversations", "conversation", "history", "chosen", "rejected", "prompt")
+_LISTS = ("messages", "conversations", "conversation", "history", "chosen", "rejected", "prompt", "images")
 
 
 def _unfolded(name: str, cell: str) -> object:
-    """What a cell holds: lists of turns stand in tables as JSON, as we write them."""
+    """What a cell holds: lists of turns, and of images, stand in tables as JSON, as we write them."""
     if name not in _LISTS or not cell.startswith("["):
         return cell
     try:

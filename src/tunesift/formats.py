@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, cast
@@ -86,7 +87,8 @@ def parse_row(fields: Fields, format: Format, allowed: Allowed = STRICT) -> Pars
     """What a row says in the given format; raises `RowFault` naming the field and what it should hold."""
     blank = _no_answer(fields, format) if allowed.prompts else {}
     parsed = _READERS[format]({**fields, **blank} if blank else fields)
-    messages = with_images(parsed.messages[:-1] if blank else parsed.messages, fields)
+    said = () if parsed.rejected is None else parsed.messages[-1:]  # of a pair, images belong to its prompt
+    messages = (*with_images(parsed.messages[:-1] if blank or said else parsed.messages, fields), *said)
     check_turns(messages, fields, allowed)
     extra = {**parsed.extra, USES_TOOLS: True} if _uses_tools(fields) else parsed.extra
     return Parsed(messages, parsed.rejected, extra, own_id(fields))
@@ -128,11 +130,23 @@ def preference_of(parsed: Parsed) -> Preference:
     if parsed.rejected is None:
         raise _no_pair(parsed.extra)
     prompt, chosen = parsed.messages[:-1], parsed.messages[-1]
-    margin = parsed.extra.get("margin")
-    if isinstance(margin, bool) or not isinstance(margin, int | float):
-        return Preference(record_of(parsed).id, prompt, chosen, parsed.rejected, extra=parsed.extra)
     more = {name: value for name, value in parsed.extra.items() if name != "margin"}
-    return Preference(record_of(parsed).id, prompt, chosen, parsed.rejected, float(margin), more)
+    given = parsed.extra.get("margin")
+    margin = _number(given)
+    if margin is None and given not in (None, ""):
+        more = parsed.extra
+    return Preference(record_of(parsed).id, prompt, chosen, parsed.rejected, margin, more)
+
+
+def _number(value: object) -> float | None:
+    """A number, or a text that is one, as cells of tables hold them; None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
 
 
 def _no_pair(fields: Fields) -> RowFault:

@@ -62,8 +62,9 @@ def image_kind(raw: bytes) -> str | None:
 
 
 def with_images(messages: tuple[Message, ...], fields: Fields) -> tuple[Message, ...]:
-    """Give the images of an `images` or `image` column to the messages that mark a place for them; where the user marks
-    none, to the user's first message, as TRL does."""
+    """Give the images of an `images` or `image` column to the messages that mark a place for them: to the user's, and
+    to others only where the user's marks leave some over; where the user marks none, to the user's first message, as
+    TRL does. What an answer says is otherwise text."""
     there = [name for name in COLUMNS if fields.get(name) not in (None, [], "")]
     if not there:
         return messages
@@ -75,13 +76,15 @@ def with_images(messages: tuple[Message, ...], fields: Fields) -> tuple[Message,
     if not isinstance(given, list):
         raise RowFault("E205", '"images" must be a list of images')
     left = [_image(image, name) for image in given]
+    first = next((n for n, message in enumerate(messages) if message.role == "user"), None)
+    marked = sum(m.text.count(MEDIA_MARK) for m in messages if m.role == "user")
+    all_take = first is None or 0 < marked < len(left)
     placed = []
     for message in messages:
-        count = min(len(left), message.text.count(MEDIA_MARK))
+        count = min(len(left), message.text.count(MEDIA_MARK)) if all_take or message.role == "user" else 0
         placed.append(Message(message.role, message.text, (*message.images, *left[:count])))
         left = left[count:]
-    first = next((n for n, message in enumerate(messages) if message.role == "user"), None)
-    if left and first is not None and not any(m.role == "user" and MEDIA_MARK in m.text for m in messages):
+    if left and first is not None and not marked:
         placed[first] = Message("user", placed[first].text, (*placed[first].images, *left))
         left = []
     if left:

@@ -1,10 +1,11 @@
-"""Can an image that a row names be used? It lies in the data set's folder, is whole, still, and not too large; and how
-does a model see it?"""
+"""Can an image that a row names be used? It lies in the data set's folder, is whole, and not too large; and how does a
+model see it?"""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import io
 import os
 import re
@@ -65,7 +66,7 @@ class Images:
             with open(path, "rb") as file:
                 return self._look(file)
         except OSError as error:
-            return "E407", f"an image cannot be read ({error.strerror}); check its permissions"
+            return "E407", f"an image cannot be read ({type(error).__name__}: {error.strerror}); check its permissions"
 
     def _look(self, file: IO[bytes]) -> tuple[str, str] | None:
         """Code and reason where the image cannot be used; None where it can."""
@@ -80,8 +81,9 @@ class Images:
                     return _trouble(image)
             except (Image.DecompressionBombError, Image.DecompressionBombWarning):
                 return _TOO_LARGE
-            except _BROKEN:
-                return "E407", "an image is cut off, damaged, or of a kind that is not read"
+            except _BROKEN as error:
+                why = "cut off, damaged, or of a kind that is not read"
+                return "E407", f"an image is {why} ({type(error).__name__})"
 
 
 def picture(image: str, home: Path) -> Picture:
@@ -105,6 +107,28 @@ def picture(image: str, home: Path) -> Picture:
     if seen is None:
         raise RowFault("E405", f"{name} has more than {MAX_PIXELS:,} pixels")
     return seen
+
+
+def bytes_digest(image: str, home: Path) -> str:
+    """SHA-256 of the bytes of an image file in `home`, in hexadecimal; empty where there is none that can be read."""
+    try:
+        path = _inside(image, os.path.realpath(home))
+        if not os.path.isfile(path):
+            return ""
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (RowFault, OSError):
+        return ""
+
+
+def image_bytes(image: str, home: Path) -> bytes:
+    """An image's own bytes, of a file in `home` or of the row itself; raises `RowFault` for what cannot be read."""
+    if image[:5].lower() == "data:":
+        return _embedded(image)
+    try:
+        return Path(_inside(image, os.path.realpath(home))).read_bytes()
+    except OSError as error:
+        raise RowFault("E407", f'the image "{shown(image[:40])}" cannot be read ({type(error).__name__})') from None
 
 
 def _in_colour(image: Picture) -> Picture:
@@ -138,10 +162,8 @@ def _quiet() -> Iterator[None]:
 def _trouble(image: ImageFile) -> tuple[str, str] | None:
     if image.width * image.height > MAX_PIXELS:
         return _TOO_LARGE
-    if getattr(image, "is_animated", False) and image.format != "MPO":
-        return "E407", "an image is animated; give one of its frames"
     image.draft("L", (1, 1))  # a JPEG is read to its end, but decoded at an eighth of its size
-    image.load()
+    image.load()  # of several frames the first
     return None
 
 

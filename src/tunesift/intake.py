@@ -52,15 +52,18 @@ def _nothing(folder: Path) -> Dataset[Record]:
 
 
 def _quarantine(broken: Sequence[BrokenRow]) -> pa.Table:
-    rows = [{**dataclasses.asdict(b.place), "code": b.code, "message": b.message, "raw": b.raw} for b in broken]
-    texts = [(name, pa.string()) for name in ("code", "message")]
+    rows = [
+        {**dataclasses.asdict(b.place), "id": b.id, "code": b.code, "message": b.message, "raw": b.raw} for b in broken
+    ]
+    texts = [(name, pa.string()) for name in ("id", "code", "message")]
     place = [("file", pa.string()), ("line", pa.int64()), ("byte", pa.int64())]
     return pa.Table.from_pylist(rows, schema=pa.schema([*place, *texts, ("raw", pa.binary())]))
 
 
 def _opened(folder: Path, kind: type[Row], note: dict[str, Any]) -> Dataset[Row]:  # Any: source.json
     broken = tuple(
-        BrokenRow(Place(**b["place"]), b["code"], b["message"], base64.b64decode(b["raw"])) for b in note["broken"]
+        BrokenRow(Place(**b["place"]), b["code"], b["message"], base64.b64decode(b["raw"]), b.get("id", ""))
+        for b in note["broken"]
     )
     names = [f.name for f in dataclasses.fields(Source) if f.name != "broken"]
     source = Source(**{name: note[name] for name in names}, broken=broken)

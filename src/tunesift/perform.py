@@ -180,6 +180,9 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
         _check_fields(recipe, data)
         result = _walked(recipe, data, run)
         balance = _balance(run.finish(data, result.decisions), data)
+        if result.refused is not None:
+            _write_report(run.folder, balance)
+            raise result.refused
         check_decided(result)
         write_outputs(recipe, result, data)
         failpoint("output.written")
@@ -188,7 +191,7 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
                           _reasons(result, data, tokens_read(recipe.method)), worked, seconds,
                           _worth_a_word(recipe, data, result),
                           result.short, _also(recipe, result))  # fmt: skip
-        _write_report(summary)
+        _write_report(run.folder, balance, result.short)
         failpoint("report.written")
         write_json(run.folder / "result.json", _as_result(recipe, summary, run))
         return summary
@@ -297,10 +300,10 @@ def _reasons(result: Result, data: Dataset[Record], most_tokens: int | None) -> 
     return told
 
 
-def _write_report(summary: Summary) -> None:
-    with storage_errors(summary.folder):
-        page = render(collect(summary.folder, summary.counts, summary.short))
-    write_bytes(summary.report, page.encode())
+def _write_report(folder: Path, counts: Mapping[str, int], short: str = "") -> None:
+    with storage_errors(folder):
+        page = render(collect(folder, counts, short))
+    write_bytes(folder / "report.html", page.encode())
 
 
 def _as_result(recipe: Recipe, summary: Summary, run: Run) -> dict[str, Json]:

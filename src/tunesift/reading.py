@@ -8,7 +8,7 @@ import weakref
 from array import array
 from bisect import bisect_left
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal
@@ -26,6 +26,7 @@ from tunesift.formats import (
     Parsed,
     check_turns,
     is_empty,
+    own_id,
     parse_row,
     preference_of,
     recognise,
@@ -164,7 +165,7 @@ class _Reader(Generic[Row]):
             raise DataError(self._twice(places[0]))
         for (id, number, _), place in zip(self.twins, places, strict=True):
             message = f'another record has the id "{shown(id)}" too'
-            broken = BrokenRow(place, "E208", message, data._store.raw(number)[:KEPT_RAW])
+            broken = BrokenRow(place, "E208", message, data._store.raw(number)[:KEPT_RAW], id)
             self.broken.append((data._store.file(number), broken))
         in_order = sorted(self.broken, key=lambda b: (b[0], b[1].place.line))
         data.source = dataclasses.replace(source, broken=tuple(row for _, row in in_order))
@@ -213,7 +214,8 @@ class _Reader(Generic[Row]):
             try:
                 self._add(file, row, format)
             except RowFault as fault:
-                row = BrokenRow(row.place, fault.code, fault.message, (row.raw or _as_json(row.fields))[:KEPT_RAW])
+                raw = (row.raw or _as_json(row.fields))[:KEPT_RAW]
+                row = BrokenRow(row.place, fault.code, fault.message, raw, self._id_of(row.fields, format))
         if isinstance(row, BrokenRow):
             self.broken.append((file, row))
             self._check_share()
@@ -245,6 +247,14 @@ class _Reader(Generic[Row]):
         self.made += 1
         self.notes.take(parsed)
         self._note_lenience(parsed, row)
+
+    def _id_of(self, fields: Mapping[str, object], format: Format) -> str:
+        """The id that the record of a broken row would have; empty where that cannot be told."""
+        with suppress(RowFault):
+            return record_of(parse_row(fields, format, self.allowed)).id
+        with suppress(RowFault):
+            return own_id(fields) or ""
+        return ""
 
     def _note_lenience(self, parsed: Parsed, row: RawRow) -> None:
         if self.allowed.empty and is_empty(parsed.messages):

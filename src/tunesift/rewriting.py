@@ -17,10 +17,12 @@ from tunesift.formats import (
     parse_row,
     parse_turn,
 )
-from tunesift.image_fields import IMAGE_PARTS, MEDIA_MARK
+from tunesift.image_fields import COLUMNS, IMAGE_PARTS, MEDIA_MARK
 from tunesift.prompts import input_of
 from tunesift.records import Fields, Message, Preference, Record, RowFault
 
+OF_PROMPTS = ("conversations", "system", *COLUMNS)
+"""Fields that are read as a part of a pair's prompt."""
 Row = dict[str, Any]  # Any: whatever JSON holds
 
 
@@ -48,14 +50,14 @@ def new_row(record: Record, format: Format) -> Row:
 
 def pair_row(pair: Preference) -> Row:
     """A preference pair as TRL reads it: its id, prompt, chosen and rejected as lists of messages, their images beside
-    them, the margin where it has one, and the further fields."""
+    them, the margin where it has one, and the further fields but for those that would be read as part of the prompt."""
     prompt = [{"role": m.role, "content": m.text} for m in pair.prompt]
     answers = {name: [{"role": m.role, "content": m.text}]
                for name, m in (("chosen", pair.chosen), ("rejected", pair.rejected))}  # fmt: skip
     images = [image for message in pair.prompt for image in message.images]
     own: Row = {"id": pair.id, "prompt": prompt, **answers, **({"images": images} if images else {}),
                 **({} if pair.margin is None else {"margin": pair.margin})}  # fmt: skip
-    return {**own, **{name: value for name, value in pair.extra.items() if name not in own}}
+    return {**own, **{name: value for name, value in pair.extra.items() if name not in (*own, *OF_PROMPTS)}}
 
 
 def _alpaca(record: Record, source: Fields) -> Row:

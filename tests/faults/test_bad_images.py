@@ -96,7 +96,6 @@ BAD: dict[str, Callable[[], bytes]] = {
     "cut.jpg": lambda: image(kind="JPEG", size=(400, 300))[:9_000],
     "cut.png": lambda: image()[:900],
     "drawing.svg": lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
-    "moving.gif": lambda: image(kind="GIF", save_all=True, append_images=[_frame()]),
     "nothing.png": lambda: b"",
     "text.png": lambda: b"not an image",
     "post.png": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
@@ -108,22 +107,34 @@ def _frame() -> Any:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_69_an_image_that_is_cut_moving_or_no_image_is_set_aside(name: str, tmp_path: Path) -> None:
+def test_69_an_image_that_is_cut_or_no_image_is_set_aside(name: str, tmp_path: Path) -> None:
     pytest.importorskip("PIL", reason='needs the "images" extra')
     (tmp_path / name).write_bytes(BAD[name]())
     assert read_with([name], tmp_path) == (["E407"], {})
 
 
-GREY_16 = struct.pack(">IIBBBBB", 4, 4, 16, 0, 0, 0, 0)
-
-
-def test_69_images_for_print_and_of_16_bits_are_accepted(tmp_path: Path) -> None:
+def test_69_images_of_every_mode_and_of_several_frames_are_accepted(tmp_path: Path) -> None:
     pillow = pytest.importorskip("PIL.Image", reason='needs the "images" extra')
-    (tmp_path / "print.jpg").write_bytes(image("CMYK", kind="JPEG"))
+    turned = pillow.Exif()
+    turned[0x0112] = 6
+    sound = {
+        "print.jpg": image("CMYK", kind="JPEG"), "painted.png": image("P"), "glass.png": image("RGBA"),
+        "grey-glass.png": image("LA"), "turned.jpg": image(kind="JPEG", exif=turned), "still.gif": image(kind="GIF"),
+        "moving.gif": image(kind="GIF", save_all=True, append_images=[_frame()]),
+        "moving.webp": image(kind="WEBP", save_all=True, append_images=[_frame()]),
+        "pages.tiff": image(kind="TIFF", save_all=True, append_images=[_frame()]),
+    }  # fmt: skip
+    for name, content in sound.items():
+        (tmp_path / name).write_bytes(content)
     pillow.new("I;16", (9, 9), 40_000).save(tmp_path / "deep.png")
-    (tmp_path / "still.gif").write_bytes(image(kind="GIF"))
-    names = ["print.jpg", "deep.png", "still.gif", str(tmp_path / "deep.png"), "not/there.png"]
+    names = [*sound, "deep.png", str(tmp_path / "deep.png"), "not/there.png"]
     assert read_with(names, tmp_path) == ([], {NO_IMAGE: 1})
+
+
+def test_69_an_image_of_several_frames_whose_first_is_cut_is_set_aside(tmp_path: Path) -> None:
+    moving = image(kind="GIF", save_all=True, append_images=[_frame()])
+    (tmp_path / "cut.gif").write_bytes(moving[:300])
+    assert read_with(["cut.gif"], tmp_path) == (["E407"], {})
 
 
 def test_70_an_image_in_the_row_itself_is_base64_or_it_is_set_aside(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from tunesift import (
 from tunesift.inputs import home_of_input
 from tunesift.planning import plan
 from tunesift.running.mending import verify
+from tunesift.telling import told_record
 
 pytest.importorskip("PIL", reason='needs the "vision" extra')
 
@@ -69,6 +70,18 @@ def home(tmp_path: Path) -> Path:
     pictured(tmp_path / "data", 4)
     (tmp_path / "out").mkdir()
     return tmp_path
+
+
+@pytest.fixture
+def two_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scripted model answers otherwise when it draws."""
+    from tunesift.models.scripted import ScriptedModel
+
+    plain = ScriptedModel.chat
+    monkeypatch.setattr(
+        ScriptedModel, "chat",
+        lambda model, asked, how: plain(ScriptedModel(otherwise=f"At {how.temperature}.", replies=model.replies), asked, how),
+    )  # fmt: skip
 
 
 def write(home: Path, records: list[Record]) -> Path:
@@ -182,7 +195,7 @@ def test_every_row_has_its_reason_and_answers_that_are_the_same_are_no_pair(home
     assert (home / "out" / "pairs.jsonl").read_bytes() == b""
 
 
-def test_pairs_are_read_again_by_us_and_by_trl(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_are_read_again_by_us(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tunesift.models.scripted import ScriptedModel
 
     plain = ScriptedModel.chat
@@ -204,6 +217,74 @@ def test_pairs_are_read_again_by_us_and_by_trl(home: Path, monkeypatch: pytest.M
     again = read_preferences(output)
     assert [pair.prompt for pair in again] == [record.prompt for record in records]
     assert home_of_input(output) == home / "data"
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_pairs_are_read_again_by_datasets_and_trl(
+    seeing: Path, home: Path, two_answers: None, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a user goes on with them: `load_dataset`, TRL's own reading of a row, its collator of images and texts."""
+    import datasets
+    from PIL import Image
+    from transformers import AutoProcessor
+    from trl.data_utils import is_conversational, maybe_extract_prompt, prepare_multimodal_messages
+    from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    output = home / "data" / f"pairs.{ending}"
+    sima(
+        write(home, [asked(f"r{n}", f"{n}.png", f"What is {n}?") for n in range(3)]),
+        output,
+        *PAIRS,
+        "critic_orders=single",
+    )
+    kind = "json" if ending == "jsonl" else ending
+    found = datasets.load_dataset(kind, data_files=str(output), split="train", cache_dir=str(home / "cache"))
+    assert found["images"] == [[f"{n}.png"] for n in range(3)]
+    rows = []
+    for n, row in enumerate(found):
+        assert is_conversational(row)
+        assert maybe_extract_prompt(row)["prompt"] == [{"role": "user", "content": f"What is {n}?"}]
+        opened = [Image.open(home / "data" / name).convert("RGB") for name in row["images"]]
+        (turn,) = prepare_multimodal_messages(row["prompt"], images=opened)
+        assert [part["type"] for part in turn["content"]] == ["image", "text"]
+        rows.append({name: row[name] for name in ("prompt", "chosen", "rejected")} | {"images": opened})
+    processor = AutoProcessor.from_pretrained(seeing)
+    read = DataCollatorForVisionPreference(processor=processor)(rows)
+    ids, learned = read["input_ids"], read["completion_mask"].bool()
+    assert tuple(read["pixel_values"].shape) == (6, 3, 28, 28)
+    assert (ids == processor.image_token_id).sum(1).tolist() == [4] * 6
+    said = [processor.tokenizer.decode(ids[n][learned[n]], skip_special_tokens=True).strip() for n in range(6)]
+    assert said == ["At 0.8."] * 3 + ["At 0.0."] * 3
+
+
+def test_a_row_keeps_its_own_column_called_order(home: Path, two_answers: None) -> None:
+    turns = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A."}]
+    more = [{"order": 17, "system": "Old.", "conversations": [], "kind": "x"}, {"sima_order": "s"}]
+    (home / "data" / "in.jsonl").write_text(
+        "".join(
+            json.dumps({"id": f"r{n}", "messages": turns, "images": ["0.png"], **own}) + "\n"
+            for n, own in enumerate(more)
+        )
+    )
+    output = home / "data" / "pairs.jsonl"
+    done = sima(home / "data" / "in.jsonl", output, *PAIRS, "critic_orders=single")
+    first, second = told(output)
+    assert (first["order"], first["kind"], first["sima_sima_order"]) == (17, "x", ["sampled-first"])
+    assert (second["sima_order"], second["sima_sima_order"], "order" in second) == ("s", ["sampled-first"], False)
+    assert first["source_of_chosen"] == second["source_of_chosen"] == "sampled"
+    assert [pair.prompt for pair in read_preferences(output)] == [(Message("user", "What?", ("0.png",)),)] * 2
+    assert pq.read_table(done.folder / "tables" / "pairs.parquet").to_pylist()[0]["greedy answer wins"] == 0.0
+
+
+def test_pairs_alone_are_the_output_that_inspect_and_the_report_show(home: Path, two_answers: None) -> None:
+    input = write(home, [asked("a", "0.png", answer="A red thing."), asked("b", "lost.png")])
+    done = sima(input, home / "out" / "pairs.jsonl", *PAIRS, "critic_orders=single")
+    said = [line.strip() for line in told_record(done.folder, "a", as_json=False).splitlines()]
+    assert said[:7] == ["a: keep", "sampled answer chosen", "user: <image>What is it?", "assistant: A red thing.",
+                        "new user: What is it?", "new assistant: At 0.8.", "new rejected: At 0.0."]  # fmt: skip
+    assert "new" not in told_record(done.folder, "b", as_json=False)
+    assert '["rejected","At 0.0."]' in (done.folder / "report.html").read_text("utf-8").replace(", ", ",")
 
 
 @pytest.mark.parametrize(("image", "code"), [
@@ -289,6 +370,17 @@ def test_nothing_is_trained_where_a_fifth_of_the_replies_has_no_verdict_or_no_pa
     with pytest.raises(DataError, match=r"no pair can be trained on, of 4 rows \(4 times: inconsistent\)"):
         sima(input, home / "out" / "other", *by_itself(seeing), "critic_orders=both")
     assert {path.name for path in (home / "out").iterdir()} == {"tuned.run", "other.run"}
+    run = home / "out" / "tuned.run"
+    (verdicts,) = pq.read_table(run / "tables" / "verdicts.parquet").to_pylist()
+    assert verdicts == {"order": "sampled-first", "replies": 4, "response 1": 0, "response 2": 0, "unparsed": 4}
+    assert pq.read_table(run / "tables" / "pairs.parquet").to_pylist()[0]["pairs"] == 0
+    assert set(reasons(run).values()) == {"unparsed"}
+    page = (run / "report.html").read_text("utf-8")
+    assert "4 of 4 comparisons have no [[1]] or [[2]], more than a fifth, so that nothing is trained." in page
+    assert not (run / "checkpoints").exists()
+    with pytest.raises(ModelRefused, match=r"look at .*report.html, give another judge"):  # and says so again
+        sima(input, home / "out" / "tuned", *by_itself(seeing), silent)
+    assert verify(run) == []
     summary = sima(input, home / "out" / "pairs.jsonl", *by_itself(seeing)[:5], silent, "tuner=null")
     assert summary.notes["replies that name neither answer; their pairs are not made"] == 4
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pyarrow.parquet as pq
@@ -182,9 +183,60 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def test_dpo_numbers() -> None:
-    assert dpo((-3.0, -7.0), (-3.0, -7.0), 0.1) == pytest.approx(0.693147, abs=1e-6)
-    assert dpo((-10.0, -15.0), (-12.0, -14.0), 0.1) == pytest.approx(0.554355, abs=1e-6)
+class Says:
+    """In place of a model: the log-probability of one token of each of two answers, chosen then rejected."""
+
+    def __init__(self, chosen: float, rejected: float) -> None:
+        import torch
+
+        self.said = torch.tensor([[chosen], [rejected]], dtype=torch.float64, requires_grad=True)
+
+    def __call__(self, **_: object) -> Any:
+        import torch
+
+        nothing = torch.zeros_like(self.said)
+        return SimpleNamespace(log_probs=self.said, entropy=nothing, mean_logits=nothing, is_top1=nothing.bool())
+
+
+def trained_on(seeing: Path, tmp_path: Path, beta: float) -> Any:
+    """The trainer that a training begins with, on one pair."""
+    import datasets
+
+    from tunesift.tuning.trainer import Given
+    from tunesift.tuning.vision_dpo_trainer import VisionDPOLearner
+
+    pairs = [pair("a", "0.png")]
+    given = job(tmp_path / "out", student(seeing), VisionDPO(beta=beta, lora=None), Dataset.of(pairs))
+    learner = VisionDPOLearner()
+    model, processor = learner.load(given, "cpu")
+    rows = datasets.Dataset.from_list([dict(learner.encoder(given, processor)(one).columns) for one in pairs])
+    told = {"output_dir": str(tmp_path / "out"), "report_to": "none", "use_cpu": True, "bf16": False}
+    return learner.trainer(
+        given, model, processor, Given(told, SimpleNamespace(train=rows, held_out=None), lambda c: c)
+    )
+
+
+@pytest.mark.parametrize(("policy", "reference", "beta", "loss"), [
+    ((-3.0, -7.0), (-3.0, -7.0), 0.1, 0.693147), ((-10.0, -15.0), (-12.0, -14.0), 0.1, 0.554355),
+    ((-10.0, -15.0), (-12.0, -14.0), 0.5, 0.201413), ((-15.0, -10.0), (-14.0, -12.0), 0.1, 0.854355),
+])  # fmt: skip
+def test_dpo_numbers_and_gradients_are_those_of_the_trainer(
+    seeing: Path, tmp_path: Path, quiet: None, policy: tuple[float, float], reference: tuple[float, float], beta: float,
+    loss: float,
+) -> None:  # fmt: skip
+    import torch
+
+    trainer = trained_on(seeing, tmp_path, beta)
+    says = Says(*policy)
+    trainer.ref_model = Says(*reference)
+    read = {"input_ids": [[0, 1], [0, 1]], "attention_mask": [[1, 1], [1, 1]], "completion_mask": [[0, 1], [0, 1]]}
+    found = trainer._compute_loss(says, {name: torch.tensor(rows) for name, rows in read.items()}, False)
+    found.backward()
+    h = (policy[0] - reference[0]) - (policy[1] - reference[1])
+    slope = -beta / (1 + math.exp(beta * h))
+    assert found.item() == pytest.approx(loss, abs=1e-6)
+    assert found.item() == pytest.approx(dpo(policy, reference, beta), abs=1e-6)
+    assert says.said.grad.flatten().tolist() == pytest.approx([slope, -slope], abs=1e-6)
 
 
 def log_probability(folder: Path, image: Path, prompt: str, answer: str) -> float:
@@ -205,7 +257,7 @@ def log_probability(folder: Path, image: Path, prompt: str, answer: str) -> floa
 def test_the_loss_of_a_second_update_is_that_of_the_paper(seeing: Path, tmp_path: Path, quiet: None) -> None:
     data = Dataset.of([pair("a", "1.png")])
     for steps in (1, 2):
-        tuner = VisionDPO(steps=steps, learning_rate=1e-3, warm_up=0.0, schedule="constant", beta=0.3)
+        tuner = VisionDPO(steps=steps, learning_rate=1e-3, warm_up=0.0, schedule="constant", beta=0.3, lora=None)
         found = trained(job(tmp_path / f"{steps}", student(seeing), tuner, data))
     prompt = "<s><|user|><image>What is it?<|assistant|>"
     policy, reference = (
@@ -240,7 +292,7 @@ def read_by(seeing: Path, tmp_path: Path, pairs: Sequence[Preference]) -> tuple[
 def test_image_and_prompt_are_not_learned_and_two_rows_are_four_images(
     seeing: Path, tmp_path: Path, quiet: None
 ) -> None:
-    pairs = [pair("a", "0.png"), pair("b", "1.png", chosen="Blue.", rejected="<image> </s> No.")]
+    pairs = [pair("a", "0.png"), pair("b", "1.png", chosen="<image>Blue.", rejected="<image> </s> No.")]
     processor, read, rows = read_by(seeing, tmp_path, pairs)
     ids, mask = read["input_ids"], read["completion_mask"]
     assert tuple(read["pixel_values"].shape) == (4, 3, 28, 28)
@@ -249,7 +301,7 @@ def test_image_and_prompt_are_not_learned_and_two_rows_are_four_images(
     assert not mask[ids == processor.image_token_id].any()
     learned = [processor.tokenizer.decode(ids[n][mask[n].bool()]) for n in range(4)]
     assert learned == [
-        "A red thing.</s>", "Blue.</s>", "A dog and a cat.</s>", "<\u2060image> <\u2060/s> No.</s>",
+        "A red thing.</s>", "<\u2060image>Blue.</s>", "A dog and a cat.</s>", "<\u2060image> <\u2060/s> No.</s>",
     ]  # fmt: skip
     assert [row.tokens for row in rows] == [int(read["attention_mask"][[n, n + 2]].sum()) for n in range(2)]
 
@@ -292,7 +344,7 @@ def test_the_same_seed_gives_the_same_answers(seeing: Path) -> None:
 @pytest.mark.slow
 def test_the_same_pairs_and_seed_give_the_same_weights(seeing: Path, tmp_path: Path) -> None:
     data = Dataset.of([pair(f"p{n}", f"{n}.png") for n in range(4)])
-    tuner = VisionDPO(steps=2, batch=2, learning_rate=1e-3, warm_up=0.0)
+    tuner = VisionDPO(steps=2, batch=2, learning_rate=1e-3, warm_up=0.0, lora=None)
     for name in ("one", "two"):
         trained(job(tmp_path / name, student(seeing), tuner, data))
     weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("one", "two")]

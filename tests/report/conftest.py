@@ -69,7 +69,7 @@ def hostile() -> ReportData:
         histogram=Histogram(everything, 0.0, 1.0, (1, 2), (3, 4), 0.5, 5),
         rows=spoken + rows,
         total=202,
-        broken=tuple(Broken(text, text, text, text) for text in PAYLOADS),
+        broken=tuple(Broken(text, text, text, text, text) for text in PAYLOADS),
         tables=(Table(everything, (everything, "n"), ((everything, 1.5), (None, 2))),),
     )
 

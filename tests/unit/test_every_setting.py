@@ -691,7 +691,8 @@ def seeing(tmp_path_factory: pytest.TempPathFactory) -> list[Flip]:
     """Two tiny models that read images; one is tuned in this process in two updates."""
     pytest.importorskip("trl", reason='needs the "train" extra')
     one, two = (VisionModel(name=str(llava(tmp_path_factory.mktemp("llava"), seed)), device="cpu") for seed in (0, 1))
-    base = VisionDPO(steps=2, batch=2, device_batch=2, learning_rate=1e-2, warm_up=0.0, gradient_checkpointing=False)
+    base = VisionDPO(steps=2, batch=2, device_batch=2, learning_rate=1e-2, warm_up=0.0, gradient_checkpointing=False,
+                     lora=None)  # fmt: skip
     data = Dataset.of([pair(f"p{n}", embedded((n, 0, 0)), rejected="A dog. " * (n + 1)) for n in range(4)])
 
     def said(model: VisionModel) -> object:

@@ -15,6 +15,7 @@ The paper is silent on
     Two answers that are the same but for white space: they are no pair.
     A reply without a verdict: its pair is dropped, and above a fifth of all replies nothing is trained.
     Several turns, a system message, tools: such rows are left out.
+    Images that cannot be used: one row may be lost, of more than a hundred a hundredth; then nobody is asked.
 We differ from the authors' code
     Both orders are asked, and a pair is kept where both name one answer; theirs always has the sampled one first.
     Replies are read otherwise, see `parser`; ids, not splits of the prompt, say what belongs together.
@@ -31,14 +32,14 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from tunesift.datasets import Dataset
-from tunesift.errors import DataError, ModelRefused, RecipeError, shown
+from tunesift.errors import DataError, ModelRefused, RecipeError, TunesiftError, shown
 from tunesift.inputs import home_of_input
 from tunesift.methods.refining import check_refinable
+from tunesift.methods.sima_images import LookAtImages, check_broken, sighted
 from tunesift.methods.sima_judging import (
     ORDERS,
     Answer,
     Compare,
-    LookAtImages,
     Order,
     Parser,
     Settled,
@@ -47,6 +48,7 @@ from tunesift.methods.sima_judging import (
     compared,
     comparison_id,
     left_out,
+    names_told,
     pair_figures,
     pair_of,
     seen_from,
@@ -60,7 +62,7 @@ from tunesift.models.base import Completion, Sampling
 from tunesift.models.vision import VisionModel
 from tunesift.records import Decision, Failure, Preference, Record
 from tunesift.running.result import Planned, Result
-from tunesift.running.run import Run
+from tunesift.running.run import OUTPUT, Run
 from tunesift.running.step import Outcomes
 from tunesift.settings import Settings
 from tunesift.tuning.process import Tuning, told
@@ -134,8 +136,11 @@ class Sima(Settings):
         asked = data.only({id for id in data.ids() if id not in became})
         _check_some(len(asked), len(data), became)
         student = seen_from(self.student, folder)
-        step = LookAtImages(images=getattr(student, "images", None) or folder)
-        seen = run.map("look", step, asked)
+        place = getattr(student, "images", None) or folder
+        check_broken(data.source, {}, len(asked), run.max_failures)
+        asked = run.dataset("seen", sighted(asked, place))
+        seen = run.map("look", LookAtImages(images=place), asked)
+        check_broken(data.source, seen.failures(), len(asked), run.max_failures)
         usable = asked.only(seen.good())
         greedy = run.map("greedy", Answer(model=student, sampling=Sampling(max_tokens=self.answer_tokens)), usable)
         drawn = Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=self.answer_tokens)
@@ -152,7 +157,8 @@ class Sima(Settings):
         became |= {
             id: Decision(id, "drop" if one.chosen is None else "keep", one.reason) for id, one in settled.items()
         }
-        pairs = run.dataset("pairs", self._pairs(open_.only(settled), answers, settled, said))
+        made = OUTPUT if self.tuner is None else "pairs"
+        pairs = run.dataset(made, self._pairs(open_.only(settled), answers, settled, said))
         run.table("verdicts", verdict_rows(list(settled.values())))
         run.table("pairs", [pair_figures(list(settled.values()), pairs)])
         return self._result(run, student, pairs, settled, [became[id] for id in data.ids()])
@@ -191,9 +197,10 @@ class Sima(Settings):
         self, data: Dataset[Record], answers: Mapping[str, Mapping[Source, str]], settled: Mapping[str, Settled],
         said: Outcomes[Completion],
     ) -> Iterator[Preference]:  # fmt: skip
+        names = names_told(data)
         for record in data:
             texts = self._texts(said, record.id)
-            if (pair := pair_of(record, answers[record.id], settled[record.id], texts)) is not None:
+            if (pair := pair_of(record, answers[record.id], settled[record.id], texts, names)) is not None:
                 yield pair
 
     def _result(
@@ -206,19 +213,32 @@ class Sima(Settings):
         if self.tuner is None:
             return Result(pairs, decisions, format="preference", notes=notes)
         assert isinstance(student, VisionModel)  # or there would be no tuner
-        if unparsed > MOST_UNPARSED * len(verdicts):
-            raise ModelRefused(f"{name_of(self.judge or student)}: {unparsed} of {len(verdicts)} comparisons have no "
-                               "[[1]] or [[2]], more than a fifth, so that nothing is trained; give another judge, or "
-                               "write tuner=null to look at the pairs.")  # fmt: skip
-        if not len(pairs):
-            raise DataError(f"no pair can be trained on, of {len(decisions)} rows ({_commonest(decisions)}); give more "
-                            "rows, or another judge.")  # fmt: skip
+        if (refused := self._refused(run, pairs, verdicts, decisions)) is not None:
+            return Result(None, decisions, notes=notes, refused=refused)
         made = run.once("tune", Tuning(student=student, tuner=self.tuner), pairs)
         trained = told(made)
         run.chart("loss", curve(trained), LOSS_OF_PAIRS)
         run.table("training", [told_row(trained, "pairs")])
         notes |= {f"{LEFT_OUT}: {why}": count for why, count in trained.left_out.items()}
         return Result(None, decisions, format="preference", notes=notes, checkpoint=made, also={"pairs": pairs})
+
+    def _refused(
+        self, run: Run, pairs: Dataset[Preference], verdicts: Sequence[int | None], decisions: Sequence[Decision]
+    ) -> TunesiftError | None:
+        """Why nothing is trained, which the report says too; None where something is."""
+        unparsed, report = verdicts.count(None), run.folder / "report.html"
+        if unparsed > MOST_UNPARSED * len(verdicts):
+            why = (f"{name_of(self.judge or self.student)}: {unparsed} of {len(verdicts)} comparisons have no [[1]] or "
+                   "[[2]], more than a fifth, so that nothing is trained")  # fmt: skip
+            hint = f"look at {report}, give another judge, or write tuner=null for the pairs"
+            found: TunesiftError | None = ModelRefused(f"{why}; {hint}.")
+        elif not len(pairs):
+            why = f"no pair can be trained on, of {len(decisions)} rows ({_commonest(decisions)})"
+            found = DataError(f"{why}; look at {report}, and give more rows, or another judge.")
+        else:
+            return None
+        run.table("doubts", [{"doubt": f"{why}."}])
+        return found
 
 
 def _check_some(asked: int, rows: int, dropped: Mapping[str, Decision]) -> None:

@@ -1,25 +1,25 @@
-"""The steps of the page `sima`, and what verdicts come to: look at images, answer, compare, read, settle."""
+"""The steps of the page `sima`, and what verdicts come to: answer, compare, read, settle."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from tunesift.formats import USES_TOOLS
 from tunesift.image_fields import MEDIA_MARK
-from tunesift.images import picture
+from tunesift.methods.sima_images import SEEN, seen_in
 from tunesift.methods.sima_prompts import comparison
 from tunesift.models import VisionChatModel
 from tunesift.models.base import Completion, Sampling
 from tunesift.models.http import HttpModel
 from tunesift.models.vision import VisionModel
 from tunesift.parsing import answer_of
-from tunesift.records import Failure, Message, Preference, Record, RowFault, Score
-from tunesift.settings import INCIDENTAL, Settings
+from tunesift.records import Failure, Message, Preference, Record
+from tunesift.settings import Settings
 
 Source = Literal["sampled", "greedy"]
 Parser = Literal["ours", "official"]
@@ -75,6 +75,8 @@ class Comparison:
     reference: str
     responses: tuple[str, str]
     images: tuple[str, ...]
+    seen: tuple[str, ...]
+    """Digests of the images' bytes."""
 
 
 def comparison_id(id: str, order: Order) -> str:
@@ -86,30 +88,8 @@ def compared(record: Record, answers: Mapping[Source, str], order: Order) -> Com
     """The comparison of a record's answers in an order."""
     first, second = (answers[source] for source in ORDERS[order])
     images = record.prompt[-1].images
-    return Comparison(comparison_id(record.id, order), question_of(record), record.response, (first, second), images)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LookAtImages(Settings):
-    """Can every image of a record be used? Each is opened as the model will see it."""
-
-    kind: Literal["look-at-images"] = "look-at-images"
-    images: Annotated[Path, INCIDENTAL]
-    """The folder that they lie in."""
-
-    returns: ClassVar[type[Score]] = Score
-
-    def __call__(self, chunk: Sequence[Record], /) -> list[Score | Failure]:
-        """How many images a record has; a Failure for one that cannot be used."""
-        return [self._looked(record.prompt[-1].images) for record in chunk]
-
-    def _looked(self, images: Sequence[str]) -> Score | Failure:
-        try:
-            for image in images:
-                picture(image, self.images)
-        except RowFault as fault:
-            return Failure("unreadable", f"{fault.code} {fault.message}")
-        return Score(float(len(images)))
+    return Comparison(comparison_id(record.id, order), question_of(record), record.response, (first, second), images,
+                      seen_in(record))  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,16 +171,35 @@ class Settled:
         return "inconsistent" if self.is_read else "unparsed"
 
 
+Told = Literal["source_of_chosen", "order", "verdict_raw"]
+"""What a pair says of how it was made."""
+
+
+def names_told(records: Iterable[Record]) -> dict[Told, str]:
+    """The fields that say it: by these names, and behind `sima_` where the rows have fields of their own called so."""
+    own = {name for record in records for name in record.extra}
+    names: dict[Told, str] = {}
+    for told in get_args(Told):
+        names[told] = told
+        while names[told] in own:
+            names[told] = f"sima_{names[told]}"
+    return names
+
+
 def pair_of(
-    record: Record, answers: Mapping[Source, str], settled: Settled, said: Mapping[Order, str]
+    record: Record,
+    answers: Mapping[Source, str],
+    settled: Settled,
+    said: Mapping[Order, str],
+    names: Mapping[Told, str],
 ) -> Preference | None:
-    """The preference that verdicts come to, with what was said; None where they come to none."""
+    """The preference that verdicts come to, with what was said under these names; None where they come to none."""
     if (chosen := settled.chosen) is None:
         return None
     rejected: Source = "greedy" if chosen == "sampled" else "sampled"
-    told = {"source_of_chosen": chosen, "order": list(said), "verdict_raw": list(said.values())}
+    told = {names["source_of_chosen"]: chosen, names["order"]: list(said), names["verdict_raw"]: list(said.values())}
     better, worse = (Message("assistant", answers[source]) for source in (chosen, rejected))
-    own = {name: value for name, value in record.extra.items() if name not in ("margin", "rejected")}
+    own = {name: value for name, value in record.extra.items() if name not in ("margin", "rejected", SEEN)}
     return Preference(record.id, prompt_of(record), better, worse, extra={**own, **told})
 
 
@@ -219,7 +218,7 @@ def pair_figures(found: Sequence[Settled], pairs: Sequence[Preference]) -> dict[
     """What is to be known of the pairs before they are trained on; a share of none is None."""
     both = [one for one in found if one.is_read and len(one.verdicts) == len(ORDERS)]
     consistent = sum(one.chosen is not None for one in both)
-    greedy = sum(pair.extra["source_of_chosen"] == "greedy" for pair in pairs)
+    greedy = sum(one.chosen == "greedy" for one in found)
     longer = sum(len(pair.chosen.text.split()) - len(pair.rejected.text.split()) for pair in pairs)
     return {
         "pairs": len(pairs),

@@ -212,6 +212,7 @@ def _broken(folder: Path) -> tuple[Broken, ...]:
             r["code"],
             r["message"],
             r["raw"][:MAX_TEXT].decode("utf-8", "replace"),
+            r.get("id") or "",
         )
         for r in rows
     )

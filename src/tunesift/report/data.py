@@ -107,6 +107,8 @@ class Broken:
     """What is wrong, in one sentence."""
     raw: str
     """The line as it was found, or the beginning of it."""
+    id: str = ""
+    """Of its record, where the line says enough for one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,9 +95,14 @@ class RunFolder:
         found = {}
         for new in self.made.ids():
             id = next((id for id in origins(new) if id in ids), None)
-            if id is not None and (id != new or self.data.place(id) is None):
+            if id is not None and (id != new or self.data.place(id) is None or self._is_paired):
                 found[id] = made.by_id(new)
         return found
+
+    @property
+    def _is_paired(self) -> bool:
+        """Whether pairs were made of records, under their ids."""
+        return self.made is not None and self.made.as_pairs() is not None and self.data.as_pairs() is None
 
     def tables(self) -> Iterator[tuple[str, list[dict[str, object]]]]:
         """Name and rows of every small table."""

@@ -511,7 +511,8 @@
     byId("broken-lead").textContent = `${count(report.broken.length, "line")} of the input could not be read.`;
     const build = (line) => el(
       "li", {},
-      el("p", {}, text("b", line.place), " ", text("span", line.code, "pill other"), " ", text("bdi", line.message)),
+      el("p", {}, text("b", line.place), " ", text("span", line.code, "pill other"), " ",
+        ...(line.id === "" ? [] : [text("code", line.id), " "]), text("bdi", line.message)),
       line.raw === "" ? empty("The line is empty.")
         : el("pre", { dir: "auto", tabindex: "0", "aria-label": "The line as it was found" }, line.raw),
     );

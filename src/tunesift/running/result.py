@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, cast
 import numpy as np
 
 from tunesift.datasets import Dataset
-from tunesift.errors import RunError
+from tunesift.errors import RunError, TunesiftError
 from tunesift.formats import Format
 from tunesift.records import Decision, Failure, Preference, Record, Score
 from tunesift.running.run import Run
@@ -41,6 +41,9 @@ class Result:
     """The model that was trained, where that is the output."""
     also: Mapping[str, Dataset[Any]] = field(default_factory=dict)  # Any: records or preference pairs
     """What is written besides the output, in the same format, by the names that the method's `writes_also` has."""
+    refused: TunesiftError | None = None
+    """Why the model is not made, or the records are not written: what the run ends with, once decisions, tables and
+    report are there to be looked at."""
 
 
 @dataclass(frozen=True, slots=True)

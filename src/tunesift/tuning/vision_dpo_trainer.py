@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from tunesift.errors import TuningError, shown
 from tunesift.images import picture
 from tunesift.models.loading import load
 from tunesift.models.templates import TemplateFault
@@ -19,6 +20,12 @@ from tunesift.tuning.trainer import Given, Job, Row, adapters, save
 from tunesift.tuning.vision_dpo import VisionDPO
 
 _TEXTS = ("prompt", "chosen", "rejected")
+_PROJECTORS = (
+    "multi_modal_projector", "mm_projector", "connector", "aligner", "embed_vision", "projector", "language_projection",
+    "image_to_text_projection", "image_projector", "vision_projection", "vision_adapter", "resampler_model", "merger",
+    "deepstack_merger_list", "patch_merger", "downsample",
+)  # fmt: skip
+"""What models of transformers 5.23 call what leads from images to language; GLM-V's last convolution is part of it."""
 
 
 class VisionDPOLearner:
@@ -58,7 +65,8 @@ class VisionDPOLearner:
         from trl import DPOConfig, DPOTrainer
 
         assert isinstance(job.tuner, VisionDPO)
-        model.get_encoder(modality="image").requires_grad_(False)
+        if job.tuner.lora is None:
+            freeze_encoder(model, job.student.name)
         return given.noted(DPOTrainer)(
             model=model,
             args=DPOConfig(**given.arguments, max_length=None, beta=job.tuner.beta),
@@ -72,6 +80,23 @@ class VisionDPOLearner:
     def save(self, job: Job, trainer: Any, into: Path) -> Mapping[str, Json]:  # Any: TRL's own class
         """The model, and what reads texts and images for it."""
         return save(job, trainer, into)
+
+
+def freeze_encoder(model: Any, name: str) -> None:  # Any: transformers' own class
+    """Leave what reads images as it is, and train what leads from it to language, wherever that lies: beside the
+    encoder, as in LLaVA, or within it, as in Qwen-VL.
+
+    Raises `TuningError` for a model of which that is not known: all that sees would stay as it is, or nothing.
+    """
+    encoder, language = model.get_encoder(modality="image"), model.get_decoder()
+    inside = [part for child, part in encoder.named_children() if child in _PROJECTORS]
+    beside = [part for place, part in model.named_modules() if place.rpartition(".")[2] in _PROJECTORS]
+    if any(part is language for part in encoder.modules()) or not (inside or beside):
+        raise TuningError(f"student: of {shown(name)} it is not known which part reads images and which leads from it "
+                          "to language; write tuner.lora.rank=128, or give a LLaVA or a Qwen-VL.")  # fmt: skip
+    encoder.requires_grad_(False)
+    for part in inside:
+        part.requires_grad_(True)
 
 
 def _home(job: Job) -> Path:
