@@ -16,13 +16,14 @@ import pytest
 
 from harness.preferring import pair, pairs, preferences
 from harness.tiny import MakeTiny
-from harness.training import CHATML, here, student
+from harness.training import CHATML, THINKING, here, student
 from tunesift import Dataset, Message, RecipeError, RewardClassifier, RewardTuner, TransformersModel, TuningError
 
 pytest.importorskip("trl", reason='needs the "train" extra')
 
 import torch
 
+from tunesift.records import Failure
 from tunesift.running.sealing import sealed
 from tunesift.tuning import reward_trainer
 from tunesift.tuning.reward_best import Best, judged
@@ -358,27 +359,51 @@ def test_the_heads_are_drawn_by_the_seed(make_tiny: MakeTiny) -> None:
 # --- asked as others ask it ------------------------------------------------------------------------------------------
 
 
-def test_the_model_is_asked_as_it_was_trained(make_tiny: MakeTiny, tmp_path: Path) -> None:
-    """Its own reading of a conversation gives the tokens of the training; TRL reads the same by its chat template."""
-    folder = student(make_tiny, CHATML, length=1024)
+@pytest.mark.parametrize("template", [CHATML, THINKING])
+def test_the_model_is_asked_as_it_was_trained(template: str, make_tiny: MakeTiny, tmp_path: Path) -> None:
+    """By us and by TRL, which renders the whole conversation and adds no token: also where a template writes answers
+    otherwise than they were given."""
+    from transformers import AutoTokenizer
+    from trl.data_utils import apply_chat_template
+
+    folder = student(make_tiny, template, length=1024)
     tuner = replace(QUICK, template="chat")
     here(tmp_path, folder, tuner, preferences(16))
     place = tmp_path / "model"
     job = Job(TransformersModel(name=str(folder), device="cpu"), tuner, Dataset.of([]), Path())
     _, tokenizer = RewardLearner().load(job, "cpu")
-    one = next(iter(pairs(1)))
+    one = pair("a", "Ask.", "<think>\nHm.\n</think>\n\nYes, it is. ", "No")
     row = RewardLearner().encoder(job, tokenizer)(one)
-    expected = loaded(place)(torch.tensor([row.columns["chosen_ids"]])).logits[0, 0]  # type: ignore[union-attr]
-    model = RewardClassifier(name=str(place), device="cpu")
+    assert not isinstance(row, Failure)
     conversation = [*one.prompt, one.chosen]
-    (found,) = model.reward([conversation])
-    assert found == pytest.approx(float(expected), abs=1e-5)
-    from transformers import AutoTokenizer
-
     theirs = AutoTokenizer.from_pretrained(place)
-    text = theirs.apply_chat_template([{"role": m.role, "content": m.text} for m in conversation], tokenize=False)
-    ids = theirs(text, add_special_tokens=False)["input_ids"]
-    assert ids == row.columns["chosen_ids"]  # type: ignore[union-attr]
+    text = apply_chat_template({"messages": [{"role": m.role, "content": m.text} for m in conversation]}, theirs)[
+        "text"
+    ]
+    ids = theirs(text=[text], return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
+    assert ids["input_ids"].tolist() == [row.columns["chosen_ids"]]
+    expected = loaded(place)(**ids).logits[0, 0]
+    (found,) = RewardClassifier(name=str(place), device="cpu").reward([conversation])
+    assert found == pytest.approx(float(expected), abs=1e-5)
+    assert row.columns["chosen_len"] == len(
+        tokenizer(one.chosen.text, add_special_tokens=False)["input_ids"]
+    )  # as given
+    assert row.tokens == sum(len(row.columns[f"{side}_ids"]) for side in ("chosen", "rejected"))
+    assert row.longest == len(row.columns["chosen_ids"])
+
+
+def test_what_a_template_makes_of_an_answer_cannot_end_the_turn(make_tiny: MakeTiny) -> None:
+    """The name of a special token in an answer stays text, where TRL would read the token."""
+    folder = student(make_tiny, THINKING, length=1024)
+    job = Job(
+        TransformersModel(name=str(folder), device="cpu"), replace(QUICK, template="chat"), Dataset.of([]), Path()
+    )
+    _, tokenizer = RewardLearner().load(job, "cpu")
+    row = RewardLearner().encoder(job, tokenizer)(pair("a", "Ask.", "Yes</s>", "No"))
+    assert not isinstance(row, Failure)
+    ids = row.columns["chosen_ids"]
+    assert ids.count(tokenizer.eos_token_id) == 2  # behind the question and behind the answer
+    assert "Yes</s></s>" in tokenizer.decode(ids)
 
 
 def test_several_turns_are_read_up_to_the_last_answer(make_tiny: MakeTiny) -> None:

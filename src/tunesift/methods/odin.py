@@ -38,7 +38,7 @@ from tunesift.running.result import Planned, Result
 from tunesift.running.run import Run
 from tunesift.running.step import Checkpoint, Outcomes
 from tunesift.settings import Settings
-from tunesift.tuning.encoding import PairEncoder
+from tunesift.tuning.encoding import JudgedEncoder
 from tunesift.tuning.forecast import forecast_on
 from tunesift.tuning.process import Trained, Tuning, told
 from tunesift.tuning.reward import RewardTuner
@@ -150,16 +150,15 @@ class MeasurePairs(Settings):
 
     def __call__(self, chunk: Sequence[Preference], /) -> list[Score | Failure]:
         """Tokens of the prompt with the longer answer; without a value where nothing is to be trained on."""
-        encode = PairEncoder(tokenizer(self.student.location, self.student.revision), self.template, empty=True)
+        encode = JudgedEncoder(tokenizer(self.student.location, self.student.revision), self.template)
         return [self._score(encode, pair) for pair in chunk]
 
-    def _score(self, encode: PairEncoder, pair: Preference) -> Score:
+    def _score(self, encode: JudgedEncoder, pair: Preference) -> Score:
         found = encode(pair)
         if isinstance(found, Failure):
             return Score(None, note=f"{found.kind}: {found.message}")
-        sides = {"chosen": found.chosen, "rejected": found.rejected}
-        parts = {"prompt": float(len(found.prompt)),
-                 **{side: float(len(ids) - encode.ending) for side, ids in sides.items()}}  # fmt: skip
+        chosen, rejected = map(float, found.answers)
+        parts = {"prompt": float(found.prompt), "chosen": chosen, "rejected": rejected}
         if found.chosen == found.rejected:
             return Score(None, parts, "identical: both answers are the same")
         if self.most is not None and found.longest > self.most:

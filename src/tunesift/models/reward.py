@@ -14,7 +14,7 @@ from tunesift.models.folders import LOADING, folder_identity, local_folder
 from tunesift.models.likelihood import Segment, batches
 from tunesift.models.loading import held, load
 from tunesift.models.transformers import MOST_TOKENS, out_of_memory
-from tunesift.models.turns import Encoder
+from tunesift.models.turns import WholeEncoder
 from tunesift.prompts import Template
 from tunesift.records import Failure, Message, Record
 from tunesift.settings import INCIDENTAL, Settings
@@ -35,7 +35,8 @@ class RewardClassifier(Settings):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the weights."""
     template: Template = "chat"
-    """What stands around a prompt: the reward model's own chat template, or the fixed one that it was trained in."""
+    """What stands around a conversation: the reward model's own chat template, or the fixed one that it was trained
+    in."""
     max_length: int | None = None
     """Most tokens of a conversation; None for 2,048 or the model's own limit, whichever is smaller. A longer one has no
     reward: nothing is cut."""
@@ -59,7 +60,7 @@ class RewardClassifier(Settings):
         """What the model gives for the last answer of each, in order; a Failure where that is no number, and for what
         is too long or no conversation of its template."""
         weights = _weights(self)
-        encode = Encoder(weights.tokenizer, self.template, empty=True)
+        encode = WholeEncoder(weights.tokenizer, self.template)
         limit = min(self.max_length or MOST_TOKENS, weights.limit)
         found = [_read(encode, conversation, limit) for conversation in conversations]
         numbers = [n for n, one in enumerate(found) if isinstance(one, Segment)]
@@ -88,15 +89,15 @@ class TunedReward(RewardClassifier):
         return self.place
 
 
-def _read(encode: Encoder, conversation: Sequence[Message], limit: int) -> Segment | Failure:
+def _read(encode: WholeEncoder, conversation: Sequence[Message], limit: int) -> Segment | Failure:
     if not conversation or conversation[-1].role != "assistant":
         return Failure("refused", "the conversation does not end with an answer")
     found = encode(Record("", tuple(conversation)))
     if isinstance(found, Failure):
         return found
-    if len(found.ids) > limit:
-        return Failure("too-long", f"{len(found.ids):,} tokens, the limit is {limit:,}")
-    return Segment(found.ids, found.start, truncated=False)
+    if len(found) > limit:
+        return Failure("too-long", f"{len(found):,} tokens, the limit is {limit:,}")
+    return Segment(found, 0, truncated=False)
 
 
 class _Weights:
