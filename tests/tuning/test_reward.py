@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -189,13 +190,36 @@ def test_padding_is_no_token_that_ends_a_text(make_tiny: MakeTiny) -> None:
     assert not torch.allclose(alone, cut, atol=1e-3)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_reward_that_is_no_number_names_its_pairs(make_tiny: MakeTiny, tmp_path: Path) -> None:
-    rewards = torch.zeros(8, 2)
-    rewards[1, 0], rewards[6, 1] = float("nan"), float("inf")
-    with pytest.raises(TuningError, match=r'the reward is no number for the pairs "b", "c"; lower tuner.learning_rate'):
-        reward_trainer._check_finite(rewards, list("abcd"), tmp_path)
-    reward_trainer._check_finite(torch.zeros(8, 2), list("abcd"), tmp_path)
+@pytest.mark.parametrize("aside", [False, True], ids=["trained on", "held out"])
+def test_a_reward_that_is_no_number_ends_the_training_and_names_its_pair(
+    aside: bool, make_tiny: MakeTiny, tmp_path: Path
+) -> None:
+    """One pair of sixteen has a word of which the student makes NaN: in a mean it would be the loss of all."""
+    from safetensors.torch import save_file
+
+    folder = make_tiny(length=1024)
+    tokenizer = untrained(make_tiny)[1]
+    found = weights(folder)
+    name = next(name for name in found if "embed_tokens" in name)
+    found[name][tokenizer("~", add_special_tokens=False)["input_ids"][-1]] = float("nan")
+    save_file(found, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    tuner = replace(QUICK, held_out=0.25)
+    plain = list(pairs(16))
+    held_out = tuner.held_out_of([one.id for one in plain])
+    odd = next(one for one in plain if (one.id in held_out) == aside)
+    spoilt = replace(odd, rejected=Message("assistant", f"{odd.rejected.text} ~"))
+    said = f'the reward is no number for the pairs "{odd.id}"; lower tuner.learning_rate, or leave them out.'
+    with pytest.raises(TuningError, match=re.escape(said)):
+        here(tmp_path / "run", folder, tuner, Dataset.of([spoilt if one is odd else one for one in plain]))
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_of_many_pairs_without_a_reward_some_are_named(tmp_path: Path) -> None:
+    """Chosen answers stand first, then the rejected ones; either head counts."""
+    rewards = torch.zeros(10, 2)
+    rewards[1, 0], rewards[2:4, 1], rewards[9, 0] = float("nan"), float("-inf"), float("inf")
+    with pytest.raises(TuningError, match=r'the reward is no number for the pairs "b", "c", "d" and 1 more; lower'):
+        reward_trainer._check_finite(rewards, list("abcde"), tmp_path)
 
 
 def test_an_empty_answer_has_the_length_0(make_tiny: MakeTiny) -> None:
@@ -250,9 +274,34 @@ def test_the_last_weights_are_left_where_that_is_asked_for(make_tiny: MakeTiny, 
     assert told.steps == 10
 
 
-def test_accuracy_is_that_of_the_quality_head_over_all_pairs(make_tiny: MakeTiny, tmp_path: Path) -> None:
-    told = here(tmp_path, make_tiny(length=1024), replace(WATCHED, device_batch=4, batch=8), preferences(28))
+def test_accuracy_is_that_of_the_quality_head_over_all_pairs(
+    make_tiny: MakeTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of heads that are opposite: the length head prefers the other answer of each pair, and both together none."""
+    drawn = reward_trainer.new_head
+
+    def opposite(causal: Any, tuner: RewardTuner) -> Any:  # Any: transformers' and torch's own classes
+        head = drawn(causal, tuner)
+        head.weight.data[1] = -head.weight.data[0]
+        return head
+
+    monkeypatch.setattr(reward_trainer, "new_head", opposite)
+    tuner, data = replace(WATCHED, device_batch=4, batch=8), preferences(28)
+    told = here(tmp_path, make_tiny(length=1024), tuner, data)
+    model, tokenizer = untrained(make_tiny, tuner)
+    job = Job(TransformersModel(name=str(make_tiny(length=1024)), device="cpu"), tuner, Dataset.of([]), Path())
+    encode, aside, right = RewardLearner().encoder(job, tokenizer), tuner.held_out_of(list(data.ids())), [0, 0, 0]
+    for one in (one for one in data if one.id in aside):
+        row = encode(one)
+        assert not isinstance(row, Failure)
+        with torch.no_grad():
+            sides = [model(torch.tensor([row.columns[f"{side}_ids"]])).logits[0] for side in ("chosen", "rejected")]
+        apart = sides[0] - sides[1]
+        right = [n + bool(x > 0) for n, x in zip(right, (*apart, apart.sum()), strict=True)]
+    quality, length, both = right
+    assert len({quality, length, both}) == 3  # or nothing is shown
     looks = [entry for entry in told.history if "eval_accuracy" in entry]
+    assert (looks[0]["step"], looks[0]["eval_accuracy"]) == (0, pytest.approx(quality / 7))
     assert len(looks) == 6  # one before the first update
     for look in looks:  # seven pairs in parts of four and three
         kinds = look["eval_longer_accuracy"], look["eval_shorter_accuracy"]
