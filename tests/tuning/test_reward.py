@@ -18,7 +18,7 @@ import pytest
 from harness.preferring import pair, pairs, preferences
 from harness.tiny import MakeTiny
 from harness.training import CHATML, THINKING, here, student
-from tunesift import Dataset, Message, RecipeError, RewardClassifier, RewardTuner, TransformersModel, TuningError
+from tunesift import Dataset, LoRA, Message, RecipeError, RewardClassifier, RewardTuner, TransformersModel, TuningError
 
 pytest.importorskip("trl", reason='needs the "train" extra')
 
@@ -126,10 +126,8 @@ def test_one_head_is_the_ordinary_reward_model(make_tiny: MakeTiny, tmp_path: Pa
 
 
 def test_adapters_are_merged_and_the_head_is_trained(make_tiny: MakeTiny, tmp_path: Path) -> None:
-    from tunesift import LoRA
-
     folder = make_tiny(length=1024)
-    here(tmp_path, folder, replace(QUICK, lora=LoRA(rank=4), learning_rate=1e-2), preferences(16))
+    here(tmp_path, folder, replace(QUICK, lora=LoRA(rank=4, merged=True), learning_rate=1e-2), preferences(16))
     found = weights(tmp_path / "model")
     assert loaded(tmp_path / "model").config.num_labels == 1
     job = Job(TransformersModel(name=str(folder), device="cpu"), QUICK, Dataset.of([]), Path())
@@ -372,6 +370,11 @@ def test_best_weights_of_later_steps_do_not_outlive_a_cut(tmp_path: Path) -> Non
         ({"total_corr_coef": -2.0}, "tuner.total_corr_coef: -2 is no number"),
         ({"betas": (0.9, 1.0)}, "tuner.betas: one of them is not from 0 to below 1"),
         ({"held_out": 1.0}, "tuner.held_out: 1 is no share"),
+        (
+            {"lora": LoRA()},
+            "tuner.lora.merged: false would leave adapters, and a reward model is left whole, for others "
+            "to load by its folder; write tuner.lora.merged=true.",
+        ),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], said: str) -> None:  # Any: their values
@@ -379,6 +382,17 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], said: 
         RewardTuner(**settings)
     if "device_batch" in settings or "batch" in settings:
         RewardTuner(**settings, heads=1)  # without correlations there is nothing to be too few for
+
+
+@pytest.mark.parametrize(("settings", "pairs_", "every"), [
+    ({"epochs": 3.0}, 1280, 2), ({"epochs": 0.5}, 1280, 1), ({"epochs": 3.0}, 128, 1),
+    ({"steps": 100}, 1280, 20), ({"steps": 3}, 1280, 1),
+])  # fmt: skip
+def test_held_out_pairs_are_looked_at_five_times_an_epoch_or_in_all_steps(
+    settings: dict[str, Any], pairs_: int, every: int
+) -> None:  # Any: their values
+    """Ten updates an epoch, one, or so many steps in all."""
+    assert RewardTuner(**settings).evaluated_every(pairs_) == every
 
 
 def test_too_few_pairs_are_refused_rather_than_trained_without_the_length_loss(
