@@ -23,7 +23,7 @@ from tunesift.models.folders import tokenizer
 from tunesift.models.transformers import TransformersModel
 from tunesift.models.turns import Encoder
 from tunesift.prompts import Template
-from tunesift.records import Decision, Failure, Preference, Record, Score
+from tunesift.records import Decision, Failure, Preference, Record, Score, noun
 from tunesift.running.result import Planned, Reads, Result
 from tunesift.running.run import Run
 from tunesift.running.step import Outcomes
@@ -36,7 +36,7 @@ from tunesift.tuning.sft import SFT
 from tunesift.tuning.student import limit_of
 
 CHOSEN_ALONE = "preference pairs, of which the chosen answer is trained on and the rejected one is not read"
-NONE_HELD_OUT = "records, of which the share tuner.held_out is none: no loss of held-out ones is measured"
+NONE_HELD_OUT = "of which the share tuner.held_out is none: no loss of held-out ones is measured"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +64,8 @@ class Tune(Settings):
         measured = run.map("measure", step, rows)
         fit = data.only({id for id, score in measured.good().items() if score.value is not None})
         if not len(fit):
-            raise DataError(
-                f"no record can be trained on ({_first(measured)}); give others, or raise tuner.max_length."
-            )
+            said = f"no {noun(self.tuner.reads)} can be trained on ({_first(measured)})"
+            raise DataError(f"{said}; give others, or raise tuner.max_length.")
         made = run.once("tune", Tuning(student=self.student, tuner=self.tuner), fit)
         trained = told(made)
         of_pairs = self.reads == "preferences"
@@ -76,7 +75,7 @@ class Tune(Settings):
         run.table("training", [told_row(trained)])
         aside = self.tuner.held_out_of(list(fit.ids()))
         decisions = [_decided(id, measured[id], id in aside) for id in data.ids()]
-        notes = {NONE_HELD_OUT: len(fit)} if self.tuner.held_out and not aside else {}
+        notes = {f"{noun(self.tuner.reads)}s, {NONE_HELD_OUT}": len(fit)} if self.tuner.held_out and not aside else {}
         if not of_pairs and data.source is not None and data.source.format == PREFERENCE:
             notes[CHOSEN_ALONE] = len(fit)
         return Result(None, decisions, notes=notes, checkpoint=made)
