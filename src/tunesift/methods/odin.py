@@ -22,12 +22,13 @@ We differ from the authors' code
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from tunesift.datasets import Dataset
 from tunesift.errors import DataError, RecipeError, told_bytes
 from tunesift.methods.odin_figures import CURVE, TRAINING, Answered, Rewarded, curve, figures, left_out, training
+from tunesift.methods.training_told import first_reason
 from tunesift.models import RewardModel, name_of
 from tunesift.models.folders import tokenizer
 from tunesift.models.reward import TunedReward
@@ -39,7 +40,7 @@ from tunesift.running.run import Run
 from tunesift.running.step import Checkpoint, Outcomes
 from tunesift.settings import Settings
 from tunesift.tuning.encoding import JudgedEncoder
-from tunesift.tuning.forecast import forecast_on
+from tunesift.tuning.forecast import forecast_on, with_forecast
 from tunesift.tuning.process import Trained, Tuning, told
 from tunesift.tuning.reward import RewardTuner
 from tunesift.tuning.reward_best import judged
@@ -80,7 +81,9 @@ class Odin(Settings):
         measured = run.map("measure", measure, data)
         fit = data.only({id for id, score in measured.good().items() if score.value is not None})
         if not len(fit):
-            raise DataError(f"no pair can be trained on ({_first(measured)}); give others, or raise tuner.max_length.")
+            raise DataError(
+                f"no pair can be trained on ({first_reason(measured)}); give others, or raise tuner.max_length."
+            )
         aside = self.tuner.held_out_of(list(fit.ids()))
         asked, lengths, rewards = fit.only(aside), measured.good(), dict[str, Rewarded]()
         if aside and self.baseline is not None:
@@ -113,8 +116,7 @@ class Odin(Settings):
 
     def plan_for(self, data: Dataset[Preference]) -> list[Planned]:
         """The same, with updates, tokens and memory, which depend on how long the pairs are."""
-        said = forecast_on(self.student, self.tuner, data)
-        return [replace(one, told=str(said)) if one.stage == "tune" else one for one in self.plan(len(data))]
+        return with_forecast(self.plan(len(data)), forecast_on(self.student, self.tuner, data))
 
     def _asking(self, made: Checkpoint) -> RewardPairs:
         """The model that was trained is asked as it was."""
@@ -205,11 +207,6 @@ def _lengths(score: Score | Failure, tuner: RewardTuner) -> tuple[int, int] | No
         return None
     prompt = int(score.parts["prompt"])
     return tuner.counted(prompt, int(score.parts["chosen"])), tuner.counted(prompt, int(score.parts["rejected"]))
-
-
-def _first(measured: Outcomes[Score]) -> str:
-    score = measured[next(iter(measured))]
-    return score.message if isinstance(score, Failure) else score.note
 
 
 def _rule(score: Score | Failure) -> str:

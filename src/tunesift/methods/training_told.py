@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from tunesift.errors import told_bytes
+from tunesift.records import Failure, Score
 from tunesift.running.charts import Chart
+from tunesift.running.step import Outcomes
 from tunesift.tuning.process import Trained
 
 CURVE = Chart(
@@ -44,3 +46,9 @@ def told_row(trained: Trained, what: str = "records") -> dict[str, object]:
            for of, found in losses.items() if found for when, place in (("first", 0), ("last", -1))},
         "device": trained.device, "precision": trained.precision, "memory": told_bytes(trained.peak_bytes),
     }  # fmt: skip
+
+
+def first_reason(measured: Outcomes[Score]) -> str:
+    """Why the first of what was measured is not trained on."""
+    score = measured[next(iter(measured))]
+    return score.message if isinstance(score, Failure) else score.note

@@ -10,7 +10,7 @@ Stages   measure   tokens of every record in the student's template; what is too
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -18,7 +18,7 @@ from pydantic import Field
 from tunesift.datasets import Dataset
 from tunesift.errors import DataError
 from tunesift.formats import PREFERENCE
-from tunesift.methods.training_told import CURVE, LOSS_OF_PAIRS, PREFERRED, curve, told_row
+from tunesift.methods.training_told import CURVE, LOSS_OF_PAIRS, PREFERRED, curve, first_reason, told_row
 from tunesift.models.folders import tokenizer
 from tunesift.models.transformers import TransformersModel
 from tunesift.models.turns import Encoder
@@ -26,11 +26,10 @@ from tunesift.prompts import Template
 from tunesift.records import Decision, Failure, Preference, Record, Score, noun
 from tunesift.running.result import Planned, Reads, Result
 from tunesift.running.run import Run
-from tunesift.running.step import Outcomes
 from tunesift.settings import Settings
 from tunesift.tuning.dpo import DPO
 from tunesift.tuning.encoding import PairEncoder
-from tunesift.tuning.forecast import forecast_on
+from tunesift.tuning.forecast import forecast_on, with_forecast
 from tunesift.tuning.process import Tuning, told
 from tunesift.tuning.sft import SFT
 from tunesift.tuning.student import limit_of
@@ -64,7 +63,7 @@ class Tune(Settings):
         measured = run.map("measure", step, rows)
         fit = data.only({id for id, score in measured.good().items() if score.value is not None})
         if not len(fit):
-            said = f"no {noun(self.tuner.reads)} can be trained on ({_first(measured)})"
+            said = f"no {noun(self.tuner.reads)} can be trained on ({first_reason(measured)})"
             raise DataError(f"{said}; give others, or raise tuner.max_length.")
         made = run.once("tune", Tuning(student=self.student, tuner=self.tuner), fit)
         trained = told(made)
@@ -92,8 +91,7 @@ class Tune(Settings):
 
     def plan_for(self, data: Dataset[Record] | Dataset[Preference]) -> list[Planned]:
         """The same, with updates, tokens and memory, which depend on how long the records are."""
-        measure, tune = self.plan(len(data))
-        return [measure, replace(tune, told=str(forecast_on(self.student, self.tuner, data)))]
+        return with_forecast(self.plan(len(data)), forecast_on(self.student, self.tuner, data))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +133,6 @@ class MeasureTokens(Settings):
         if self.most is not None and tokens > self.most:
             return Score(None, parts, f"too long: {tokens:,} tokens, the limit is {self.most:,}")
         return Score(float(tokens), parts)
-
-
-def _first(measured: Outcomes[Score]) -> str:
-    score = measured[next(iter(measured))]
-    return score.message if isinstance(score, Failure) else score.note
 
 
 def _decided(id: str, score: Score | Failure, aside: bool) -> Decision:
