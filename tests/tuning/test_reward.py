@@ -172,6 +172,22 @@ def test_every_part_of_the_loss_reaches_the_weights(
     assert other.history[0]["loss"] != pytest.approx(plain.history[0]["loss"], abs=1e-4)
 
 
+def test_batches_without_a_correlation_are_trained_on_and_counted(make_tiny: MakeTiny, tmp_path: Path) -> None:
+    """Eight pairs of equal lengths, and one pair that is left of nine: NaN of either would be in all weights."""
+    level = [pair(f"p{n}", "Ask.", f"{n}yes", f"{n}noo") for n in range(8)]
+    tuner = replace(QUICK, steps=2)
+    equal = here(tmp_path / "equal", make_tiny(length=1024), tuner, Dataset.of(level))
+    alone = here(tmp_path / "alone", make_tiny(length=1024), tuner, preferences(9))
+    first, second = (entry for entry in alone.history if "loss" in entry)
+    for entry in (*(entry for entry in equal.history if "loss" in entry), second):
+        assert entry["skipped"] == 2
+        assert math.isfinite(entry["loss"])
+        assert not {"quality_corr", "length_corr"} & entry.keys()
+    assert first["skipped"] == 0
+    for place in ("equal", "alone"):
+        assert all(torch.isfinite(found).all() for found in weights(tmp_path / place / "model").values())
+
+
 def test_padding_is_no_token_that_ends_a_text(make_tiny: MakeTiny) -> None:
     """Where it is, the reward is read one token too early."""
     model, tokenizer = untrained(make_tiny)
