@@ -63,7 +63,7 @@ class Form:
         path = self._path(problem["loc"])
         where, kind, value = ".".join(path) or "the recipe", problem["type"], problem.get("input")
         if kind == "value_error":
-            return str(problem["ctx"]["error"])
+            return self._placed(str(problem["ctx"]["error"]), path, recipe)
         if kind == "unexpected_keyword_argument":
             return f"{where}: there is no such setting; {self._near(path, recipe)}"
         if kind in ("missing", "missing_argument", "union_tag_not_found"):
@@ -79,6 +79,13 @@ class Form:
             return f"{where}: {_told(value)} is no group of settings; write {right}."
         wanted = next((f"write {words}" for begin, words in _WANTED.items() if kind.startswith(begin)), "")
         return f"{where}: {_told(value)} does not fit; {wanted or problem['msg'][0].lower() + problem['msg'][1:]}."
+
+    def _placed(self, said: str, path: Sequence[str], recipe: Mapping[str, Json]) -> str:
+        """What settings say of one of their fields, with the place that they cannot know: a model may be any of
+        several."""
+        inner = path[1:] if path[:1] == ["method"] else path
+        is_field = said.partition(":")[0] in self._names_at(path, recipe)
+        return f"{'.'.join(inner)}.{said}" if inner and is_field else said
 
     def _near(self, path: Sequence[str], recipe: Mapping[str, Json]) -> str:
         """What is there in place of a setting that there is not."""

@@ -36,7 +36,7 @@ from tunesift.models.folders import EMBEDDED, base_of, local_folder
 from tunesift.models.transformers import TransformersModel
 from tunesift.overriding import said
 from tunesift.recipe import Recipe, check, recipe_for, with_values
-from tunesift.records import IN_OUTPUT
+from tunesift.records import IN_OUTPUT, noun
 from tunesift.report.folder import RunFolder, check_run, run_folder
 from tunesift.running.fsio import read_json, storage_errors
 from tunesift.settings import Json
@@ -67,6 +67,8 @@ class Exported:
     """Name of the one that has the settings."""
     start: str
     """The command that begins the training, in the folder."""
+    noun: str
+    """What one of them is called."""
     records: int
     """Records, or preference pairs, that are trained on."""
     held_out: int
@@ -115,7 +117,7 @@ def export(run: Path, folder: Path, to: str, settings: Sequence[str] = ()) -> Ex
     training = Training(tune.student, tune.tuner, base, beside, tune.limit, _name(begun), *counts)
     differs = (*differences_for(target, training), *(() if of_pairs else _of_pairs(chosen.trained)))
     names = settings_file(target, of_pairs), start(target, of_pairs)
-    done = Exported(run, folder, target, (), *names, *counts, _reasons(chosen), differs)
+    done = Exported(run, folder, target, (), *names, noun(tune.tuner.reads), *counts, _reasons(chosen), differs)
     files = _files(target, training, rows, chosen)
     done = replace(done, files=(*files, README))
     _write({**files, README: lambda path: path.write_bytes(_readme(done).encode())}, folder)
@@ -203,7 +205,7 @@ def _chosen(run: RunFolder, begun: Recipe, tune: Tune | Seeing, rows: AnyRows) -
     trained = data.where(not left and not held for left, held in places)
     if not len(trained):
         why = next(iter(left_out.values()), "it kept none")
-        raise DataError(f"{run.path}: has no record to train on ({why}); export another run.")
+        raise DataError(f"{run.path}: has no {noun(tune.tuner.reads)} to train on ({why}); export another run.")
     return _Chosen(trained, data.where(not left and held for left, held in places), left_out)
 
 
@@ -275,7 +277,7 @@ def _write(files: Files, folder: Path) -> None:
 def _readme(done: Exported) -> str:
     """What the folder holds, for who finds it on another machine."""
     who = CALLED[done.to]
-    lines = [f"Records of the tunesift run {done.run.name} for {who}: {told_of(done)}.", "",
+    lines = [f"{done.noun.capitalize()}s of the tunesift run {done.run.name} for {who}: {told_of(done)}.", "",
              f"Start in this folder, since the paths in {done.settings} are relative to it:", "",
              f"    {done.start}", "", "What differs from the training that tunesift does:", ""]  # fmt: skip
     lines += [f"- {difference}" for difference in done.differences]
@@ -286,8 +288,8 @@ def _readme(done: Exported) -> str:
 
 
 def told_of(done: Exported) -> str:
-    """How many records are trained on, held out, and left out."""
-    told = [f"{told_count(done.records, 'record')} to train on"]
+    """How many records, or preference pairs, are trained on, held out, and left out."""
+    told = [f"{told_count(done.records, done.noun)} to train on"]
     told += [f"{done.held_out:,} held out"] if done.held_out else []
     told += [f"{sum(done.left_out.values()):,} left out"] if done.left_out else []
     return ", ".join(told)

@@ -112,6 +112,11 @@ WORDS: Mapping[str, str] = {
 """What a note on a score that is none means, for people."""
 
 
+def noun(kind: type[Record] | type[Preference]) -> str:
+    """What one row of data is called in a sentence."""
+    return "preference pair" if kind is Preference else "record"
+
+
 def rule_of(reason: str, most_tokens: int | None = None) -> str:
     """What a decision's reason is counted by: what stands before its colon; without a score, why there is none."""
     rule, _, note = reason.partition(": ")

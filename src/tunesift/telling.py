@@ -33,12 +33,13 @@ from tunesift.models.folders import EMBEDDED, local_folder
 from tunesift.models.nli import NliModel
 from tunesift.planning import Plan, matrix_rate, plan
 from tunesift.recipe import Recipe, load_recipe, recipe_for, vetted_names, vetted_summary
+from tunesift.records import noun
 from tunesift.report.folder import RunFolder, check_run, run_folder, turns_of
 from tunesift.running.database import rows_done
 from tunesift.running.fsio import read_json, storage_errors
 from tunesift.running.ledger import read_spent
 from tunesift.running.local import Local
-from tunesift.running.result import Planned
+from tunesift.running.result import Planned, kind_read
 from tunesift.running.training import trainings, updates_done
 from tunesift.settings import members
 
@@ -64,7 +65,7 @@ def told_plan(recipe: Recipe, as_json: bool) -> str:
     found = plan(recipe)
     if as_json:
         return json.dumps(dataclasses.asdict(found))
-    size = f"{told_count(found.records, 'record')}, {told_count(found.broken, 'unreadable row')}"
+    size = f"{told_count(found.records, noun(kind_read(recipe.method)))}, {told_count(found.broken, 'unreadable row')}"
     read = f"{size}, about {told_count(found.tokens, 'token')}"
     lines = [f"{recipe.input}: {read}" if recipe.input else f"{recipe.method.kind}: reads no data"]
     for s in found.stages:

@@ -1,7 +1,8 @@
 """Exports as LLaMA-Factory's and axolotl's own code reads them: the same tokens, and the same ones trained on.
 
 Neither is among the test tools. To run this: `pip install --no-deps llamafactory axolotl omegaconf addict colorama
-antlr4-python3-runtime==4.9.3 torchaudio`.
+antlr4-python3-runtime==4.9.3 torchaudio`, and for axolotl's pairs `posthog backoff distro requests urllib3 certifi
+charset_normalizer idna numba llvmlite` besides, which its modules import; the last look was at axolotl 0.19.0.
 """
 
 from __future__ import annotations

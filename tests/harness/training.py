@@ -24,6 +24,14 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 """A template whose prompt is a prefix of the whole, with an end of turn and a line feed behind it, as ChatML's."""
+THINKING = (
+    "{% for m in messages %}{{ '<|' + m['role'] + '|>' }}"
+    "{% if loop.last and m['role'] == 'assistant' %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{{ m['content'].split('</think>')[-1].strip() }}{{ eos_token }}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+"""A template that writes an answer otherwise than it was given: an empty thought before it, as Qwen3's, without the
+thoughts and the spaces that it came with, and without the BOS token that the tokenizer adds."""
 
 
 def record(id: str, instruction: str = "Say hello.", response: str = "Hello there.") -> Record:

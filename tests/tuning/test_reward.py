@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,13 +17,14 @@ import pytest
 
 from harness.preferring import pair, pairs, preferences
 from harness.tiny import MakeTiny
-from harness.training import CHATML, here, student
-from tunesift import Dataset, Message, RecipeError, RewardClassifier, RewardTuner, TransformersModel, TuningError
+from harness.training import CHATML, THINKING, here, student
+from tunesift import Dataset, LoRA, Message, RecipeError, RewardClassifier, RewardTuner, TransformersModel, TuningError
 
 pytest.importorskip("trl", reason='needs the "train" extra')
 
 import torch
 
+from tunesift.records import Failure
 from tunesift.running.sealing import sealed
 from tunesift.tuning import reward_trainer
 from tunesift.tuning.reward_best import Best, judged
@@ -124,10 +126,8 @@ def test_one_head_is_the_ordinary_reward_model(make_tiny: MakeTiny, tmp_path: Pa
 
 
 def test_adapters_are_merged_and_the_head_is_trained(make_tiny: MakeTiny, tmp_path: Path) -> None:
-    from tunesift import LoRA
-
     folder = make_tiny(length=1024)
-    here(tmp_path, folder, replace(QUICK, lora=LoRA(rank=4), learning_rate=1e-2), preferences(16))
+    here(tmp_path, folder, replace(QUICK, lora=LoRA(rank=4, merged=True), learning_rate=1e-2), preferences(16))
     found = weights(tmp_path / "model")
     assert loaded(tmp_path / "model").config.num_labels == 1
     job = Job(TransformersModel(name=str(folder), device="cpu"), QUICK, Dataset.of([]), Path())
@@ -172,6 +172,22 @@ def test_every_part_of_the_loss_reaches_the_weights(
     assert other.history[0]["loss"] != pytest.approx(plain.history[0]["loss"], abs=1e-4)
 
 
+def test_batches_without_a_correlation_are_trained_on_and_counted(make_tiny: MakeTiny, tmp_path: Path) -> None:
+    """Eight pairs of equal lengths, and one pair that is left of nine: NaN of either would be in all weights."""
+    level = [pair(f"p{n}", "Ask.", f"{n}yes", f"{n}noo") for n in range(8)]
+    tuner = replace(QUICK, steps=2)
+    equal = here(tmp_path / "equal", make_tiny(length=1024), tuner, Dataset.of(level))
+    alone = here(tmp_path / "alone", make_tiny(length=1024), tuner, preferences(9))
+    first, second = (entry for entry in alone.history if "loss" in entry)
+    for entry in (*(entry for entry in equal.history if "loss" in entry), second):
+        assert entry["skipped"] == 2
+        assert math.isfinite(entry["loss"])
+        assert not {"quality_corr", "length_corr"} & entry.keys()
+    assert first["skipped"] == 0
+    for place in ("equal", "alone"):
+        assert all(torch.isfinite(found).all() for found in weights(tmp_path / place / "model").values())
+
+
 def test_padding_is_no_token_that_ends_a_text(make_tiny: MakeTiny) -> None:
     """Where it is, the reward is read one token too early."""
     model, tokenizer = untrained(make_tiny)
@@ -188,13 +204,36 @@ def test_padding_is_no_token_that_ends_a_text(make_tiny: MakeTiny) -> None:
     assert not torch.allclose(alone, cut, atol=1e-3)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_reward_that_is_no_number_names_its_pairs(make_tiny: MakeTiny, tmp_path: Path) -> None:
-    rewards = torch.zeros(8, 2)
-    rewards[1, 0], rewards[6, 1] = float("nan"), float("inf")
-    with pytest.raises(TuningError, match=r'the reward is no number for the pairs "b", "c"; lower tuner.learning_rate'):
-        reward_trainer._check_finite(rewards, list("abcd"), tmp_path)
-    reward_trainer._check_finite(torch.zeros(8, 2), list("abcd"), tmp_path)
+@pytest.mark.parametrize("aside", [False, True], ids=["trained on", "held out"])
+def test_a_reward_that_is_no_number_ends_the_training_and_names_its_pair(
+    aside: bool, make_tiny: MakeTiny, tmp_path: Path
+) -> None:
+    """One pair of sixteen has a word of which the student makes NaN: in a mean it would be the loss of all."""
+    from safetensors.torch import save_file
+
+    folder = make_tiny(length=1024)
+    tokenizer = untrained(make_tiny)[1]
+    found = weights(folder)
+    name = next(name for name in found if "embed_tokens" in name)
+    found[name][tokenizer("~", add_special_tokens=False)["input_ids"][-1]] = float("nan")
+    save_file(found, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    tuner = replace(QUICK, held_out=0.25)
+    plain = list(pairs(16))
+    held_out = tuner.held_out_of([one.id for one in plain])
+    odd = next(one for one in plain if (one.id in held_out) == aside)
+    spoilt = replace(odd, rejected=Message("assistant", f"{odd.rejected.text} ~"))
+    said = f'the reward is no number for the pairs "{odd.id}"; lower tuner.learning_rate, or leave them out.'
+    with pytest.raises(TuningError, match=re.escape(said)):
+        here(tmp_path / "run", folder, tuner, Dataset.of([spoilt if one is odd else one for one in plain]))
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_of_many_pairs_without_a_reward_some_are_named(tmp_path: Path) -> None:
+    """Chosen answers stand first, then the rejected ones; either head counts."""
+    rewards = torch.zeros(10, 2)
+    rewards[1, 0], rewards[2:4, 1], rewards[9, 0] = float("nan"), float("-inf"), float("inf")
+    with pytest.raises(TuningError, match=r'the reward is no number for the pairs "b", "c", "d" and 1 more; lower'):
+        reward_trainer._check_finite(rewards, list("abcde"), tmp_path)
 
 
 def test_an_empty_answer_has_the_length_0(make_tiny: MakeTiny) -> None:
@@ -249,9 +288,34 @@ def test_the_last_weights_are_left_where_that_is_asked_for(make_tiny: MakeTiny, 
     assert told.steps == 10
 
 
-def test_accuracy_is_that_of_the_quality_head_over_all_pairs(make_tiny: MakeTiny, tmp_path: Path) -> None:
-    told = here(tmp_path, make_tiny(length=1024), replace(WATCHED, device_batch=4, batch=8), preferences(28))
+def test_accuracy_is_that_of_the_quality_head_over_all_pairs(
+    make_tiny: MakeTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of heads that are opposite: the length head prefers the other answer of each pair, and both together none."""
+    drawn = reward_trainer.new_head
+
+    def opposite(causal: Any, tuner: RewardTuner) -> Any:  # Any: transformers' and torch's own classes
+        head = drawn(causal, tuner)
+        head.weight.data[1] = -head.weight.data[0]
+        return head
+
+    monkeypatch.setattr(reward_trainer, "new_head", opposite)
+    tuner, data = replace(WATCHED, device_batch=4, batch=8), preferences(28)
+    told = here(tmp_path, make_tiny(length=1024), tuner, data)
+    model, tokenizer = untrained(make_tiny, tuner)
+    job = Job(TransformersModel(name=str(make_tiny(length=1024)), device="cpu"), tuner, Dataset.of([]), Path())
+    encode, aside, right = RewardLearner().encoder(job, tokenizer), tuner.held_out_of(list(data.ids())), [0, 0, 0]
+    for one in (one for one in data if one.id in aside):
+        row = encode(one)
+        assert not isinstance(row, Failure)
+        with torch.no_grad():
+            sides = [model(torch.tensor([row.columns[f"{side}_ids"]])).logits[0] for side in ("chosen", "rejected")]
+        apart = sides[0] - sides[1]
+        right = [n + bool(x > 0) for n, x in zip(right, (*apart, apart.sum()), strict=True)]
+    quality, length, both = right
+    assert len({quality, length, both}) == 3  # or nothing is shown
     looks = [entry for entry in told.history if "eval_accuracy" in entry]
+    assert (looks[0]["step"], looks[0]["eval_accuracy"]) == (0, pytest.approx(quality / 7))
     assert len(looks) == 6  # one before the first update
     for look in looks:  # seven pairs in parts of four and three
         kinds = look["eval_longer_accuracy"], look["eval_shorter_accuracy"]
@@ -322,6 +386,11 @@ def test_best_weights_of_later_steps_do_not_outlive_a_cut(tmp_path: Path) -> Non
         ({"total_corr_coef": -2.0}, "tuner.total_corr_coef: -2 is no number"),
         ({"betas": (0.9, 1.0)}, "tuner.betas: one of them is not from 0 to below 1"),
         ({"held_out": 1.0}, "tuner.held_out: 1 is no share"),
+        (
+            {"lora": LoRA()},
+            "tuner.lora.merged: false would leave adapters, and a reward model is left whole, for others "
+            "to load by its folder; write tuner.lora.merged=true.",
+        ),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], said: str) -> None:  # Any: their values
@@ -329,6 +398,17 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], said: 
         RewardTuner(**settings)
     if "device_batch" in settings or "batch" in settings:
         RewardTuner(**settings, heads=1)  # without correlations there is nothing to be too few for
+
+
+@pytest.mark.parametrize(("settings", "pairs_", "every"), [
+    ({"epochs": 3.0}, 1280, 2), ({"epochs": 0.5}, 1280, 1), ({"epochs": 3.0}, 128, 1),
+    ({"steps": 100}, 1280, 20), ({"steps": 3}, 1280, 1),
+])  # fmt: skip
+def test_held_out_pairs_are_looked_at_five_times_an_epoch_or_in_all_steps(
+    settings: dict[str, Any], pairs_: int, every: int
+) -> None:  # Any: their values
+    """Ten updates an epoch, one, or so many steps in all."""
+    assert RewardTuner(**settings).evaluated_every(pairs_) == every
 
 
 def test_too_few_pairs_are_refused_rather_than_trained_without_the_length_loss(
@@ -358,27 +438,51 @@ def test_the_heads_are_drawn_by_the_seed(make_tiny: MakeTiny) -> None:
 # --- asked as others ask it ------------------------------------------------------------------------------------------
 
 
-def test_the_model_is_asked_as_it_was_trained(make_tiny: MakeTiny, tmp_path: Path) -> None:
-    """Its own reading of a conversation gives the tokens of the training; TRL reads the same by its chat template."""
-    folder = student(make_tiny, CHATML, length=1024)
+@pytest.mark.parametrize("template", [CHATML, THINKING])
+def test_the_model_is_asked_as_it_was_trained(template: str, make_tiny: MakeTiny, tmp_path: Path) -> None:
+    """By us and by TRL, which renders the whole conversation and adds no token: also where a template writes answers
+    otherwise than they were given."""
+    from transformers import AutoTokenizer
+    from trl.data_utils import apply_chat_template
+
+    folder = student(make_tiny, template, length=1024)
     tuner = replace(QUICK, template="chat")
     here(tmp_path, folder, tuner, preferences(16))
     place = tmp_path / "model"
     job = Job(TransformersModel(name=str(folder), device="cpu"), tuner, Dataset.of([]), Path())
     _, tokenizer = RewardLearner().load(job, "cpu")
-    one = next(iter(pairs(1)))
+    one = pair("a", "Ask.", "<think>\nHm.\n</think>\n\nYes, it is. ", "No")
     row = RewardLearner().encoder(job, tokenizer)(one)
-    expected = loaded(place)(torch.tensor([row.columns["chosen_ids"]])).logits[0, 0]  # type: ignore[union-attr]
-    model = RewardClassifier(name=str(place), device="cpu")
+    assert not isinstance(row, Failure)
     conversation = [*one.prompt, one.chosen]
-    (found,) = model.reward([conversation])
-    assert found == pytest.approx(float(expected), abs=1e-5)
-    from transformers import AutoTokenizer
-
     theirs = AutoTokenizer.from_pretrained(place)
-    text = theirs.apply_chat_template([{"role": m.role, "content": m.text} for m in conversation], tokenize=False)
-    ids = theirs(text, add_special_tokens=False)["input_ids"]
-    assert ids == row.columns["chosen_ids"]  # type: ignore[union-attr]
+    text = apply_chat_template({"messages": [{"role": m.role, "content": m.text} for m in conversation]}, theirs)[
+        "text"
+    ]
+    ids = theirs(text=[text], return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
+    assert ids["input_ids"].tolist() == [row.columns["chosen_ids"]]
+    expected = loaded(place)(**ids).logits[0, 0]
+    (found,) = RewardClassifier(name=str(place), device="cpu").reward([conversation])
+    assert found == pytest.approx(float(expected), abs=1e-5)
+    assert row.columns["chosen_len"] == len(
+        tokenizer(one.chosen.text, add_special_tokens=False)["input_ids"]
+    )  # as given
+    assert row.tokens == sum(len(row.columns[f"{side}_ids"]) for side in ("chosen", "rejected"))
+    assert row.longest == len(row.columns["chosen_ids"])
+
+
+def test_what_a_template_makes_of_an_answer_cannot_end_the_turn(make_tiny: MakeTiny) -> None:
+    """The name of a special token in an answer stays text, where TRL would read the token."""
+    folder = student(make_tiny, THINKING, length=1024)
+    job = Job(
+        TransformersModel(name=str(folder), device="cpu"), replace(QUICK, template="chat"), Dataset.of([]), Path()
+    )
+    _, tokenizer = RewardLearner().load(job, "cpu")
+    row = RewardLearner().encoder(job, tokenizer)(pair("a", "Ask.", "Yes</s>", "No"))
+    assert not isinstance(row, Failure)
+    ids = row.columns["chosen_ids"]
+    assert ids.count(tokenizer.eos_token_id) == 2  # behind the question and behind the answer
+    assert "Yes</s></s>" in tokenizer.decode(ids)
 
 
 def test_several_turns_are_read_up_to_the_last_answer(make_tiny: MakeTiny) -> None:

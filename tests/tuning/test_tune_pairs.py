@@ -60,6 +60,11 @@ def test_every_pair_has_its_reason_and_the_loss_begins_at_that_of_no_preference(
     assert "preference pairs, of which the chosen answer" not in done.out
 
 
+def test_pairs_are_called_pairs(place: Path, tunesift: Command) -> None:
+    assert "pairs.jsonl: 12 preference pairs, 0 unreadable rows" in tunesift("plan", *WORDS[:2], *WORDS[4:]).out
+    assert "\nno preference pair can be trained on (too long: " in tunesift(*WORDS, "tuner.max_length=3").err
+
+
 def test_records_that_are_no_pairs_are_refused_before_anything_is_loaded(place: Path, tunesift: Command) -> None:
     (place / "pairs.jsonl").write_text('{"instruction": "Name the sea.", "output": "The Baltic."}\n')
     assert 'a preference pair needs "chosen" and "rejected"' in tunesift(*WORDS).sentence

@@ -22,15 +22,19 @@ from tunesift import (
     LoRA,
     MCTune,
     MCTuneEvaluate,
+    NliModel,
     Parroting,
     PreExperience,
     Rater,
     RecipeError,
+    RewardClassifier,
     ScriptedModel,
     SelectIT,
     SelectiveReflection,
+    SentenceModel,
     StarAgents,
     TransformersModel,
+    VisionModel,
     Writing,
 )
 
@@ -46,6 +50,16 @@ def correct(**given: Any) -> Correct:  # Any: settings
 def stars(**given: Any) -> StarAgents:  # Any: settings
     return StarAgents(**{"agents": AGENTS, "judge": SCRIPTED, "small": SCRIPTED, "large": SCRIPTED, **given})
 
+
+def named(model: Callable[..., object]) -> Callable[..., object]:
+    return lambda **given: model(name="folder", **given)
+
+
+LOCAL = tuple((named(model), counts) for model, counts in (
+    (TransformersModel, ("max_length", "batch_tokens")), (VisionModel, ("max_length", "batch_tokens")),
+    (RewardClassifier, ("max_length", "batch_tokens")), (NliModel, ("max_length", "batch")), (SentenceModel, ("batch",)),
+))  # fmt: skip
+"""Models whose weights are here, and what of them is counted."""
 
 RANGES: list[tuple[Callable[..., object], str, tuple[float, ...], tuple[float, ...]]] = [
     (PreExperience, "clusters", (1,), (0,)),
@@ -114,6 +128,7 @@ RANGES: list[tuple[Callable[..., object], str, tuple[float, ...], tuple[float, .
     (LoRA, "rank", (1,), (0,)),
     (LoRA, "alpha", (1,), (0,)),
     (LoRA, "dropout", (0.0, 0.999), (-TINY, 1.0)),
+    *((model, name, (1,), (0, -1)) for model, counts in LOCAL for name in counts),
     (SFT, "batch", (1,), (0,)),
     (SFT, "device_batch", (1,), (0,)),
     (SFT, "save_every", (1,), (0,)),

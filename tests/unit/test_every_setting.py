@@ -766,7 +766,7 @@ def rewarded(make_tiny: MakeTiny, tmp_path_factory: pytest.TempPathFactory) -> l
     watched = replace(base, held_out=0.3)
     return [
         flip(base, tuned, template="bare", steps=3, batch=6, learning_rate=1e-3, warm_up=1.0, weight_decay=0.5, max_length=170,
-             lora=LoRA(), precision="bfloat16", held_out=0.5, seed=1, heads=1, betas=(0.5, 0.9), lambda_length=0.5,
+             lora=LoRA(merged=True), precision="bfloat16", held_out=0.5, seed=1, heads=1, betas=(0.5, 0.9), lambda_length=0.5,
              lambda_orthogonal=0.0, total_corr_coef=1.0),
         flip(replace(base, steps=None, epochs=1.0), tuned, epochs=2.0),
         flip(replace(base, steps=3, warm_up=0.0), tuned, schedule="linear"),

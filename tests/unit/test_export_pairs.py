@@ -15,7 +15,7 @@ from test_export import NEEDED, SCHEMAS, STUDENT, TARGETS, check, everything, li
 
 from harness.tiny import MakeTiny
 from tunesift import DataError, RecipeError, read_preferences, recipe_for
-from tunesift.export import Exported, export
+from tunesift.export import Exported, export, told_of
 from tunesift.recipe import as_json
 from tunesift.running.fsio import read_json, write_json
 from tunesift.tuning.dpo import DPO
@@ -114,6 +114,10 @@ def test_a_selection_from_a_preference_file_is_exported_with_both_answers(run: P
     done = export(run, tmp_path / "out", to, [*WORDS, "tuner.held_out=0.3"])
     assert pairs(done) == PAIRS
     assert (done.records, done.held_out) == (5, 2)
+    told = "5 preference pairs to train on, 2 held out, 4 left out"
+    assert told_of(done) == told
+    assert (done.folder / "README.txt").read_text().startswith(f"Preference pairs of the tunesift run {run.name} for ")
+    assert told in (done.folder / "README.txt").read_text()
     assert {row["id"]: row["reason"] for row in lines(done.folder / "left_out.jsonl")} == LEFT_OUT
     assert not [said for said in done.differences if "the rejected one is not written" in said]
 

@@ -217,6 +217,19 @@ def test_everything_that_is_wrong_is_reported_together() -> None:
     ]  # fmt: skip
 
 
+def test_what_settings_say_of_a_field_has_its_whole_path() -> None:
+    """A model does not know which of several it is."""
+    assert refused("student.max_length=0", of="odin") == [
+        "student.max_length: 0 is not 1 or more; write 2048, or null."
+    ]
+    baseline = ("baseline.kind=reward", "baseline.name=a", "baseline.batch_tokens=-2")
+    assert refused(*baseline, of="odin") == ["baseline.batch_tokens: -2 is not 1 or more; write 4096."]
+    assert refused("teacher.timeout_s=0.0", of="reflection") == ["teacher.timeout_s: 0 must be above 0."]
+    assert refused("tuner.lora.rank=0", of="odin") == ["tuner.lora.rank: 0 is not 1 or more; write 16."]
+    unasked = ("baseline.kind=reward", "baseline.name=a", "tuner.held_out=0.0")
+    assert refused(*unasked, of="odin")[0].startswith("baseline: is asked for held-out pairs")  # of the method itself
+
+
 def test_types_are_strict() -> None:
     for setting in ("seed=1.0", "seed=true", "limit=5.5", "keep.below=[1]", "max_bad=x", "scorer.turns=1"):
         assert len(refused(setting)) == 1

@@ -29,6 +29,7 @@ OPERATIONAL = {
     "VisionModel": {"batch_tokens", "device", "images"},
     "DPO": {"device_batch", "gradient_checkpointing", "save_every"},
     "RewardTuner": {"gradient_checkpointing", "save_every"},
+    "LocalModel": {"device", "batch_tokens"},
     "RewardClassifier": {"device", "batch_tokens"},
     "TunedReward": {"place", "device", "batch_tokens"},
     "TransformersModel": {"device", "batch_tokens"},

@@ -22,12 +22,13 @@ We differ from the authors' code
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from tunesift.datasets import Dataset
 from tunesift.errors import DataError, RecipeError, told_bytes
 from tunesift.methods.odin_figures import CURVE, TRAINING, Answered, Rewarded, curve, figures, left_out, training
+from tunesift.methods.trainable import first_reason
 from tunesift.models import RewardModel, name_of
 from tunesift.models.folders import tokenizer
 from tunesift.models.reward import TunedReward
@@ -38,8 +39,8 @@ from tunesift.running.result import Planned, Result
 from tunesift.running.run import Run
 from tunesift.running.step import Checkpoint, Outcomes
 from tunesift.settings import Settings
-from tunesift.tuning.encoding import PairEncoder
-from tunesift.tuning.forecast import forecast_on
+from tunesift.tuning.encoding import JudgedEncoder
+from tunesift.tuning.forecast import forecast_on, with_forecast
 from tunesift.tuning.process import Trained, Tuning, told
 from tunesift.tuning.reward import RewardTuner
 from tunesift.tuning.reward_best import judged
@@ -80,7 +81,9 @@ class Odin(Settings):
         measured = run.map("measure", measure, data)
         fit = data.only({id for id, score in measured.good().items() if score.value is not None})
         if not len(fit):
-            raise DataError(f"no pair can be trained on ({_first(measured)}); give others, or raise tuner.max_length.")
+            raise DataError(
+                f"no pair can be trained on ({first_reason(measured)}); give others, or raise tuner.max_length."
+            )
         aside = self.tuner.held_out_of(list(fit.ids()))
         asked, lengths, rewards = fit.only(aside), measured.good(), dict[str, Rewarded]()
         if aside and self.baseline is not None:
@@ -113,8 +116,7 @@ class Odin(Settings):
 
     def plan_for(self, data: Dataset[Preference]) -> list[Planned]:
         """The same, with updates, tokens and memory, which depend on how long the pairs are."""
-        said = forecast_on(self.student, self.tuner, data)
-        return [replace(one, told=str(said)) if one.stage == "tune" else one for one in self.plan(len(data))]
+        return with_forecast(self.plan(len(data)), forecast_on(self.student, self.tuner, data))
 
     def _asking(self, made: Checkpoint) -> RewardPairs:
         """The model that was trained is asked as it was."""
@@ -150,16 +152,15 @@ class MeasurePairs(Settings):
 
     def __call__(self, chunk: Sequence[Preference], /) -> list[Score | Failure]:
         """Tokens of the prompt with the longer answer; without a value where nothing is to be trained on."""
-        encode = PairEncoder(tokenizer(self.student.location, self.student.revision), self.template, empty=True)
+        encode = JudgedEncoder(tokenizer(self.student.location, self.student.revision), self.template)
         return [self._score(encode, pair) for pair in chunk]
 
-    def _score(self, encode: PairEncoder, pair: Preference) -> Score:
+    def _score(self, encode: JudgedEncoder, pair: Preference) -> Score:
         found = encode(pair)
         if isinstance(found, Failure):
             return Score(None, note=f"{found.kind}: {found.message}")
-        sides = {"chosen": found.chosen, "rejected": found.rejected}
-        parts = {"prompt": float(len(found.prompt)),
-                 **{side: float(len(ids) - encode.ending) for side, ids in sides.items()}}  # fmt: skip
+        chosen, rejected = map(float, found.answers)
+        parts = {"prompt": float(found.prompt), "chosen": chosen, "rejected": rejected}
         if found.chosen == found.rejected:
             return Score(None, parts, "identical: both answers are the same")
         if self.most is not None and found.longest > self.most:
@@ -206,11 +207,6 @@ def _lengths(score: Score | Failure, tuner: RewardTuner) -> tuple[int, int] | No
         return None
     prompt = int(score.parts["prompt"])
     return tuner.counted(prompt, int(score.parts["chosen"])), tuner.counted(prompt, int(score.parts["rejected"]))
-
-
-def _first(measured: Outcomes[Score]) -> str:
-    score = measured[next(iter(measured))]
-    return score.message if isinstance(score, Failure) else score.note
 
 
 def _rule(score: Score | Failure) -> str:

@@ -11,6 +11,7 @@ from tunesift.models.transformers import TransformersModel
 from tunesift.models.turns import Encoder
 from tunesift.prompts import Template
 from tunesift.records import Failure, Preference, Record, Score
+from tunesift.running.step import Outcomes
 from tunesift.settings import Settings
 from tunesift.tuning.encoding import PairEncoder
 
@@ -59,3 +60,8 @@ class MeasureTokens(Settings):
 def noted(score: Score | Failure) -> Score:
     """A failure is a note why there is no number."""
     return Score(None, note=f"{score.kind}: {score.message}") if isinstance(score, Failure) else score
+
+
+def first_reason(measured: Outcomes[Score]) -> str:
+    """Why the first of what was measured is not trained on."""
+    return noted(measured[next(iter(measured))]).note

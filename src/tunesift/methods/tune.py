@@ -10,7 +10,7 @@ Stages   measure   tokens of every record in the student's template; what is too
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -18,21 +18,21 @@ from pydantic import Field
 from tunesift.datasets import Dataset
 from tunesift.errors import DataError
 from tunesift.formats import PREFERENCE
-from tunesift.methods.trainable import MeasureTokens, noted
+from tunesift.methods.trainable import MeasureTokens, first_reason, noted
 from tunesift.methods.training_told import CURVE, LOSS_OF_PAIRS, PREFERRED, curve, told_row
 from tunesift.models.transformers import TransformersModel
-from tunesift.records import Decision, Preference, Record, Score
+from tunesift.records import Decision, Preference, Record, Score, noun
 from tunesift.running.result import Planned, Reads, Result
 from tunesift.running.run import Run
 from tunesift.settings import Settings
 from tunesift.tuning.dpo import DPO
-from tunesift.tuning.forecast import forecast_on
+from tunesift.tuning.forecast import forecast_on, with_forecast
 from tunesift.tuning.process import Tuning, told
 from tunesift.tuning.sft import SFT
 from tunesift.tuning.student import limit_of
 
 CHOSEN_ALONE = "preference pairs, of which the chosen answer is trained on and the rejected one is not read"
-NONE_HELD_OUT = "records, of which the share tuner.held_out is none: no loss of held-out ones is measured"
+NONE_HELD_OUT = "of which the share tuner.held_out is none: no loss of held-out ones is measured"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +60,8 @@ class Tune(Settings):
         measured = run.map("measure", step, rows)
         fit = data.only({id for id, score in measured.good().items() if score.value is not None})
         if not len(fit):
-            why = noted(measured[next(iter(measured))]).note
-            raise DataError(f"no record can be trained on ({why}); give others, or raise tuner.max_length.")
+            said = f"no {noun(self.tuner.reads)} can be trained on ({first_reason(measured)})"
+            raise DataError(f"{said}; give others, or raise tuner.max_length.")
         made = run.once("tune", Tuning(student=self.student, tuner=self.tuner), fit)
         trained = told(made)
         of_pairs = self.reads == "preferences"
@@ -71,7 +71,7 @@ class Tune(Settings):
         run.table("training", [told_row(trained)])
         aside = self.tuner.held_out_of(list(fit.ids()))
         decisions = [_decided(id, noted(measured[id]), id in aside) for id in data.ids()]
-        notes = {NONE_HELD_OUT: len(fit)} if self.tuner.held_out and not aside else {}
+        notes = {f"{noun(self.tuner.reads)}s, {NONE_HELD_OUT}": len(fit)} if self.tuner.held_out and not aside else {}
         if not of_pairs and data.source is not None and data.source.format == PREFERENCE:
             notes[CHOSEN_ALONE] = len(fit)
         return Result(None, decisions, notes=notes, checkpoint=made)
@@ -88,8 +88,7 @@ class Tune(Settings):
 
     def plan_for(self, data: Dataset[Record] | Dataset[Preference]) -> list[Planned]:
         """The same, with updates, tokens and memory, which depend on how long the records are."""
-        measure, tune = self.plan(len(data))
-        return [measure, replace(tune, told=str(forecast_on(self.student, self.tuner, data)))]
+        return with_forecast(self.plan(len(data)), forecast_on(self.student, self.tuner, data))
 
 
 def _decided(id: str, score: Score, aside: bool) -> Decision:

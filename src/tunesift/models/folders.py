@@ -81,8 +81,13 @@ def segment_of(encode: SpanEncoder, span: Span) -> Segment | Failure:
     """Tokens of a span; a Failure where the model's chat template takes no such conversation."""
     try:
         return encode(span)
-    except TemplateFault as error:  # two user turns in a row, a system message: for some models that is no conversation
-        return Failure("refused", f"the model's chat template takes no such conversation: {str(error)[:160]}")
+    except TemplateFault as error:
+        return not_taken(error)
+
+
+def not_taken(error: TemplateFault) -> Failure:
+    """Two user turns in a row, or a system message: for some models that is no conversation."""
+    return Failure("refused", f"the model's chat template takes no such conversation: {str(error)[:160]}")
 
 
 def ask_hub(name: str, revision: str | None = None) -> None:

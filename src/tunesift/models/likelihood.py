@@ -79,6 +79,10 @@ class SpanEncoder:
             return replace(self._cut(replace(span, context=context), most), truncated=True)
         return segment
 
+    def whole(self, conversation: Sequence[Message]) -> list[int]:
+        """Tokens of a conversation with its last answer and what ends it, however many; raises `TemplateFault`."""
+        return self._conversation(conversation, open=False)
+
     def _cut(self, span: Span, most: int) -> Segment:
         if span.seam == "joint" and not self._names_special(span.context, span.target):
             ids, start = self._joint(span)
@@ -136,12 +140,12 @@ class SpanEncoder:
         added = self.tokenizer("")["input_ids"]  # some add EOS, too, which nothing here is to predict or to follow
         return [i for i in added if i == self.tokenizer.bos_token_id]
 
-    def _conversation(self, conversation: Sequence[Message]) -> list[int]:
+    def _conversation(self, conversation: Sequence[Message], open: bool = True) -> list[int]:
         """The rendered conversation; where its texts hold the name of a special token, that stays plain text."""
         if not self._names_special(conversation):
-            return self._marked(render(conversation, self.tokenizer))
+            return self._marked(render(conversation, self.tokenizer, open))
         marks = [chr(0xE000 + n) for n in range(len(conversation))]
-        frame = render([Message(m.role, c) for m, c in zip(conversation, marks, strict=True)], self.tokenizer)
+        frame = render([Message(m.role, c) for m, c in zip(conversation, marks, strict=True)], self.tokenizer, open)
         texts = dict(zip(marks, (m.text for m in conversation), strict=True))
         first, *rest = re.split(f"([{''.join(marks)}])", frame)
         tails = (self._tail(texts[p], self._plain) if p in texts else self._tail(p, self._marked) for p in rest)

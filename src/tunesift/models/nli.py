@@ -11,6 +11,7 @@ from tunesift.errors import ModelRefused, shown
 from tunesift.heartbeat import beat, loading
 from tunesift.models.folders import LOADING, folder_identity
 from tunesift.models.loading import load
+from tunesift.models.local import check_count
 from tunesift.settings import INCIDENTAL, Settings
 
 
@@ -29,6 +30,10 @@ class NliModel(Settings):
     """Pairs of one batch."""
 
     concurrency: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check_count("max_length", self.max_length, "512")
+        check_count("batch", self.batch, "16")
 
     def identity(self) -> str:
         """Digest of the folder's content; the name of a hub id."""

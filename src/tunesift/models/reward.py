@@ -6,61 +6,42 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from tunesift.errors import ModelRefused, RecipeError, shown
 from tunesift.heartbeat import beat, loading
-from tunesift.models.folders import LOADING, folder_identity, local_folder
+from tunesift.models.folders import LOADING, local_folder
 from tunesift.models.likelihood import Segment, batches
 from tunesift.models.loading import held, load
-from tunesift.models.transformers import MOST_TOKENS, out_of_memory
-from tunesift.models.turns import Encoder
+from tunesift.models.local import LocalModel
+from tunesift.models.transformers import out_of_memory
+from tunesift.models.turns import WholeEncoder
 from tunesift.prompts import Template
 from tunesift.records import Failure, Message, Record
-from tunesift.settings import INCIDENTAL, Settings
+from tunesift.settings import INCIDENTAL
 
 TEMPLATE = "tunesift_template"
 """What config.json calls the template that a reward model was trained in."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardClassifier(Settings):
+class RewardClassifier(LocalModel):
     """A reward model: local weights with one label, such as `odin` leaves. Safetensors only, no code from the model."""
 
     kind: Literal["reward"] = "reward"
-    name: str
-    """A folder, or a hub id whose files are on this machine."""
-    revision: str | None = None
-    """Commit of a hub id; None for its main branch."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type of the weights."""
     template: Template = "chat"
-    """What stands around a prompt: the reward model's own chat template, or the fixed one that it was trained in."""
+    """What stands around a conversation: the reward model's own chat template, or the fixed one that it was trained
+    in."""
     max_length: int | None = None
-    """Most tokens of a conversation; None for 2,048 or the model's own limit, whichever is smaller. A longer one has no
-    reward: nothing is cut."""
-    device: Annotated[str, INCIDENTAL] = "auto"
-    """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
-    batch_tokens: Annotated[int, INCIDENTAL] = 4096
-    """Tokens of one batch, padding included; halved when the device runs out of memory."""
-
-    concurrency: ClassVar[int] = 1
-
-    def identity(self) -> str:
-        """Digest of the folder's content; the revision of a hub id."""
-        return folder_identity(self.name, self.revision)
-
-    @property
-    def location(self) -> str:
-        """Where the weights are: what the name says."""
-        return self.name
+    """Most tokens of a conversation, 1 or more; None for 2,048 or the model's own limit, whichever is smaller. A longer
+    one has no reward: nothing is cut."""
 
     def reward(self, conversations: Sequence[Sequence[Message]]) -> list[float | Failure]:
         """What the model gives for the last answer of each, in order; a Failure where that is no number, and for what
         is too long or no conversation of its template."""
         weights = _weights(self)
-        encode = Encoder(weights.tokenizer, self.template, empty=True)
-        limit = min(self.max_length or MOST_TOKENS, weights.limit)
+        encode = WholeEncoder(weights.tokenizer, self.template)
+        limit = self.limit_within(weights.limit)
         found = [_read(encode, conversation, limit) for conversation in conversations]
         numbers = [n for n, one in enumerate(found) if isinstance(one, Segment)]
         segments = [one for one in found if isinstance(one, Segment)]
@@ -88,15 +69,15 @@ class TunedReward(RewardClassifier):
         return self.place
 
 
-def _read(encode: Encoder, conversation: Sequence[Message], limit: int) -> Segment | Failure:
+def _read(encode: WholeEncoder, conversation: Sequence[Message], limit: int) -> Segment | Failure:
     if not conversation or conversation[-1].role != "assistant":
         return Failure("refused", "the conversation does not end with an answer")
     found = encode(Record("", tuple(conversation)))
     if isinstance(found, Failure):
         return found
-    if len(found.ids) > limit:
-        return Failure("too-long", f"{len(found.ids):,} tokens, the limit is {limit:,}")
-    return Segment(found.ids, found.start, truncated=False)
+    if len(found) > limit:
+        return Failure("too-long", f"{len(found):,} tokens, the limit is {limit:,}")
+    return Segment(found, 0, truncated=False)
 
 
 class _Weights:

@@ -11,6 +11,7 @@ from tunesift.errors import MissingExtra, ModelUnavailable, first_line, shown
 from tunesift.heartbeat import beat, loading
 from tunesift.models.folders import LOADING, folder_identity, local_folder, nowhere, place_of
 from tunesift.models.loading import usable_device
+from tunesift.models.local import check_count
 from tunesift.settings import INCIDENTAL, Settings
 
 
@@ -29,6 +30,9 @@ class SentenceModel(Settings):
     """Texts of one batch."""
 
     concurrency: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check_count("batch", self.batch, "64")
 
     def identity(self) -> str:
         """Digest of the folder's content; the revision of a hub id."""

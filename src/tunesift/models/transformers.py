@@ -7,23 +7,21 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from tunesift.errors import ModelRefused, ParameterRefused
 from tunesift.heartbeat import beat, loading
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
-from tunesift.models.folders import EMBEDDED, LOADING, context_of, folder_identity, segment_of
+from tunesift.models.folders import EMBEDDED, LOADING, segment_of
 from tunesift.models.likelihood import Segment, SpanEncoder, batches, losses
 from tunesift.models.loading import held, load
+from tunesift.models.local import LocalModel
 from tunesift.models.sharing import all_losses
 from tunesift.records import Failure, Message, content_digest
-from tunesift.settings import INCIDENTAL, Settings
+from tunesift.settings import INCIDENTAL
 
 if TYPE_CHECKING:
     import torch
-
-MOST_TOKENS = 2048
-"""Tokens of one text that are read where a model reads more and no setting says how many."""
 
 REMEMBERED = 1024
 """Tokens of beginnings that are remembered from one batch to the next; in a model of 7B half a megabyte each."""
@@ -34,34 +32,15 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformersModel(Settings):
+class TransformersModel(LocalModel):
     """Local weights through transformers: chat, losses and embeddings. Safetensors only, no code from the model."""
 
     kind: Literal["transformers"] = "transformers"
     name: str = EMBEDDED
     """A folder, a hub id whose files are on this machine, or "embedded" for the small scorer that comes with tunesift;
     a run downloads nothing."""
-    revision: str | None = None
-    """Commit of a hub id; None for its main branch."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Type of the weights; losses are computed in float32 from them."""
-    max_length: int | None = None
-    """Most tokens of one text; None for 2,048 or the model's own limit, whichever is smaller."""
-    device: Annotated[str, INCIDENTAL] = "auto"
-    """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
-    batch_tokens: Annotated[int, INCIDENTAL] = 4096
-    """Tokens of one batch, padding included; halved when the device runs out of memory."""
-
-    concurrency: ClassVar[int] = 1
-
-    def identity(self) -> str:
-        """Digest of the folder's content; the revision of a hub id."""
-        return folder_identity(self.name, self.revision)
-
-    @property
-    def location(self) -> str:
-        """Where the weights are: what the name says."""
-        return self.name
 
     def loss(self, spans: Sequence[Span]) -> list[TargetLoss | Failure]:
         """Losses of the spans, in order; a span that alone exceeds the device's memory is a Failure."""
@@ -104,13 +83,8 @@ class TransformersModel(Settings):
             beat(1 / len(conversations))
         return said
 
-    def most_tokens(self) -> int | None:
-        """Most tokens of one text, by the model's files; None where they are not here, or do not say."""
-        context = context_of(self.location, self.revision)
-        return None if context is None else min(self.max_length or MOST_TOKENS, context)
-
     def _encoder(self, weights: _Weights) -> SpanEncoder:
-        return SpanEncoder(weights.tokenizer, min(self.max_length or MOST_TOKENS, weights.limit))
+        return SpanEncoder(weights.tokenizer, self.limit_within(weights.limit))
 
 
 class _Weights:

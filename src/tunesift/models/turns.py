@@ -8,7 +8,7 @@ from typing import Any
 from tunesift.errors import ModelRefused
 from tunesift.formats import untrainable
 from tunesift.models.base import Span
-from tunesift.models.folders import segment_of
+from tunesift.models.folders import not_taken, segment_of
 from tunesift.models.likelihood import SpanEncoder, render
 from tunesift.models.templates import TemplateFault
 from tunesift.prompts import Template, context, input_of
@@ -60,6 +60,31 @@ class Encoder:
         if isinstance(segment, Failure):
             return segment
         return Encoded((*segment.ids, *self._end), segment.start)
+
+
+class WholeEncoder:
+    """Turns conversations into the tokens that a reward model reads: in the chat template the whole as that renders it,
+    as TRL trains and asks such models; in a fixed one as `Encoder` has them.
+
+    The two differ where a chat template writes an answer otherwise than it was given, such as behind an empty thought.
+    """
+
+    def __init__(self, tokenizer: Any, template: Template) -> None:  # Any: transformers' own class
+        self._fixed = Encoder(tokenizer, template, empty=True)
+        self._spans = SpanEncoder(tokenizer, _UNLIMITED)
+        self._template = template
+
+    def __call__(self, record: Record) -> tuple[int, ...] | Failure:
+        """The tokens of a record, however many; a `Failure` where there is nothing to read."""
+        if self._template != "chat":
+            found = self._fixed(record)
+            return found if isinstance(found, Failure) else found.ids
+        if (refused := untrainable(record, empty=True)) is not None:
+            return refused
+        try:
+            return tuple(self._spans.whole(record.messages))
+        except TemplateFault as error:
+            return not_taken(error)
 
 
 def _end_of_turn(tokenizer: Any) -> tuple[int, ...]:  # Any: transformers' own class

@@ -16,6 +16,12 @@ SEEDS = 2**32
 """How many seeds there are: the libraries take no others."""
 
 
+def check_beta(beta: float) -> None:
+    """Raise `RecipeError` for a beta of DPO with which nothing would be learned, or the opposite."""
+    if not beta > 0:
+        raise RecipeError(f"tuner.beta: {beta:g} is not above 0; write 0.1.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoRA(Settings):
     """Adapters of low rank beside frozen weights (arXiv:2106.09685)."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tunesift.errors import RecipeError
 from tunesift.models.transformers import TransformersModel
 from tunesift.records import Preference
-from tunesift.tuning.base import Training
+from tunesift.tuning.base import Training, check_beta
 
 WEIGHT = "weight"
 """Field of a pair that its loss is multiplied by."""
@@ -40,5 +39,4 @@ class DPO(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.beta > 0:
-            raise RecipeError(f"tuner.beta: {self.beta:g} is not above 0; write 0.1.")
+        check_beta(self.beta)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from tunesift.models.turns import Encoder
+from tunesift.models.turns import Encoder, WholeEncoder
 from tunesift.prompts import Template
 from tunesift.records import Failure, Preference, Record
 
@@ -33,8 +33,7 @@ class PairEncoder:
     """Turns preference pairs into tokens; each answer as `Encoder` has a response, behind the same prompt."""
 
     def __init__(self, tokenizer: Any, template: Template, empty: bool = False) -> None:  # Any: transformers' own class
-        """With `empty` answers may be empty, and an input is not set apart: as a reward model is asked."""
-        self._empty = empty
+        """With `empty` answers may be empty."""
         self._encode = Encoder(tokenizer, template, empty)
 
     @property
@@ -50,11 +49,60 @@ class PairEncoder:
     def __call__(self, pair: Preference) -> EncodedPair | Failure:
         """The tokens of a pair, however many; a `Failure` where there is nothing to train on."""
         sides = []
-        extra = {name: value for name, value in pair.extra.items() if name != "input"} if self._empty else pair.extra
         for answer in (pair.chosen, pair.rejected):
-            found = self._encode(Record(pair.id, (*pair.prompt, answer), extra))
+            found = self._encode(Record(pair.id, (*pair.prompt, answer), pair.extra))
             if isinstance(found, Failure):
                 return found
             sides.append(found)
         chosen, rejected = sides
         return EncodedPair(chosen.ids[: chosen.start], chosen.ids[chosen.start :], rejected.ids[rejected.start :])
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedPair:
+    """A prompt with each of two answers as a reward model reads them, and how many tokens the texts themselves are."""
+
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+    prompt: int
+    """Tokens of the prompt, up to where an answer begins."""
+    answers: tuple[int, int]
+    """Tokens of the chosen and of the rejected answer as they were given, without what ends them."""
+
+    @property
+    def tokens(self) -> int:
+        """All that are read."""
+        return len(self.chosen) + len(self.rejected)
+
+    @property
+    def longest(self) -> int:
+        """Those of the longer of the two."""
+        return max(len(self.chosen), len(self.rejected))
+
+
+class JudgedEncoder:
+    """Turns preference pairs into what a reward model reads of them; answers may be empty, and an input is not set
+    apart, because nobody who asks such a model does so."""
+
+    def __init__(self, tokenizer: Any, template: Template) -> None:  # Any: transformers' own class
+        self._whole = WholeEncoder(tokenizer, template)
+        self._apart = PairEncoder(tokenizer, template, empty=True)
+
+    @property
+    def last(self) -> int:
+        """The token that ends a turn."""
+        return self._apart.last
+
+    def __call__(self, pair: Preference) -> JudgedPair | Failure:
+        """The tokens of a pair, however many; a `Failure` where there is nothing to train on."""
+        plain = replace(pair, extra={name: value for name, value in pair.extra.items() if name != "input"})
+        sides = []
+        for answer in (pair.chosen, pair.rejected):
+            ids = self._whole(Record(pair.id, (*pair.prompt, answer), plain.extra))
+            if isinstance(ids, Failure):
+                return ids
+            sides.append(ids)
+        if isinstance(parts := self._apart(plain), Failure):
+            return parts
+        chosen, rejected = (len(answer) - self._apart.ending for answer in (parts.chosen, parts.rejected))
+        return JudgedPair(sides[0], sides[1], len(parts.prompt), (chosen, rejected))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tunesift.models.folders import local_folder, parameters
 from tunesift.models.transformers import TransformersModel
 from tunesift.prompts import Template, context, input_of
 from tunesift.records import Preference, Record
+from tunesift.running.result import Planned
 from tunesift.tuning.base import Training
 from tunesift.tuning.dpo import DPO
 from tunesift.tuning.student import limit_of
@@ -103,6 +104,11 @@ def forecast_on(
     count = len(texts) if most is None else min(most, len(texts))
     read, longest = sum(map(sum, texts)), max(map(max, texts), default=0.0)
     return forecast(student, tuner, count, round(read * count / max(1, len(texts))), round(longest))
+
+
+def with_forecast(stages: Sequence[Planned], said: Forecast) -> list[Planned]:
+    """A plan whose stage that trains tells what it will take."""
+    return [replace(one, told=str(said)) if one.stage == "tune" else one for one in stages]
 
 
 def _texts(row: Record | Preference, template: Template) -> list[float]:

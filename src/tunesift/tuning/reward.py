@@ -31,8 +31,8 @@ class RewardTuner(Training):
     """Most tokens of a prompt with one answer, as far as the student reads; None for 2,048 or the student's own limit,
     whichever is smaller. A pair with a longer one is left out, and counted: nothing is cut."""
     held_out: float = 0.1
-    """Share of the pairs that is not trained on, 0 to below 1: five times an epoch it is looked on how many of them the
-    quality head prefers what was chosen, and the best weights are left. Our choice."""
+    """Share of the pairs that is not trained on, 0 to below 1: five times an epoch, or in all `steps`, it is looked on
+    how many of them the quality head prefers what was chosen, and the best weights are left. Our choice."""
     seed: int = 1234
     """Where order, dropout and heads start, 0 to 4,294,967,295."""
     device_batch: int = 16
@@ -67,6 +67,9 @@ class RewardTuner(Training):
                              ("total_corr_coef", self.total_corr_coef)):  # fmt: skip
             if not number >= 0:
                 raise RecipeError(f"tuner.{name}: {number:g} is no number from 0 on; write 1.")
+        if self.lora is not None and not self.lora.merged:
+            raise RecipeError("tuner.lora.merged: false would leave adapters, and a reward model is left whole, for "
+                              "others to load by its folder; write tuner.lora.merged=true.")  # fmt: skip
         if not all(0 <= beta < 1 for beta in self.betas):
             raise RecipeError("tuner.betas: one of them is not from 0 to below 1; write [0.9, 0.99].")
         if self.least_sequences < 3:

@@ -17,7 +17,7 @@ from tunesift.models.loading import load
 from tunesift.models.reward import TEMPLATE
 from tunesift.records import Failure, Preference
 from tunesift.settings import Json
-from tunesift.tuning.encoding import PairEncoder
+from tunesift.tuning.encoding import JudgedEncoder
 from tunesift.tuning.reward import RewardTuner
 from tunesift.tuning.reward_best import ACCURACIES, Best
 from tunesift.tuning.reward_losses import Parts, normalised, odin_loss, ranking_loss
@@ -51,16 +51,15 @@ class RewardLearner:
         """Tokens of the prompt with each answer, and how long each counts as."""
         tuner = job.tuner
         assert isinstance(tuner, RewardTuner)
-        encode = PairEncoder(tokenizer, tuner.template, empty=True)
+        encode = JudgedEncoder(tokenizer, tuner.template)
 
         def row(pair: Preference) -> Row | Failure:
             found = encode(pair)
             if isinstance(found, Failure):
                 return found
-            before, columns = len(found.prompt), dict[str, Any](id=pair.id)
-            for side, answer in (("chosen", found.chosen), ("rejected", found.rejected)):
-                columns[f"{side}_ids"] = [*found.prompt, *answer]
-                columns[f"{side}_len"] = tuner.counted(before, len(answer) - encode.ending)
+            chosen, rejected = (tuner.counted(found.prompt, answer) for answer in found.answers)
+            columns = {"chosen_ids": [*found.chosen], "rejected_ids": [*found.rejected], "id": pair.id,
+                       "chosen_len": chosen, "rejected_len": rejected}  # fmt: skip
             return Row(columns, found.tokens, found.longest)
 
         return row
@@ -168,7 +167,7 @@ def export(model: Any, tuner: RewardTuner, into: Path) -> None:  # Any: transfor
 
 def _set_padding(model: Any, tokenizer: Any, tuner: RewardTuner) -> None:  # Any: transformers' own classes
     """Padding must be no token that ends a text: the reward is read at the last one that is not padding."""
-    end = PairEncoder(tokenizer, tuner.template, empty=True).last
+    end = JudgedEncoder(tokenizer, tuner.template).last
     known = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id)
     rarest = (n for n in range(len(tokenizer) - 1, -1, -1) if n not in tokenizer.all_special_ids)
     found = next(n for n in (*known, *rarest) if n is not None and n not in (end, tokenizer.eos_token_id))

@@ -23,7 +23,7 @@ from tunesift.errors import MissingExtra, TuningError, shown
 from tunesift.models.folders import local_folder
 from tunesift.models.loading import usable_device
 from tunesift.models.transformers import TransformersModel
-from tunesift.records import Failure
+from tunesift.records import Failure, noun
 from tunesift.running.sealing import newest, seal
 from tunesift.running.training import CHECKPOINT, DATA, MODEL
 from tunesift.settings import Json
@@ -184,8 +184,8 @@ class Rows:
         self.tokens = self.count = 0
         self.train = self._written("train", (r for r in job.data if r.id not in aside))
         if not self.count:
-            raise TuningError(f"{job.into}: no record can be trained on ({self._told()}); raise tuner.max_length, or "
-                              "give other records.")  # fmt: skip
+            raise TuningError(f"{job.into}: no {noun(job.tuner.reads)} can be trained on ({self._told()}); raise "
+                              "tuner.max_length, or give others.")  # fmt: skip
 
     def _told(self) -> str:
         return ", ".join(f"{count} {why}" for why, count in self.left_out.most_common()) or "there is none"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from tunesift.errors import RecipeError
 from tunesift.records import Preference
 from tunesift.settings import INCIDENTAL
-from tunesift.tuning.base import LoRA, Training
+from tunesift.tuning.base import LoRA, Training, check_beta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,5 +36,4 @@ class VisionDPO(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.beta > 0:
-            raise RecipeError(f"tuner.beta: {self.beta:g} is not above 0; write 0.1.")
+        check_beta(self.beta)
