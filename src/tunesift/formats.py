@@ -70,6 +70,8 @@ def recognise(fields: Fields, prompts: bool = False) -> Format | None:
     """The format whose fields a row has, with `prompts` also a topic or prompt alone; None when it has none."""
     if "chosen" in fields and "rejected" in fields:
         return "preference"
+    if prompts and isinstance(fields.get("prompt"), str) and "messages" in fields:
+        return "prompt-completion"  # of a conversation and what began it, the latter is asked
     if "messages" in fields:
         return "messages"
     if "conversations" in fields or "conversation" in fields:

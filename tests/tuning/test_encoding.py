@@ -85,7 +85,9 @@ def test_what_cannot_be_trained_on_is_a_failure(make_tiny: MakeTiny, row: Record
 
 def test_a_missing_chat_template_is_a_sentence_with_the_way_out(make_tiny: MakeTiny) -> None:
     folder = student(make_tiny, None)
-    with pytest.raises(ModelRefused, match="has no chat template; set template to alpaca or bare"):
+    with pytest.raises(
+        ModelRefused, match="has no chat template; give one that has, or set template to alpaca or bare"
+    ):
         Encoder(tokenizer(str(folder)), "chat")
     assert encoded(folder, ROWS[0], "alpaca").start > 0
 

@@ -368,7 +368,9 @@ def test_what_cannot_be_trained_is_a_sentence(tmp_path: Path, folder: Path, tune
 
 @pytest.mark.slow
 def test_a_student_without_a_chat_template_is_a_sentence(tmp_path: Path, make_tiny: MakeTiny) -> None:
-    with pytest.raises(ModelRefused, match="has no chat template; set template to alpaca or bare"):
+    with pytest.raises(
+        ModelRefused, match="has no chat template; give one that has, or set template to alpaca or bare"
+    ):
         trained(tmp_path / "run", student(make_tiny, None), SMALL, letters(4))
 
 

@@ -131,7 +131,7 @@ def test_a_conversation_that_fills_the_model_is_a_failure_of_its_own(make_tiny: 
 
 
 def test_a_model_without_a_chat_template_is_refused(make_tiny: MakeTiny) -> None:
-    sentence = "the model has no chat template; set template to alpaca or bare."
+    sentence = "the model has no chat template; give one that has, or set template to alpaca or bare."
     model = TransformersModel(name=str(make_tiny("gpt2")))
     for ask in (lambda: model.chat([ASKED], Sampling()), lambda: model.loss([Span(ASKED, "The end.")])):
         with pytest.raises(ModelRefused) as refusal:

@@ -111,7 +111,9 @@ def test_another_template_than_that_of_its_training_is_refused(folder: Path, tmp
 
 def test_a_model_without_a_chat_template_is_refused(make_tiny: MakeTiny, tmp_path: Path) -> None:
     plain = rewarding(student(make_tiny, None), tmp_path)
-    with pytest.raises(ModelRefused, match="has no chat template; set template to alpaca or bare"):
+    with pytest.raises(
+        ModelRefused, match="has no chat template; give one that has, or set template to alpaca or bare"
+    ):
         RewardClassifier(name=str(plain), device="cpu").reward(TALKS)
 
 

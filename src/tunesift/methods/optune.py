@@ -42,10 +42,9 @@ from tunesift.methods.optune_pool import (
     Ranking,
     again,
     first_held,
-    held_again,
+    held_anew,
     pair_of,
     rested,
-    young,
 )
 from tunesift.methods.optune_pool import share as share_of
 from tunesift.methods.optune_steps import (
@@ -63,17 +62,19 @@ from tunesift.methods.optune_steps import (
     said_of,
     tokens_of,
 )
-from tunesift.methods.optune_telling import Round, decided, likelier, planned_speed, tell
+from tunesift.methods.optune_telling import Course, Round, likelier, nothing_to_learn, outcome, planned_speed
 from tunesift.methods.optune_weights import Spread, Weighting, spread, weights
 from tunesift.methods.trainable import MeasureTokens, noted
 from tunesift.models import name_of
 from tunesift.models.base import Completion, Sampling
 from tunesift.models.http import NOT_GIVEN
+from tunesift.models.loading import put_away
 from tunesift.models.reward import RewardClassifier
 from tunesift.models.transformers import TransformersModel
 from tunesift.records import Failure, Preference, Record, Score
 from tunesift.running.result import Planned, Reads, Result
 from tunesift.running.run import Run
+from tunesift.running.step import Checkpoint
 from tunesift.settings import Settings
 from tunesift.tuning.dpo import DPO, WEIGHT
 from tunesift.tuning.process import Tuning, student_from, told
@@ -182,29 +183,34 @@ class OPTune(Settings):
         asked: set[str] = set(fit.ids())
         pool: dict[str, Held] = {}
         scale, student, rounds = Spread(0.0, 0.0, 0), self.student, list[Round]()
+        made: Checkpoint | None = None
         for round in range(self.rounds):
             new = self._answered(run, round, student, fit.only(asked))
             if round == 0:
                 scale = spread(a.reward for answers in new.values() for a in answers)
                 pool = {id: first_held(id, answers) for id, answers in new.items()}
-            kept = {id: young(pool[id], round, self.max_age) for id in new if round and self.keep_old}
-            pool |= {id: held_again(pool[id], new[id], kept.get(id, [])) for id in new if round}
-            found, too_long = self._pairs(run, round, fit, pool)
+            pool |= held_anew(pool, new, round, self.max_age if self.keep_old else 0) if round else {}
+            found, left_out = self._pairs(run, round, fit, pool)
+            if not found:
+                why = nothing_to_learn(round, new, left_out, made)
+                return outcome(run, Course(measured, rounds, scale, self.ratio), refused=why)
             weighed = weights([scale.of_gap(p.margin or 0.0) for p in found], self.weight, self.beta2, self.normalise)
             pairs = run.dataset(f"pairs-{round}", _weighted(found, weighed, new))
             drift = self._drift(run, round, student, said_of(fit, new)) if round else 0.0
             made = run.once(f"train-{round}", Tuning(student=student, tuner=self._tuner(round)), pairs)
             read = tokens_of(measured, new)
-            rounds.append(Round(round, new, dict(pool), pairs, weighed, told(made), drift, read, too_long))
+            rounds.append(Round(round, new, dict(pool), pairs, weighed, told(made), drift, read, left_out))
             student = student_from(made, self.student)
             picked = again(pool.values(), self._ranking, round + 1, partial(_chance, run, round + 1))
             pool |= {id: rested(pool[id]) for id in picked.resting}
             asked = set(picked.chosen)
-        tell(run, rounds, scale, self.ratio)
-        decisions = [decided(id, measured[id].note, rounds) for id in data.ids()]
-        also = {name: one.pairs for name, one in zip(self.writes_also, rounds, strict=True)}
-        notes = {said: count for one in rounds for said, count in one.notes()}
-        return Result(None, decisions, notes=notes, checkpoint=made, also=also, format="preference")
+        return outcome(run, Course(measured, rounds, scale, self.ratio), made)
+
+    @property
+    def _most(self) -> int:
+        """Tokens of a prompt that leave room for an answer of one."""
+        limit = limit_of(self.student, self.tuner)
+        return self.prompt_tokens if limit is None else min(self.prompt_tokens, limit - 1)
 
     @property
     def _sampling(self) -> Sampling:
@@ -217,7 +223,7 @@ class OPTune(Settings):
     def _measured(self, data: Dataset[Record], run: Run) -> dict[str, Score]:
         """Tokens of the prompts, by id, with a note why one is not answered. Raises `DataError` where none is."""
         check_distinct(data)
-        found = run.map("measure", MeasurePrompt(student=self.student, most=self.prompt_tokens), data)
+        found = run.map("measure", MeasurePrompt(student=self.student, most=self._most), data)
         scores = {id: noted(found[id]) for id in data.ids()}
         if all(score.note for score in scores.values()):
             why = next((score.note for score in scores.values()), "there is none")
@@ -248,22 +254,16 @@ class OPTune(Settings):
     def _pairs(
         self, run: Run, round: int, prompts: Dataset[Record], pool: Mapping[str, Held]
     ) -> tuple[list[Preference], dict[str, str]]:
-        """The pairs that are trained on, in order, and why others are not; raises `DataError` where there is none."""
+        """The pairs that are trained on, in order, and why others are not, by id."""
         made = [pair_of(pool[r.id], r.prompt) for r in prompts if pool[r.id].is_pair(self.min_gap)]
-        if not made:
-            raise DataError(f"round {round}: no trainable pairs: of {len(pool):,} prompts none has two answers whose "
-                            "texts and rewards differ, by min_gap or more; look at the rewards, or raise "
-                            "answers.")  # fmt: skip
         step = MeasureTokens(student=self.student, template="chat", most=limit_of(self.student, self.tuner))
         measured = run.map(f"measure-{round}", step, made)
-        too_long = {pair.id: why for pair in made if (why := noted(measured[pair.id]).note)}
-        if len(too_long) == len(made):
-            raise DataError(f"round {round}: no pair can be trained on ({next(iter(too_long.values()))}); raise "
-                            "tuner.max_length, or lower answer_tokens.")  # fmt: skip
-        return [pair for pair in made if pair.id not in too_long], too_long
+        left_out = {pair.id: why for pair in made if (why := noted(measured[pair.id]).note)}
+        return [pair for pair in made if pair.id not in left_out], left_out
 
     def _drift(self, run: Run, round: int, student: TransformersModel, said: Sequence[Said]) -> float | None:
         """How much likelier the answers are to this round's student than to the first, in the mean, in nats."""
+        put_away()  # two students are to be read with, one after the other, and neither is asked for answers again
         now = run.map(f"now-{round}", ReadAnswer(student=student), said).good()
         first = run.map(f"first-{round}", ReadAnswer(student=self.student), said).good()
         return likelier(now, first)

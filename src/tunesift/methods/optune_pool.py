@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
@@ -30,7 +30,7 @@ class Answer:
     truncated: bool = False
     """Whether it was cut at the limit on its tokens."""
     unread: bool = False
-    """Whether it has no reward because the judge's reply holds no rating."""
+    """Whether it has no reward because the judge's reply is empty, or holds no rating."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Held:
 
     def is_pair(self, min_gap: float) -> bool:
         """Whether there is something to learn of the two: another text, and a gap above 0 and not below the least."""
-        apart = self.best.text != self.worst.text and self.worst.text.strip() != ""
+        apart = self.best.text.strip() != self.worst.text.strip() != ""
         return apart and self.gap > 0 and self.gap >= min_gap
 
 
@@ -103,6 +103,13 @@ def held_again(old: Held, answers: Sequence[Answer], kept: Sequence[Answer] = ()
     new = replace(old, best=best, worst=worst, spoiled=spoiled, baseline=baseline)
     gained = new.best.reward > old.best.reward if kept else new.mean > old.mean
     return replace(new, fruitless=0 if gained else old.fruitless + 1)
+
+
+def held_anew(
+    pool: Mapping[str, Held], answers: Mapping[str, Sequence[Answer]], round: int, oldest: int | None
+) -> dict[str, Held]:
+    """What is held of the prompts that are answered again, old answers beside new ones up to so many rounds."""
+    return {id: held_again(pool[id], answers[id], young(pool[id], round, oldest)) for id in answers}
 
 
 def young(held: Held, round: int, max_age: int | None) -> list[Answer]:

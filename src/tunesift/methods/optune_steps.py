@@ -178,7 +178,7 @@ def answer_of(said: Completion | None, reward: float | Failure | None, round: in
     if said is None:
         return Answer("", -math.inf, round, 0)
     value = -math.inf if reward is None or isinstance(reward, Failure) else reward
-    unread = isinstance(reward, Failure) and reward.kind == "unreadable"
+    unread = isinstance(reward, Failure) and reward.kind in ("unreadable", "empty")
     return Answer(said.text, value, round, said.tokens, said.stop == "length", unread)
 
 

@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunesift.datasets import Dataset
+from tunesift.errors import DataError
 from tunesift.evaluation.stats import spearman
 from tunesift.methods.optune_pool import Answer, Held
 from tunesift.methods.optune_weights import UNEVEN, Spread, ratio_for, speed_up
 from tunesift.records import Decision, Preference, Score
 from tunesift.running.charts import Chart
+from tunesift.running.result import Result
 from tunesift.running.run import Run, StageReport
+from tunesift.running.step import Checkpoint
 from tunesift.tuning.process import Trained
 
 CLAIMED = (1.27, 1.56)
@@ -43,15 +46,15 @@ class Round:
     was drawn: an estimate of their Kullback-Leibler divergence. None where nothing was drawn."""
     read: int
     """Tokens of prompts and answers that were scored, as the student counts them."""
-    too_long: Mapping[str, str]
+    left_out: Mapping[str, str]
     """Why a prompt's pair was not trained on, by id."""
 
     def notes(self) -> Iterator[tuple[str, int]]:
         """What is worth a word: a judge that does not rate, weights so uneven that few pairs decide."""
         if unread := sum(a.unread for a in self.drawn()):
             yield f"answers of round {self.number} have no reward, since the judge's reply holds no rating", unread
-        if self.too_long:
-            yield f"pairs of round {self.number} are too long to train on; raise tuner.max_length", len(self.too_long)
+        why = Counter(reason.partition(":")[0] for reason in self.left_out.values())
+        yield from ((f"pairs of round {self.number} are not trained on: {said}", why[said]) for said in sorted(why))
         mean = sum(self.weights) / len(self.weights)
         if many := sum(w > UNEVEN * mean for w in self.weights):
             yield (
@@ -70,14 +73,55 @@ def decided(id: str, why: str, rounds: Sequence[Round]) -> Decision:
         return Decision(id, "drop", why)
     count = sum(one.pairs.place(id) is not None for one in rounds)
     if not count:
-        too_long = next((one.too_long[id] for one in rounds if id in one.too_long), None)
-        return Decision(id, "drop", too_long or "no pair: no two answers had other texts and rewards, min_gap apart")
+        left_out = next((one.left_out[id] for one in rounds if id in one.left_out), None)
+        return Decision(id, "drop", left_out or "no pair: no two answers had other texts and rewards, min_gap apart")
     again = sum(id in one.answers for one in rounds) - 1
     return Decision(id, "keep", f"trained on: in {count} of {len(rounds)} rounds, answered again in {again}")
 
 
-def tell(run: Run, rounds: Sequence[Round], scale: Spread, ratio: float) -> None:
-    """Tables and charts of all rounds."""
+def nothing_to_learn(
+    round: int, answers: Mapping[str, Sequence[Answer]], left_out: Mapping[str, str], made: Checkpoint | None
+) -> DataError:
+    """Why a round cannot be trained, and what there is of the rounds before."""
+    drawn = [a for of in answers.values() for a in of]
+    without, unread = sum(not math.isfinite(a.reward) for a in drawn), sum(a.unread for a in drawn)
+    said = f"of {len(drawn):,} answers drawn {without:,} have no reward"
+    said += f", {unread:,} of them since the judge's reply holds no rating" if unread else ""
+    if left_out:
+        said += f", and {len(left_out):,} pairs are left out ({next(iter(left_out.values()))})"
+    kept = f" The student of round {round - 1} is in {made.path}." if made else ""
+    return DataError(f"round {round}: no trainable pairs, two answers of a prompt whose texts and rewards differ, "
+                     f"min_gap or more apart; {said}; look at the rewards, or raise answers.{kept}")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What a run came to."""
+
+    measured: Mapping[str, Score]
+    """Tokens of every prompt, by id, with a note why one is not answered."""
+    rounds: Sequence[Round]
+    """Those that were trained."""
+    scale: Spread
+    ratio: float
+
+
+def outcome(run: Run, course: Course, made: Checkpoint | None = None, refused: DataError | None = None) -> Result:
+    """What became of the prompts, with tables and charts of the rounds; the last student, or why there is none."""
+    rounds = course.rounds
+    if rounds:
+        _tell(run, rounds, course.scale, course.ratio)
+    if refused is not None:
+        run.table("doubts", [{"doubt": str(refused)}])
+    decisions = [decided(id, score.note, rounds) for id, score in course.measured.items()]
+    notes = {said: count for one in rounds for said, count in one.notes()}
+    also = {f"round-{one.number}": one.pairs for one in rounds}
+    return Result(
+        None, decisions, notes=notes, checkpoint=made, also=also, format="preference", refused=refused
+    )  # fmt: skip
+
+
+def _tell(run: Run, rounds: Sequence[Round], scale: Spread, ratio: float) -> None:
     run.table("rounds", [_row(one) for one in rounds])
     run.table("scale", [{"rewards of round 0": scale.count, "mean": scale.mean, "standard deviation": scale.sd}])
     run.table("ages", [row for one in rounds for row in _ages(one)])
@@ -171,7 +215,7 @@ def _row(one: Round) -> dict[str, object]:
         "mean gap": _mean([pair.margin or 0.0 for pair in one.pairs]),
         "largest weight": max(one.weights), "largest / mean weight": max(one.weights) / mean,
         "tokens of an epoch": one.trained.tokens, "updates": one.trained.steps,
-        "too long to train on": len(one.too_long),
+        "left out of training": len(one.left_out),
         "loss, first": losses[0] if losses else None, "loss, last": losses[-1] if losses else None,
     }  # fmt: skip
 

@@ -13,6 +13,8 @@ Weighting = Literal["sigmoid", "linear", "exp", "none"]
 """What a gap is turned into: 1 / (1 + exp(-beta2 gap)); beta2 times the gap; exp(beta2 gap); 1."""
 MOST_LINEAR, MOST_EXP = 10.0, 5.0
 """Gap beyond which a linear, and an exponential weight grows no more."""
+MOST = 3.4e38
+"""Largest sum of weights: a loss is a number of 32 bits."""
 UNEVEN = 10.0
 """Times the mean weight that the largest may be before it is told: then few pairs decide."""
 
@@ -60,7 +62,7 @@ def weights(gaps: Sequence[float], kind: Weighting, beta2: float, normalise: boo
     Raises `RecipeError` where one is infinite, or all are 0.
     """
     found = [weight_of(gap, kind, beta2) for gap in gaps]
-    if not any(found) or not math.isfinite(sum(found)):
+    if not any(found) or not sum(found) <= MOST:
         raise RecipeError(f"beta2: {beta2:g} makes weights up to {max(found, default=0):g}; write 1.")
     mean = math.fsum(found) / len(found) if normalise else 1.0
     return [w / mean for w in found]

@@ -212,7 +212,7 @@ def first_token(tokenizer: Tokenizer) -> int:
 def render(conversation: Sequence[Message], tokenizer: Tokenizer, open: bool = True) -> str:
     """The conversation in the model's own chat template; if it is `open`, up to where a response begins."""
     if tokenizer.chat_template is None:
-        raise ModelRefused("the model has no chat template; set template to alpaca or bare.")
+        raise ModelRefused("the model has no chat template; give one that has, or set template to alpaca or bare.")
     turns = [{"role": m.role, "content": m.text} for m in conversation]
     try:
         template = tokenizer.get_chat_template()

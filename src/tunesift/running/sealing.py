@@ -9,6 +9,7 @@ from typing import Any
 
 from tunesift.disk import sync
 from tunesift.errors import StorageError
+from tunesift.records import content_digest
 from tunesift.running.fsio import digest, read_json, storage_errors, write_json
 from tunesift.settings import Json
 
@@ -44,6 +45,12 @@ def sealed(folder: Path) -> dict[str, Any] | None:  # Any: JSON
     except (OSError, StorageError):
         return None
     return said if whole else None
+
+
+def weights_of(folder: Path) -> str:
+    """A digest of the weights in a sealed folder, wherever it lies."""
+    files = read_json(folder / COMPLETE)["files"]
+    return content_digest({name: files[name]["sha256"] for name in files if name.endswith(".safetensors")}).hex()
 
 
 def newest(into: Path, prefix: str) -> Path | None:

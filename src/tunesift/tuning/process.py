@@ -23,7 +23,7 @@ from tunesift.heartbeat import beat
 from tunesift.models.loading import put_away
 from tunesift.models.transformers import TransformersModel, TunedModel
 from tunesift.running.fsio import storage_errors
-from tunesift.running.sealing import sealed
+from tunesift.running.sealing import sealed, weights_of
 from tunesift.running.step import Checkpoint, Watch
 from tunesift.running.training import DATA
 from tunesift.settings import Settings
@@ -91,9 +91,11 @@ def told(checkpoint: Checkpoint) -> Trained:
 
 
 def student_from(checkpoint: Checkpoint, like: TransformersModel) -> TransformersModel:
-    """The tuned student, to be asked as `like` is; known by what it was made of, wherever its folder is moved to."""
+    """The tuned student, to be asked as `like` is; known by what it was made of and by its weights, wherever its folder
+    is moved to: trained again elsewhere, they may be others."""
+    known = f"tuned:{checkpoint.digest}:{weights_of(checkpoint.path)}"
     return TunedModel(
-        name=f"tuned:{checkpoint.digest}", place=str(checkpoint.path), dtype=like.dtype, max_length=like.max_length,
+        name=known, place=str(checkpoint.path), dtype=like.dtype, max_length=like.max_length,
         device=like.device, batch_tokens=like.batch_tokens,
     )  # fmt: skip
 
