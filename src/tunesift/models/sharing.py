@@ -13,6 +13,7 @@ from typing import Protocol
 from tunesift.heartbeat import beat
 from tunesift.models.base import TargetLoss
 from tunesift.models.likelihood import Segment, batches
+from tunesift.models.packed import PackedModel, Work
 from tunesift.records import Failure
 
 WORTH = 64
@@ -22,26 +23,51 @@ _DEEPEST = 64
 
 
 class Weights(Protocol):
-    """What computes one batch."""
+    """What computes one batch, or one pack."""
 
     @property
     def resumes(self) -> bool: ...
 
+    @property
+    def packed(self) -> PackedModel | None: ...
+
     def losses(self, segments: list[Segment], before: int = 0) -> list[TargetLoss | Failure]: ...
+
+    def pack_losses(self, work: Work, numbers: list[int]) -> list[TargetLoss | Failure]: ...
 
 
 def all_losses(segments: Sequence[Segment], tokens: int, weights: Weights) -> list[TargetLoss | Failure]:
-    """Losses of all segments, in order, in batches of so many tokens."""
+    """Losses of all segments, in order, in packs of so many tokens; in batches of as many where a model reads no packs,
+    or where a text is longer than what its tokens see."""
+    packed = weights.packed
+    read = [n for n, s in enumerate(segments) if len(s.ids) > max(s.start, 1)]
+    in_packs = [n for n in read if packed is not None and len(segments[n].ids) <= packed.reach]
+    padded = sorted({*read} - {*in_packs})
+    done: dict[int, TargetLoss | Failure] = {n: TargetLoss((), s.truncated) for n, s in enumerate(segments)}
+    if packed is not None and in_packs:
+        work = Work.of([segments[n] for n in in_packs])
+        with packed.attending():
+            for numbers in work.groups(packed.tokens(tokens)):
+                losses = weights.pack_losses(work, numbers)
+                done |= {in_packs[n]: loss for n, loss in zip(numbers, losses, strict=True)}
+                beat(len(numbers) / len(read))
+    for number, loss in _padded([segments[n] for n in padded], tokens, weights):
+        done[padded[number]] = loss
+        beat(1 / len(read))
+    return [done[n] for n in range(len(segments))]
+
+
+def _padded(segments: Sequence[Segment], tokens: int, weights: Weights) -> Iterator[tuple[int, TargetLoss | Failure]]:
+    """Losses with the numbers of their segments, batch by batch."""
     rows = _rows(segments)
     alone, several = [row for row in rows if len(row) == 1], [row for row in rows if len(row) > 1]
-    done = {row[0]: loss for row, loss in _in_batches(segments, alone, tokens, weights)}
+    yield from ((row[0], loss) for row, loss in _in_batches(segments, alone, tokens, weights))
     for family in families([segments[row[0]].ids[:-1] for row in several]):
         chosen = [several[n] for n in family.members]
         before = family.common if family.common and weights.resumes else 0
         for row, loss in _in_batches(segments, chosen, tokens, weights, before):
             nats: Sequence[float | Failure] = [loss] * len(row) if isinstance(loss, Failure) else loss.nats
-            done |= {n: _own(segments[n], found) for n, found in zip(row, nats, strict=True)}
-    return [done[n] for n in range(len(segments))]
+            yield from ((n, _own(segments[n], found)) for n, found in zip(row, nats, strict=True))
 
 
 def _rows(segments: Sequence[Segment]) -> list[list[int]]:
@@ -59,7 +85,6 @@ def _in_batches(
     wanted = [replace(segments[first], others=tuple(segments[n].ids[-1] for n in more)) for first, *more in rows]
     for batch in batches([replace(s, ids=s.ids[before:]) for s in wanted], tokens):
         yield from zip([rows[n] for n in batch], weights.losses([wanted[n] for n in batch], before), strict=True)
-        beat(sum(len(rows[n]) for n in batch) / len(segments))
 
 
 def _own(segment: Segment, found: float | Failure) -> TargetLoss | Failure:

@@ -15,6 +15,7 @@ from tunesift.models.base import Completion, Sampling, Span, TargetLoss
 from tunesift.models.folders import EMBEDDED, LOADING, context_of, folder_identity, segment_of
 from tunesift.models.likelihood import Segment, SpanEncoder, batches, losses
 from tunesift.models.loading import held, load
+from tunesift.models.packed import PackedModel, Work, packed
 from tunesift.models.sharing import all_losses
 from tunesift.records import Failure, Message, content_digest
 from tunesift.settings import INCIDENTAL, Settings
@@ -28,6 +29,7 @@ MOST_TOKENS = 2048
 REMEMBERED = 1024
 """Tokens of beginnings that are remembered from one batch to the next; in a model of 7B half a megabyte each."""
 
+Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 _LOG = logging.getLogger(__name__)
@@ -135,6 +137,23 @@ class _Weights:
 
         return self._by_halves(segments, whole, lambda segment: Failure("too-long", self._too_much(segment)))
 
+    def pack_losses(self, work: Work, numbers: list[int]) -> list[TargetLoss | Failure]:
+        """Losses of one pack; a span that alone exceeds the device's memory is a Failure."""
+        model = self.packed
+        assert model is not None
+
+        def alone(number: int) -> TargetLoss | Failure:
+            return Failure("too-long", self._too_much(work.segments[number]))
+
+        return self._by_halves(numbers, lambda part: list(model.losses(work, part)), alone)
+
+    @cached_property
+    def packed(self) -> PackedModel | None:
+        """The model as one that reads packs; None where it cannot."""
+        if self._whole:
+            return None
+        return packed(self.model, self._head, lambda batch: losses(batch, self._hidden, self._logits))
+
     def mean_hidden(self, segments: list[Segment]) -> list[tuple[float, ...]]:
         """Mean of the last hidden layer over each segment's own tokens; one padding token for an empty text."""
 
@@ -149,9 +168,9 @@ class _Weights:
         return self._by_halves(segments, whole, alone)
 
     def _by_halves(
-        self, segments: list[Segment], whole: Callable[[list[Segment]], list[Made]], alone: Callable[[Segment], Made]
+        self, segments: list[Item], whole: Callable[[list[Item]], list[Made]], alone: Callable[[Item], Made]
     ) -> list[Made]:
-        """One batch; on out-of-memory its halves, down to a segment that is alone too much."""
+        """One batch or pack; on out-of-memory its halves, down to a segment that is alone too much."""
         import torch
 
         try:

@@ -1,0 +1,269 @@
+"""How does a model read many texts in one piece? As a pack, whose tokens see their own texts and nothing else.
+
+For any Hugging Face causal language model whose attention goes through transformers' interface: there stands our own
+function, which lets a token see what `packing` says. Of each model it is found out at load whether this gives what it
+says of the same texts one by one; where it does not, texts are padded into batches.
+
+Legend: T rows of a pack, N heads, D size of one, H hidden size.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunesift.models.base import TargetLoss
+from tunesift.models.likelihood import Segment
+from tunesift.models.lse import Head
+from tunesift.models.packing import Forest, Pack, Stretch, grown, laid, packs
+
+if TYPE_CHECKING:
+    import torch
+
+ATTENTION = "tunesift_packed"
+"""What transformers knows our attention as."""
+MOST_ON_CPU = 2048
+"""Tokens of a pack on a CPU, however many a batch may have: more make the products no faster."""
+_WINDOWS = ("sliding_window", "attention_chunk_size", "window_size", "local_attention")
+"""Settings of a config that let a token see only so many before it."""
+_STRETCHED = ("dynamic", "longrope")
+"""Ways to encode places in which those of a short text depend on the longest text that is read with it."""
+_CHANGES = ("softcap", "s_aux", "position_bias")
+"""What some models want of an attention besides; ours does not give it."""
+_NEAR = {"torch.float32": 1e-4, "torch.float16": 2e-2, "torch.bfloat16": 2e-1}
+"""How far losses of one text may lie apart that are the same but for rounding, in nats, by the type of the weights."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A pack that goes through a model just now."""
+
+    pack: Pack
+    mask: Any = None  # Any: a tensor, or a mask of blocks
+    calls: int = 0
+    """Times that the attention was asked."""
+    window: int | None = None
+    """Tokens that a layer would see at most, if one said."""
+
+
+_READING: ContextVar[_Reading | None] = ContextVar("reading", default=None)
+
+
+def attend(  # Any: transformers' own module, and whatever else it passes
+    module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **options: Any
+) -> tuple[torch.Tensor, None]:
+    """Attention within texts; queries [1, N, T, D] to [1, T, N, D]."""
+    reading = _READING.get()
+    causal = options.get("is_causal", getattr(module, "is_causal", True))
+    odd = [name for name in _CHANGES if options.get(name) is not None]
+    if reading is None or attention_mask is not None or causal is False or odd:
+        raise NotImplementedError(f"attention with {', '.join(odd) or 'a mask of its own'}")
+    window = options.get("sliding_window")
+    if isinstance(window, int):
+        reading.window = min(window, reading.window or window)
+    reading.calls += 1
+    if (shared := query.shape[1] // key.shape[1]) > 1:
+        key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+    way = {"cpu": by_stretches, "cuda": by_blocks}.get(query.device.type, by_mask)
+    return way(query, key, value, options.get("scaling"), reading).transpose(1, 2), None
+
+
+def by_stretches(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None, reading: _Reading
+) -> torch.Tensor:
+    """One small call for each stretch, and one for what all that goes on from a stretch sees of it."""
+    import torch
+
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    found = torch.empty_like(query.transpose(1, 2)).transpose(1, 2)  # [1, N, T, D]
+    weight = torch.empty(query.shape[:3])  # [1, N, T]: logarithms of the sums that the softmax divides by
+    for stretch in reading.pack.stretches:
+        own = slice(stretch.first, stretch.last)
+        found[:, :, own], weight[:, :, own] = flash(
+            query[:, :, own], key[:, :, own], value[:, :, own], 0.0, True, scale=scale
+        )
+    for stretch in reading.pack.stretches:
+        if stretch.end > stretch.last:
+            seen, later = slice(stretch.first, stretch.last), slice(stretch.last, stretch.end)
+            more, sums = flash(query[:, :, later], key[:, :, seen], value[:, :, seen], 0.0, False, scale=scale)
+            both = torch.logaddexp(weight[:, :, later], sums)
+            before = found[:, :, later] * (weight[:, :, later] - both).exp()[..., None]
+            found[:, :, later] = before + more * (sums - both).exp()[..., None]
+            weight[:, :, later] = both
+    return found
+
+
+def by_mask(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None, reading: _Reading
+) -> torch.Tensor:
+    """One call with a mask of T times T."""
+    import torch
+
+    if reading.mask is None:
+        ends = _ends(reading.pack.stretches, query.device)
+        row = torch.arange(len(ends), device=query.device)
+        reading.mask = (row[None, :] <= row[:, None]) & (row[:, None] < ends[None, :])  # [T, T]
+    return torch.nn.functional.scaled_dot_product_attention(query, key, value, reading.mask, scale=scale)
+
+
+def by_blocks(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None, reading: _Reading
+) -> torch.Tensor:
+    """FlexAttention, which passes over blocks that nothing in them may see."""
+    import torch
+    from torch.nn.attention import flex_attention as flex
+
+    compiled: Callable[..., Callable[..., Any]] = torch.compile if query.device.type == "cuda" else lambda f, **_: f
+    if reading.mask is None:
+        ends, rows = _ends(reading.pack.stretches, query.device), query.shape[2]
+
+        def seen(batch: Any, head: Any, row: Any, other: Any) -> Any:  # Any: tensors that are traced
+            return (other <= row) & (row < ends[other])
+
+        reading.mask = compiled(flex.create_block_mask)(seen, None, None, rows, rows, device=str(query.device))
+    way = compiled(flex.flex_attention, dynamic=True)
+    return way(query, key, value, block_mask=reading.mask, scale=scale)  # type: ignore[no-any-return]
+
+
+def _ends(stretches: Sequence[Stretch], device: torch.device) -> torch.Tensor:
+    """For each row, the row behind the last that may see it, [T]."""
+    import torch
+
+    found = [s.end for s in stretches for _ in range(s.first, s.last)]
+    return torch.tensor(found, device=device)
+
+
+class PackedModel:
+    """A model that reads packs."""
+
+    def __init__(self, model: Any, head: torch.nn.Linear) -> None:  # Any: transformers' own class
+        from transformers import AttentionInterface
+
+        AttentionInterface.register(ATTENTION, attend)
+        self._model, self._head = model, Head(head)
+        self.reach = _reach(model.config.get_text_config())
+
+    @contextmanager
+    def attending(self) -> Iterator[None]:
+        """While our attention stands where the model's own is."""
+        before = self._model.config._attn_implementation
+        self._model.set_attn_implementation(ATTENTION)
+        try:
+            yield
+        finally:
+            self._model.set_attn_implementation(before)
+
+    def hidden(self, pack: Pack) -> torch.Tensor:
+        """Hidden states of a pack's rows, [T, H], while it attends."""
+        import torch
+
+        reading = _Reading(pack)
+        token = _READING.set(reading)
+        try:
+            ids, places = (torch.tensor([n], device=self._model.device) for n in (pack.ids, pack.places))
+            out = self._model.base_model(input_ids=ids, position_ids=places, use_cache=False)
+        finally:
+            _READING.reset(token)
+        if reading.calls != self._model.config.get_text_config().num_hidden_layers:
+            raise NotImplementedError("layers that see what no attention of ours lets them see")
+        self.reach = min(self.reach, reading.window or self.reach)
+        return out.last_hidden_state[0]  # type: ignore[no-any-return]
+
+    def tokens(self, wanted: int) -> int:
+        """Tokens of one pack, where a batch is to have so many."""
+        return min(wanted, MOST_ON_CPU) if self._model.device.type == "cpu" else wanted
+
+    def losses(self, work: Work, numbers: Sequence[int]) -> list[TargetLoss]:
+        """Losses of some segments of the work, which make one pack."""
+        import torch
+
+        pack = laid(work.forest, {work.text[n] for n in numbers})
+        rows: list[int] = []  # row that predicts each gold token
+        gold: list[int] = []
+        counts = []
+        for number in numbers:
+            segment, own = work.segments[number], pack.rows[work.text[number]]
+            first = max(segment.start, 1)  # a token with nothing before it has no prediction
+            rows += own[first - 1 :]
+            gold += segment.ids[first:]
+            counts.append(len(own) - first + 1)
+        read, which = torch.unique(torch.tensor(rows), return_inverse=True)
+        order = torch.argsort(which)
+        picked = self.hidden(pack)[read.to(self._model.device)]  # [R, H]
+        nats = torch.empty(len(gold))
+        nats[order] = self._head.nats(picked, which[order], torch.tensor(gold)[order])
+        several = torch.split(nats, counts)
+        return [
+            TargetLoss(tuple(own.tolist()), work.segments[n].truncated) for own, n in zip(several, numbers, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Segments with a target, and the texts that are to be read for them: all but the last token, each text once."""
+
+    segments: Sequence[Segment]
+    text: list[int]
+    """Number of each segment's text."""
+    forest: Forest
+
+    @classmethod
+    def of(cls, segments: Sequence[Segment]) -> Work:
+        """What is to be read for segments, each of which has a target token that something stands before."""
+        known: dict[tuple[int, ...], int] = {}
+        text = [known.setdefault(s.ids[:-1], len(known)) for s in segments]
+        return cls(segments, text, grown(list(known)))
+
+    def groups(self, tokens: int) -> Iterator[list[int]]:
+        """Numbers of the segments that go together, so many tokens at most."""
+        owners: dict[int, list[int]] = {}
+        for number, text in enumerate(self.text):
+            owners.setdefault(text, []).append(number)
+        for texts in packs(self.forest, tokens):
+            yield [number for text in texts for number in owners[text]]
+
+
+def _reach(config: Any) -> int:  # Any: transformers' own class
+    """Tokens up to which no token is too far from another to be seen, or placed otherwise for what it is read with."""
+    limits = [n for n in (getattr(config, name, None) for name in _WINDOWS) if isinstance(n, int)]
+    said = getattr(config, "rope_parameters", None) or {}
+    for way in (said, *(v for v in said.values() if isinstance(v, dict))):
+        if way.get("rope_type") in _STRETCHED:
+            limits.append(int(way.get("original_max_position_embeddings") or config.max_position_embeddings))
+    return min(limits, default=2**31)
+
+
+def packed(
+    model: Any, head: Any, one_by_one: Callable[[list[Segment]], Sequence[TargetLoss]]
+) -> PackedModel | None:  # Any: transformers' and torch's own classes
+    """The model as one that reads packs; None, with a warning, where a pack of three texts changes their losses."""
+    import torch
+
+    name, count = model.name_or_path, int(model.config.get_text_config().vocab_size)
+    begin, *ends = ([(7 * n + 3) % count for n in numbers] for numbers in (range(12), range(20, 31), range(40, 58)))
+    texts = [(*begin, *ends[0]), (*begin, *ends[1]), tuple((5 * n + 1) % count for n in range(23))]
+    segments = [Segment(text, 4, truncated=False) for text in texts]
+    try:
+        if type(head) is not torch.nn.Linear:
+            raise NotImplementedError("another head than a matrix")
+        found = PackedModel(model, head)
+        with torch.inference_mode():
+            expected = [one_by_one([segment])[0] for segment in segments]
+            with found.attending():
+                got = found.losses(Work.of(segments), range(3))
+    except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        _LOG.warning("%s: cannot read texts in packs (%s); they are padded instead", name, str(error)[:120])
+        return None
+    near = _NEAR.get(str(head.weight.dtype), 1e-4)
+    both = [pair for g, e in zip(got, expected, strict=True) for pair in zip(g.nats, e.nats, strict=True)]
+    apart = [abs(a - b) for a, b in both if a == a or b == b]  # what is no number one by one is none in a pack
+    if not all(far <= near for far in apart):
+        _LOG.warning("%s: losses of texts in packs are %.2g nats off; texts are padded instead", name, max(apart))
+        return None
+    return found
