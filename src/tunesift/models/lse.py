@@ -65,9 +65,10 @@ class Head:
         import torch
 
         weight, bias = self._linear.weight[first:last], self._linear.bias  # [C, H]
-        if self._buffer is None:  # allocated once: fresh memory costs more than the product that is written into it
-            self._buffer = torch.empty(ROWS * COLUMNS, device=rows.device)
-        logits = self._buffer[: len(rows) * len(weight)].view(len(rows), len(weight))
+        size = len(rows) * len(weight)
+        if self._buffer is None or len(self._buffer) < size:  # kept: fresh memory costs more than the product into it
+            self._buffer = torch.empty(size, device=rows.device)
+        logits = self._buffer[:size].view(len(rows), len(weight))
         if rows.device.type == "cpu":
             torch.mm(rows.float(), weight.float().T, out=logits)
         else:

@@ -203,6 +203,12 @@ class PackedModel:
             TargetLoss(tuple(own.tolist()), work.segments[n].truncated) for own, n in zip(several, numbers, strict=True)
         ]
 
+    def means(self, forest: Forest, texts: Sequence[int]) -> list[tuple[float, ...]]:
+        """Mean of the hidden states over all tokens of each text, [H] each, of texts that make one pack."""
+        pack = laid(forest, texts)
+        hidden = self.hidden(pack)  # [T, H]
+        return [tuple(hidden[pack.rows[text]].float().mean(0).tolist()) for text in texts]
+
 
 @dataclass(frozen=True, slots=True)
 class Work:

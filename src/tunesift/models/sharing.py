@@ -14,6 +14,7 @@ from tunesift.heartbeat import beat
 from tunesift.models.base import TargetLoss
 from tunesift.models.likelihood import Segment, batches
 from tunesift.models.packed import PackedModel, Work
+from tunesift.models.packing import Forest, grown, packs
 from tunesift.records import Failure
 
 WORTH = 64
@@ -35,6 +36,10 @@ class Weights(Protocol):
 
     def pack_losses(self, work: Work, numbers: list[int]) -> list[TargetLoss | Failure]: ...
 
+    def mean_hidden(self, segments: list[Segment]) -> list[tuple[float, ...]]: ...
+
+    def pack_means(self, forest: Forest, texts: list[int]) -> list[tuple[float, ...]]: ...
+
 
 def all_losses(segments: Sequence[Segment], tokens: int, weights: Weights) -> list[TargetLoss | Failure]:
     """Losses of all segments, in order, in packs of so many tokens; in batches of as many where a model reads no packs,
@@ -54,6 +59,29 @@ def all_losses(segments: Sequence[Segment], tokens: int, weights: Weights) -> li
     for number, loss in _padded([segments[n] for n in padded], tokens, weights):
         done[padded[number]] = loss
         beat(1 / len(read))
+    return [done[n] for n in range(len(segments))]
+
+
+def all_means(segments: Sequence[Segment], tokens: int, weights: Weights) -> list[tuple[float, ...]]:
+    """Mean of the last hidden layer over each segment's tokens, in order, in packs or batches of so many tokens."""
+    packed = weights.packed
+    in_packs = [n for n, s in enumerate(segments) if packed is not None and 0 < len(s.ids) <= packed.reach]
+    padded = sorted({*range(len(segments))} - {*in_packs})
+    done: dict[int, tuple[float, ...]] = {}
+    if packed is not None and in_packs:
+        owners: dict[tuple[int, ...], list[int]] = {}
+        for number in in_packs:
+            owners.setdefault(segments[number].ids, []).append(number)
+        forest, same = grown(list(owners)), list(owners.values())
+        with packed.attending():
+            for texts in packs(forest, packed.tokens(tokens)):
+                means = zip(texts, weights.pack_means(forest, texts), strict=True)
+                done |= {n: mean for text, mean in means for n in same[text]}
+                beat(sum(len(same[text]) for text in texts) / len(segments))
+    for batch in batches([segments[n] for n in padded], tokens):
+        whose = [padded[n] for n in batch]
+        done |= zip(whose, weights.mean_hidden([segments[n] for n in whose]), strict=True)
+        beat(len(batch) / len(segments))
     return [done[n] for n in range(len(segments))]
 
 
