@@ -16,7 +16,7 @@ import transformers  # noqa: E402
 
 from harness.tiny import MakeTiny  # noqa: E402
 from tunesift import Span, TargetLoss, TransformersModel  # noqa: E402
-from tunesift.models import lse, packed  # noqa: E402
+from tunesift.models import lastlayer, lse, packed  # noqa: E402
 from tunesift.models import transformers as local  # noqa: E402
 from tunesift.models.likelihood import SpanEncoder  # noqa: E402
 
@@ -158,7 +158,49 @@ def test_a_model_that_ignores_where_a_text_ends_is_found_out(
     folder = made(make_tiny, "Llama")
     TransformersModel(name=str(folder)).loss(SPANS[:3])
     assert not reads_packs(folder)
-    assert "nats off; texts are padded instead" in caplog.text
+    assert "nats off); they are padded instead" in caplog.text
+
+
+@pytest.fixture
+def worked_on(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows that each network of a Llama's layers is asked for."""
+    seen: list[int] = []
+    network = transformers.models.llama.modeling_llama.LlamaMLP
+    plain = network.forward
+
+    def forward(self: Any, hidden: Any) -> Any:
+        seen.append(hidden.shape[1])
+        return plain(self, hidden)
+
+    monkeypatch.setattr(network, "forward", forward)
+    return seen
+
+
+RATED = [s for s in SPANS if "Rate it" in str(s.context)]
+
+
+def test_the_last_layer_works_on_rows_that_are_read(make_tiny: MakeTiny, worked_on: list[int]) -> None:
+    folder = made(make_tiny, "Llama")
+    model = TransformersModel(name=str(folder))
+    model.loss([])
+    worked_on.clear()
+    agree(folder, RATED, 2048)
+    assert worked_on[0] > 80
+    assert worked_on[1] == 2, "two texts, each read at its last row"
+
+
+def test_a_model_whose_last_layer_works_on_all_rows_or_none_reads_packs_all_the_same(
+    make_tiny: MakeTiny, worked_on: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(rows: Any) -> Any:
+        raise TypeError("the layer's network gives several things")
+
+    monkeypatch.setattr(lastlayer, "_picking", refused)
+    folder = made(make_tiny, "Llama")
+    assert reads_packs(folder)
+    worked_on.clear()
+    agree(folder, RATED, 2048)
+    assert worked_on[0] == worked_on[1] > 80
 
 
 @pytest.mark.parametrize(("dtype", "near"), [("bfloat16", 0.1), ("float16", 0.02)])

@@ -10,13 +10,15 @@ Legend: T rows of a pack, N heads, D size of one, H hidden size.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunesift.models.base import TargetLoss
+from tunesift.models.lastlayer import LastLayer
 from tunesift.models.likelihood import Segment
 from tunesift.models.lse import Head
 from tunesift.models.packing import Forest, Pack, Stretch, grown, laid, packs
@@ -34,6 +36,8 @@ _STRETCHED = ("dynamic", "longrope")
 """Ways to encode places in which those of a short text depend on the longest text that is read with it."""
 _CHANGES = ("softcap", "s_aux", "position_bias")
 """What some models want of an attention besides; ours does not give it."""
+_UNFIT = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
+"""What a model raises that takes no pack."""
 _NEAR = {"torch.float32": 1e-4, "torch.float16": 2e-2, "torch.bfloat16": 2e-1}
 """How far losses of one text may lie apart that are the same but for rounding, in nats, by the type of the weights."""
 
@@ -147,6 +151,8 @@ class PackedModel:
 
         AttentionInterface.register(ATTENTION, attend)
         self._model, self._head = model, Head(head)
+        self._layers = int(model.config.get_text_config().num_hidden_layers)
+        self.last: LastLayer | None = LastLayer(model.base_model, self._layers)
         self.reach = _reach(model.config.get_text_config())
 
     @contextmanager
@@ -159,18 +165,20 @@ class PackedModel:
         finally:
             self._model.set_attn_implementation(before)
 
-    def hidden(self, pack: Pack) -> torch.Tensor:
-        """Hidden states of a pack's rows, [T, H], while it attends."""
+    def hidden(self, pack: Pack, read: torch.Tensor | None = None) -> torch.Tensor:
+        """Hidden states of a pack's rows, [T, H], while it attends; of rows that are not read they may be anything."""
         import torch
 
         reading = _Reading(pack)
         token = _READING.set(reading)
+        some = nullcontext() if read is None or self.last is None else self.last.at(read, len(pack.ids))
         try:
             ids, places = (torch.tensor([n], device=self._model.device) for n in (pack.ids, pack.places))
-            out = self._model.base_model(input_ids=ids, position_ids=places, use_cache=False)
+            with some:
+                out = self._model.base_model(input_ids=ids, position_ids=places, use_cache=False)
         finally:
             _READING.reset(token)
-        if reading.calls != self._model.config.get_text_config().num_hidden_layers:
+        if reading.calls != self._layers:
             raise NotImplementedError("layers that see what no attention of ours lets them see")
         self.reach = min(self.reach, reading.window or self.reach)
         return out.last_hidden_state[0]  # type: ignore[no-any-return]
@@ -195,7 +203,8 @@ class PackedModel:
             counts.append(len(own) - first + 1)
         read, which = torch.unique(torch.tensor(rows), return_inverse=True)
         order = torch.argsort(which)
-        picked = self.hidden(pack)[read.to(self._model.device)]  # [R, H]
+        there = read.to(self._model.device)
+        picked = self.hidden(pack, there)[there]  # [R, H]
         nats = torch.empty(len(gold))
         nats[order] = self._head.nats(picked, which[order], torch.tensor(gold)[order])
         several = torch.split(nats, counts)
@@ -251,25 +260,37 @@ def packed(
     """The model as one that reads packs; None, with a warning, where a pack of three texts changes their losses."""
     import torch
 
-    name, count = model.name_or_path, int(model.config.get_text_config().vocab_size)
-    begin, *ends = ([(7 * n + 3) % count for n in numbers] for numbers in (range(12), range(20, 31), range(40, 58)))
-    texts = [(*begin, *ends[0]), (*begin, *ends[1]), tuple((5 * n + 1) % count for n in range(23))]
-    segments = [Segment(text, 4, truncated=False) for text in texts]
-    try:
-        if type(head) is not torch.nn.Linear:
-            raise NotImplementedError("another head than a matrix")
+    segments, near = _probes(int(model.config.get_text_config().vocab_size)), _NEAR.get(str(model.dtype), 1e-4)
+    said = "another head than a matrix"
+    if type(head) is torch.nn.Linear:
         found = PackedModel(model, head)
         with torch.inference_mode():
             expected = [one_by_one([segment])[0] for segment in segments]
-            with found.attending():
-                got = found.losses(Work.of(segments), range(3))
-    except (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
-        _LOG.warning("%s: cannot read texts in packs (%s); they are padded instead", name, str(error)[:120])
-        return None
-    near = _NEAR.get(str(head.weight.dtype), 1e-4)
+            for last in (found.last, None):  # of some kinds, a last layer works on all rows or on none
+                found.last = last
+                try:
+                    apart = _apart(found, segments, expected)
+                except _UNFIT as error:
+                    said = str(error)[:120]
+                    continue
+                if apart <= near:
+                    return found
+                said = f"losses {apart:.2g} nats off"
+    _LOG.warning("%s: cannot read texts in packs (%s); they are padded instead", model.name_or_path, said)
+    return None
+
+
+def _probes(vocabulary: int) -> list[Segment]:
+    """Two texts that begin alike, and one that does not; in one pack, half of the rows are read."""
+    begin, *ends = ([(7 * n + 3) % vocabulary for n in r] for r in (range(12), range(20, 31), range(40, 58)))
+    texts = [(*begin, *ends[0]), (*begin, *ends[1]), tuple((5 * n + 1) % vocabulary for n in range(23))]
+    return [Segment(text, start, truncated=False) for text, start in zip(texts, (16, 8, 13), strict=True)]
+
+
+def _apart(model: PackedModel, segments: list[Segment], expected: list[TargetLoss]) -> float:
+    """How far losses in a pack are from those of each text by itself, at most, in nats; NaN is to be NaN there, too."""
+    with model.attending():
+        got = model.losses(Work.of(segments), range(len(segments)))
     both = [pair for g, e in zip(got, expected, strict=True) for pair in zip(g.nats, e.nats, strict=True)]
-    apart = [abs(a - b) for a, b in both if a == a or b == b]  # what is no number one by one is none in a pack
-    if not all(far <= near for far in apart):
-        _LOG.warning("%s: losses of texts in packs are %.2g nats off; texts are padded instead", name, max(apart))
-        return None
-    return found
+    far = [abs(a - b) for a, b in both if a == a or b == b]
+    return max((math.inf if math.isnan(d) else d for d in far), default=0.0)
