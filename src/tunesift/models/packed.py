@@ -96,10 +96,9 @@ def by_stretches(
         if stretch.end > stretch.last:
             seen, later = slice(stretch.first, stretch.last), slice(stretch.last, stretch.end)
             more, sums = flash(query[:, :, later], key[:, :, seen], value[:, :, seen], 0.0, False, scale=scale)
-            both = torch.logaddexp(weight[:, :, later], sums)
-            before = found[:, :, later] * (weight[:, :, later] - both).exp()[..., None]
-            found[:, :, later] = before + more * (sums - both).exp()[..., None]
-            weight[:, :, later] = both
+            share = torch.sigmoid(sums - weight[:, :, later])[..., None]  # of what is seen in that stretch
+            found[:, :, later].lerp_(more, share.to(found.dtype))
+            weight[:, :, later] = torch.logaddexp(weight[:, :, later], sums)
     return found
 
 
