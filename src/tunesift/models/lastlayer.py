@@ -6,9 +6,9 @@ answer, and the layer's own network work on each row by itself, and are asked fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -39,15 +39,15 @@ class LastLayer:
             yield
 
 
-def _picking(rows: torch.Tensor) -> Any:  # Any: torch's own kind of hook
-    def hook(part: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+def _picking(rows: torch.Tensor) -> Callable[..., tuple[torch.Tensor]]:
+    def hook(part: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         return (given[0][:, rows],)  # [1, R, H]
 
     return hook
 
 
-def _putting_back(rows: torch.Tensor, of: int) -> Any:  # Any: the same
-    def hook(part: Any, given: Any, made: torch.Tensor) -> torch.Tensor:
+def _putting_back(rows: torch.Tensor, of: int) -> Callable[..., torch.Tensor]:
+    def hook(part: torch.nn.Module, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> torch.Tensor:
         whole = made.new_zeros(1, of, made.shape[-1])  # [1, T, H]
         whole[:, rows] = made
         return whole

@@ -150,9 +150,10 @@ class PackedModel:
 
         AttentionInterface.register(ATTENTION, attend)
         self._model, self._head = model, Head(head)
-        self._layers = int(model.config.get_text_config().num_hidden_layers)
+        config = model.config.get_text_config()
+        self.vocabulary, self._layers = int(config.vocab_size), int(getattr(config, "num_hidden_layers", 0))
         self.last: LastLayer | None = LastLayer(model.base_model, self._layers)
-        self.reach = _reach(model.config.get_text_config())
+        self.reach = _reach(config)
 
     @contextmanager
     def attending(self) -> Iterator[None]:
@@ -259,24 +260,33 @@ def packed(
     """The model as one that reads packs; None, with a warning, where a pack of three texts changes their losses."""
     import torch
 
-    segments, near = _probes(int(model.config.get_text_config().vocab_size)), _NEAR.get(str(model.dtype), 1e-4)
     said = "another head than a matrix"
     if type(head) is torch.nn.Linear:
         found = PackedModel(model, head)
-        with torch.inference_mode():
-            expected = [one_by_one([segment])[0] for segment in segments]
-            for last in (found.last, None):  # of some kinds, a last layer works on all rows or on none
-                found.last = last
-                try:
-                    apart = _apart(found, segments, expected)
-                except _UNFIT as error:
-                    said = str(error)[:120]
-                    continue
-                if apart <= near:
-                    return found
-                said = f"losses {apart:.2g} nats off"
+        for last in (found.last, None):  # of some kinds, a last layer works on all rows or on none
+            found.last = last
+            if not (said := _fault(found, one_by_one, _NEAR.get(str(model.dtype), 1e-4))):
+                return found
     _LOG.warning("%s: cannot read texts in packs (%s); they are padded instead", model.name_or_path, said)
     return None
+
+
+def _fault(model: PackedModel, one_by_one: Callable[[list[Segment]], Sequence[TargetLoss]], near: float) -> str:
+    """What is wrong with losses of texts in a pack; empty where they are those of each text by itself."""
+    import torch
+
+    segments = _probes(model.vocabulary)
+    try:
+        with torch.inference_mode(), model.attending():
+            got = model.losses(Work.of(segments), range(len(segments)))
+        with torch.inference_mode():
+            expected = [one_by_one([segment])[0] for segment in segments]
+    except _UNFIT as error:
+        return str(error)[:120] or type(error).__name__
+    both = [pair for g, e in zip(got, expected, strict=True) for pair in zip(g.nats, e.nats, strict=True)]
+    far = [abs(a - b) for a, b in both if a == a or b == b]  # what is no number by itself is to be none in a pack
+    apart = max((math.inf if math.isnan(d) else d for d in far), default=0.0)
+    return "" if apart <= near else f"losses {apart:.2g} nats off"
 
 
 def _probes(vocabulary: int) -> list[Segment]:
@@ -284,12 +294,3 @@ def _probes(vocabulary: int) -> list[Segment]:
     begin, *ends = ([(7 * n + 3) % vocabulary for n in r] for r in (range(12), range(20, 31), range(40, 58)))
     texts = [(*begin, *ends[0]), (*begin, *ends[1]), tuple((5 * n + 1) % vocabulary for n in range(23))]
     return [Segment(text, start, truncated=False) for text, start in zip(texts, (16, 8, 13), strict=True)]
-
-
-def _apart(model: PackedModel, segments: list[Segment], expected: list[TargetLoss]) -> float:
-    """How far losses in a pack are from those of each text by itself, at most, in nats; NaN is to be NaN there, too."""
-    with model.attending():
-        got = model.losses(Work.of(segments), range(len(segments)))
-    both = [pair for g, e in zip(got, expected, strict=True) for pair in zip(g.nats, e.nats, strict=True)]
-    far = [abs(a - b) for a, b in both if a == a or b == b]
-    return max((math.inf if math.isnan(d) else d for d in far), default=0.0)
