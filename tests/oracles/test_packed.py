@@ -89,6 +89,21 @@ def reads_packs(folder: Path) -> bool:
     return local._weights(TransformersModel(name=str(folder))).packed is not None
 
 
+@pytest.fixture
+def worked_on(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows that each network of a Llama's layers is asked for."""
+    seen: list[int] = []
+    network = transformers.models.llama.modeling_llama.LlamaMLP
+    plain = network.forward
+
+    def forward(self: Any, hidden: Any) -> Any:
+        seen.append(hidden.shape[1])
+        return plain(self, hidden)
+
+    monkeypatch.setattr(network, "forward", forward)
+    return seen
+
+
 @pytest.mark.parametrize("kind", SHAPES)
 def test_losses_in_packs_are_those_of_each_text_by_itself(
     make_tiny: MakeTiny, kind: str, caplog: pytest.LogCaptureFixture
@@ -161,21 +176,6 @@ def test_a_model_that_ignores_where_a_text_ends_is_found_out(
     assert "nats off); they are padded instead" in caplog.text
 
 
-@pytest.fixture
-def worked_on(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Rows that each network of a Llama's layers is asked for."""
-    seen: list[int] = []
-    network = transformers.models.llama.modeling_llama.LlamaMLP
-    plain = network.forward
-
-    def forward(self: Any, hidden: Any) -> Any:
-        seen.append(hidden.shape[1])
-        return plain(self, hidden)
-
-    monkeypatch.setattr(network, "forward", forward)
-    return seen
-
-
 RATED = [s for s in SPANS if "Rate it" in str(s.context)]
 
 
@@ -223,6 +223,24 @@ def test_every_way_of_attending_gives_the_same(monkeypatch: pytest.MonkeyPatch, 
     for ours, plain in zip(TransformersModel(name=str(folder), batch_tokens=300).loss(SPANS), expected, strict=True):
         assert isinstance(ours, TargetLoss)
         assert list(ours.nats) == pytest.approx(plain.nats, abs=1e-5)
+
+
+def test_what_is_asked_twice_is_read_once(make_tiny: MakeTiny, worked_on: list[int]) -> None:
+    """The same span, the same text with other targets, and the beginning of a text that is read whole."""
+    folder = made(make_tiny, "Llama")
+    model = TransformersModel(name=str(folder))
+    model.loss([])
+    long = Span("Name the sea. ", "It is the Baltic.")
+    worked_on.clear()
+    (alone,) = model.loss([long])
+    rows, more = worked_on[0], [long, Span("Name the sea. It", " is the Baltic."), Span("Name the sea", ".")]
+    worked_on.clear()
+    got = model.loss([*more, *more])
+    assert worked_on[0] == rows
+    assert got[:3] == got[3:]
+    assert isinstance(alone, TargetLoss)
+    assert isinstance(got[0], TargetLoss)
+    assert got[0].nats == pytest.approx(alone.nats, abs=1e-6)
 
 
 def test_a_model_attends_as_before_once_its_losses_are_known(make_tiny: MakeTiny) -> None:

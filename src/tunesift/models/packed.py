@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tunesift.models.base import TargetLoss
@@ -119,19 +120,29 @@ def by_blocks(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float | None, reading: _Reading
 ) -> torch.Tensor:
     """FlexAttention, which passes over blocks that nothing in them may see."""
-    import torch
-    from torch.nn.attention import flex_attention as flex
-
-    compiled: Callable[..., Callable[..., Any]] = torch.compile if query.device.type == "cuda" else lambda f, **_: f
+    blocks, attention = _flex(query.device.type == "cuda")
     if reading.mask is None:
         ends, rows = _ends(reading.pack.stretches, query.device), query.shape[2]
 
         def seen(batch: Any, head: Any, row: Any, other: Any) -> Any:  # Any: tensors that are traced
             return (other <= row) & (row < ends[other])
 
-        reading.mask = compiled(flex.create_block_mask)(seen, None, None, rows, rows, device=str(query.device))
-    way = compiled(flex.flex_attention, dynamic=True)
-    return way(query, key, value, block_mask=reading.mask, scale=scale)  # type: ignore[no-any-return]
+        reading.mask = blocks(seen, None, None, rows, rows, device=str(query.device))
+    return attention(query, key, value, block_mask=reading.mask, scale=scale)  # type: ignore[no-any-return]
+
+
+@cache
+def _flex(compiled: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:  # Any: torch's own mask of blocks
+    """What makes a mask of blocks, and what attends by one; packs differ in length, so neither is compiled for one."""
+    import torch
+    from torch.nn.attention import flex_attention as flex
+
+    if not compiled:
+        return flex.create_block_mask, flex.flex_attention
+    return (
+        torch.compile(flex.create_block_mask, dynamic=True),
+        torch.compile(flex.flex_attention, dynamic=True),
+    )
 
 
 def _ends(stretches: Sequence[Stretch], device: torch.device) -> torch.Tensor:

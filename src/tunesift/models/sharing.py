@@ -1,7 +1,8 @@
 """What do many spans have in common, so that it is computed once? Contexts, and the beginnings of contexts.
 
-Five ratings of one text are five spans of one context: one row of a batch, read at its last place. Rows whose contexts
-begin alike, with the same rating prompt or the same record, go on from one remembered beginning.
+A model that reads packs has every text once, and every beginning once a pack. For one that reads none, five ratings of
+one text are one row of a batch, read at its last place, and rows whose contexts begin alike, with the same rating
+prompt or the same record, go on from one remembered beginning.
 """
 
 from __future__ import annotations
