@@ -1,11 +1,12 @@
 """How fast are losses scored? The loops of the published scripts, padded batches, CTranslate2 where it is, and ours.
 
     python benchmarks/scoring.py [--data ALPACA] [--shape m30] [--records 64] [--repeat 5] [--threads 2]
-                                 [--device cpu] [--dtype float32] [--smoke]
+                                 [--device cpu] [--dtype float32] [--clock wall] [--smoke]
 
 A model of random weights is made from a config (what a loss costs does not depend on what the weights hold), and a
 byte-level tokenizer from the texts. All ways run in turn in each repetition, so that their ratios hold on a noisy
-machine, and the rate of a float32 product of 1,024 by 1,024 is measured before and after each. Seconds are of the wall.
+machine, and the rate of a float32 product of 1,024 by 1,024 is measured before and after each. Seconds are of the wall,
+or with `--clock processor`, for one thread on a machine that does other work, those of this process's processors.
 The published loops are written anew from what the papers' scripts do, and lend no line from them:
 
     cherry         each record twice with labels, all logits, then each token's loss by itself in Python; five encodes
@@ -211,17 +212,17 @@ def ways(bench: Bench, shape: str) -> Iterator[tuple[str, dict[str, Callable[[],
     yield "selectit", {"selectit": rate_of(step, bench), "ours": lambda: rated(step, bench.records)}
 
 
-def product_rate(device: str) -> float:
+def product_rate(device: str, now: Callable[[], float] = time.perf_counter) -> float:
     """Billions of operations a second of a product of 1,024 by 1,024, over 0.3 s."""
     left, right = (torch.randn(1024, 1024, device=device) for _ in range(2))
     out, count = torch.empty_like(left), 0
-    began = time.perf_counter()
-    while time.perf_counter() - began < 0.3:
+    began = now()
+    while now() - began < 0.3:
         torch.mm(left, right, out=out)
         if device != "cpu":
             torch.cuda.synchronize()
         count += 1
-    return 2 * 1024**3 * count / (time.perf_counter() - began) / 1e9
+    return 2 * 1024**3 * count / (now() - began) / 1e9
 
 
 def needed(bench: Bench, profile: str) -> float:
@@ -252,19 +253,22 @@ def swaps(one: list[float], other: list[float]) -> int:
     return sum(other[a] > other[b] for a, b in itertools.pairwise(order))
 
 
-def measure(bench: Bench, compared: dict[str, Callable[[], list[float]]], repeat: int) -> dict[str, Any]:
+def measure(
+    bench: Bench, compared: dict[str, Callable[[], list[float]]], repeat: int, now: Callable[[], float]
+) -> dict[str, Any]:
+    """Every way in turn, so many times after one that only warms up."""
     seconds: dict[str, list[float]] = {name: [] for name in compared}
     rates: dict[str, list[float]] = {name: [] for name in compared}
     found: dict[str, list[float]] = {}
     for turn in range(repeat + 1):
         for name, work in compared.items():
-            before, began = product_rate(bench.device), time.perf_counter()
+            before, began = product_rate(bench.device, now), now()
             with torch.inference_mode():
                 found[name] = work()
-            took = time.perf_counter() - began
+            took = now() - began
             if turn:
                 seconds[name].append(round(took, 4))
-                rates[name].append(round((before + product_rate(bench.device)) / 2, 1))
+                rates[name].append(round((before + product_rate(bench.device, now)) / 2, 1))
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     others = [name for name in compared if name != "ours"]
     return {
@@ -289,9 +293,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--clock", choices=["wall", "processor"], default="wall")
     parser.add_argument("--smoke", action="store_true", help="a few records of a tiny model, once, into no file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    now = time.perf_counter if options.clock == "wall" else time.process_time
     shape, count, repeat = ("smoke", 6, 1) if options.smoke else (options.shape, options.records, options.repeat)
     data = [r for r in read_dataset(options.data) if r.response.strip()]
     step = max(1, len(data) // count)
@@ -300,13 +306,13 @@ def main() -> None:
         made(bench.folder, shape, data, options.dtype)
         weights = _weights(bench.ours)
         bench.model, bench.tokenizer = weights.model, weights.tokenizer
-        compared = {name: measure(bench, some, repeat) for name, some in ways(bench, shape)}
+        compared = {name: measure(bench, some, repeat, now) for name, some in ways(bench, shape)}
         profile = "superfilter" if shape == "gpt2" else "cherry"
         operations, of = needed(bench, profile), compared[profile]
         shares = [operations / s / r for s, r in zip(of["seconds"]["ours"], of["product_gflops"]["ours"], strict=True)]
     result = here() | {
         "shape": shape, "records": count, "data": options.data.name, "threads": options.threads,
-        "device": options.device, "dtype": options.dtype, "needed_gflop": round(operations, 1),
+        "clock": options.clock, "device": options.device, "dtype": options.dtype, "needed_gflop": round(operations, 1),
         "share_of_product": round(statistics.median(shares), 3), "compared": compared,
         "versions": {name: version(name) for name in ("tunesift", "torch", "transformers", "tokenizers")},
     }  # fmt: skip

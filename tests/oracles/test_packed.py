@@ -240,7 +240,7 @@ def test_what_is_asked_twice_is_read_once(make_tiny: MakeTiny, worked_on: list[i
     assert got[:3] == got[3:]
     assert isinstance(alone, TargetLoss)
     assert isinstance(got[0], TargetLoss)
-    assert got[0].nats == pytest.approx(alone.nats, abs=1e-6)
+    assert got[0].nats == pytest.approx(alone.nats, abs=1e-5)
 
 
 def test_a_model_attends_as_before_once_its_losses_are_known(make_tiny: MakeTiny) -> None:
