@@ -30,6 +30,8 @@ HEAD_DIM: dict[str, Any] = {"head_dim": 16}
 SHAPES: dict[str, dict[str, Any]] = {
     "Llama": {}, "Qwen2": {}, "Qwen3": HEAD_DIM, "Mistral": {"sliding_window": None}, "Gemma": HEAD_DIM,
     "Olmo2": {}, "Phi3": {}, "Phi": {}, "GPTNeoX": {}, "StableLm": {}, "SmolLM3": {}, "GPT2": {},
+    "DeepseekV3": {"first_k_dense_replace": 2, "num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16,
+                   "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 12, "n_routed_experts": 8},
 }  # fmt: skip
 INTRO = "Below is an instruction. Write a response.\n\n"
 SPANS = [

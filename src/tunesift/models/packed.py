@@ -75,7 +75,8 @@ def attend(  # Any: transformers' own module, and whatever else it passes
     reading.calls += 1
     if (shared := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
-    way = {"cpu": by_stretches, "cuda": by_blocks}.get(query.device.type, by_mask)
+    alike = query.shape[-1] == value.shape[-1]  # the calls for stretches and blocks take no values of another size
+    way = {"cpu": by_stretches, "cuda": by_blocks}.get(query.device.type if alike else "", by_mask)
     return way(query, key, value, options.get("scaling"), reading).transpose(1, 2), None
 
 
