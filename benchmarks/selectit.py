@@ -11,7 +11,9 @@ those of its processors, not of the clock on the wall. Writes `benchmarks/result
     published        one pass per prompt and record, logits of the whole text, softmax over the vocabulary
     five spans       one pass per prompt, record and rating: five single-token spans, each by itself
     ours, whole      one row per prompt and record, batches, last position only
-    ours             the same, and what rows begin with in common, a rating prompt, is computed once
+    ours, padded     the same, and what rows begin with in common, a rating prompt, is computed once: what a model gets
+                     that reads no packs
+    ours             in packs
     ours, record first   the other layout, whose scores are not comparable
 """
 
@@ -107,14 +109,14 @@ def ours(step: Rate, records: Sequence[Record]) -> list[float]:
 
 
 @contextmanager
-def whole(weights: _Weights) -> Iterator[None]:
-    """Without shared beginnings."""
-    known = weights.resumes
-    weights.__dict__["resumes"] = False
+def without(weights: _Weights, **what: object) -> Iterator[None]:
+    """As if the model could not do something: packed=None reads no packs, resumes=False shares no beginnings."""
+    known = {name: getattr(weights, name) for name in what}
+    weights.__dict__.update(what)
     try:
         yield
     finally:
-        weights.__dict__["resumes"] = known
+        weights.__dict__.update(known)
 
 
 def measure(folder: Path, data: Path, count: int, repeat: int, slow: bool) -> dict[str, object]:
@@ -130,14 +132,18 @@ def measure(folder: Path, data: Path, count: int, repeat: int, slow: bool) -> di
     step, other = steps["prompt-first"], steps["record-first"]
     given = texts(step, records)
 
-    def without() -> list[float]:
-        with whole(_weights(model)):
+    def padded() -> list[float]:
+        with without(_weights(model), packed=None):
+            return ours(step, records)
+
+    def whole() -> list[float]:
+        with without(_weights(model), packed=None, resumes=False):
             return ours(step, records)
 
     variants: dict[str, Callable[[], list[float]]] = {"published": lambda: published(loaded, tokenizer, given)}
     if slow:
         variants["five spans"] = lambda: five_spans(model, step, records)
-    variants |= {"ours, whole": without, "ours": lambda: ours(step, records),
+    variants |= {"ours, whole": whole, "ours, padded": padded, "ours": lambda: ours(step, records),
                  "ours, record first": lambda: ours(other, records)}  # fmt: skip
     ours(step, records[:2])  # loads
     bodies = [loaded.model, _weights(model).body]

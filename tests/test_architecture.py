@@ -43,7 +43,10 @@ REPORT_KNOWS = (0, 1, 2)
 
 HEAVY: Mapping[str, tuple[str, ...]] = {
     "torch": (
+        "models.lastlayer",
         "models.likelihood",
+        "models.lse",
+        "models.packed",
         "models.transformers",
         "models.vision",
         "models.loading",
@@ -53,6 +56,7 @@ HEAVY: Mapping[str, tuple[str, ...]] = {
         "telling",
     ),
     "transformers": (
+        "models.packed",
         "models.transformers",
         "models.vision",
         "models.folders",

@@ -174,8 +174,26 @@ def test_the_benchmark_of_ratings_runs_and_asks_k_times_per_record() -> None:
     )
     assert done.returncode == 0, done.stderr
     (run,) = json.loads(done.stdout)["runs"]
-    assert run["k_times_records"] < run["passes"]["ours"]["rows"] <= run["k_times_records"] + 10
+    assert run["k_times_records"] < run["passes"]["ours, padded"]["rows"] <= run["k_times_records"] + 10
+    assert run["passes"]["ours"]["rows"] < run["k_times_records"], "a pack is one row"
+    assert run["passes"]["ours"]["tokens"] < run["passes"]["ours, whole"]["tokens"]
     assert run["passes"]["five spans"]["rows"] == 5 * run["k_times_records"]
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_scoring_runs_and_all_ways_agree() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "scoring.py"), "--smoke"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    compared = json.loads(done.stdout)["compared"]
+    assert set(compared["cherry"]["ours_is_times"]) >= {"cherry", "padded by 8"}
+    for run in compared.values():
+        assert max(run["largest_difference"].values()) < 1e-5
+        assert not any(run["neighbours_in_another_order"].values())
 
 
 @pytest.mark.slow

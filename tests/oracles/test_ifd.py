@@ -36,7 +36,7 @@ from tunesift import (  # noqa: E402
     TransformersModel,
 )
 from tunesift.methods.cherry import pick  # noqa: E402
-from tunesift.models import likelihood  # noqa: E402
+from tunesift.models import lse  # noqa: E402
 from tunesift.models.likelihood import Segment, SpanEncoder, losses  # noqa: E402
 from tunesift.prompts import ALPACA_ANCHOR, context  # noqa: E402
 from tunesift.scoring.deciding import budget, ranked  # noqa: E402
@@ -208,7 +208,8 @@ def test_oracle_4_softmax_in_chunks_equals_softmax_at_once(
 ) -> None:
     scorer = ifd(make_tiny("gpt2"), profile)
     at_once = values(scorer(RECORDS))
-    monkeypatch.setattr(likelihood, "HEAD_BYTES", 1)
+    monkeypatch.setattr(lse, "ROWS", 2)
+    monkeypatch.setattr(lse, "COLUMNS", 3)
     assert values(scorer(RECORDS)) == pytest.approx(at_once, abs=1e-6)
 
 

@@ -14,7 +14,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors  
 
 from harness.tiny import MakeTiny  # noqa: E402
 from tunesift import Failure, Message, ModelRefused, Span, TargetLoss, TransformersModel  # noqa: E402
-from tunesift.models import likelihood  # noqa: E402
+from tunesift.models import likelihood, lse  # noqa: E402
+from tunesift.models import transformers as local  # noqa: E402
 from tunesift.models.likelihood import Segment, SpanEncoder, batches  # noqa: E402
 
 LENGTH = 40
@@ -77,10 +78,14 @@ def test_losses_of_one_span_at_a_time_equal_the_oracle(folder: Path, expected: l
     agree([loss for span in NASTY_SPANS for loss in model.loss([span])], expected)
 
 
+@pytest.mark.parametrize("in_packs", [True, False])
 @pytest.mark.parametrize("rows", [1, 3, 50])
 def test_losses_projected_a_few_rows_at_a_time_equal_the_oracle(
-    folder: Path, expected: list[list[float]], rows: int, monkeypatch: pytest.MonkeyPatch
+    folder: Path, expected: list[list[float]], rows: int, in_packs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lse, "ROWS", rows)
+    if not in_packs:
+        monkeypatch.setitem(local._weights(TransformersModel(name=str(folder))).__dict__, "packed", None)
     vocabulary = len(transformers.AutoTokenizer.from_pretrained(folder))
     monkeypatch.setattr(likelihood, "HEAD_BYTES", rows * 4 * vocabulary)
     agree(TransformersModel(name=str(folder)).loss(NASTY_SPANS), expected)
@@ -150,12 +155,12 @@ def test_a_batch_of_some_rows_is_at_most_an_eighth_padding() -> None:
 
 @pytest.fixture
 def forwards(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """How many rows each pass through a Llama's body had, and a rule for when the device has no memory for one."""
-    seen: dict[str, Any] = {"rows": [], "too_much": lambda ids: False}
+    """How many tokens each pass through a Llama's body had, and a rule for when the device has no memory for one."""
+    seen: dict[str, Any] = {"tokens": [], "too_much": lambda ids: False}
     plain = transformers.LlamaModel.forward
 
     def forward(self: Any, input_ids: Any = None, **options: Any) -> Any:
-        seen["rows"].append(len(input_ids))
+        seen["tokens"].append(input_ids.numel())
         if seen["too_much"](input_ids):
             raise torch.OutOfMemoryError("the device is full")
         return plain(self, input_ids, **options)
@@ -170,9 +175,9 @@ def test_embeddings_are_halved_until_they_fit_and_a_text_that_alone_does_not_is_
     model = TransformersModel(name=str(make_tiny("llama", length=LENGTH)), batch_tokens=10**6)
     texts = [f"text {n}" for n in range(20)]
     undisturbed = model.embed(texts)
-    forwards["rows"], forwards["too_much"] = [], lambda ids: len(ids) > 6
+    forwards["tokens"], forwards["too_much"] = [], lambda ids: ids.numel() > 30
     got = model.embed(texts)
-    assert max(rows for rows in forwards["rows"] if rows <= 6) <= 6 < max(forwards["rows"])
+    assert len([tokens for tokens in forwards["tokens"] if tokens > 30]) > 2
     for halved, whole in zip(got, undisturbed, strict=True):
         assert halved == pytest.approx(whole, abs=1e-6)
     forwards["too_much"] = lambda ids: True
@@ -188,9 +193,9 @@ def test_one_span_too_large_for_the_device_costs_thirteen_passes_and_one_failure
     given = [Span("say", f"{'culprit Z' if n == 37 else 'it'} {n}") for n in range(64)]
     undisturbed = model.loss(given)
     culprit = slow.encode(folder, "Z")[0]
-    forwards["rows"], forwards["too_much"] = [], lambda ids: bool((ids == culprit).any())
+    forwards["tokens"], forwards["too_much"] = [], lambda ids: bool((ids == culprit).any())
     got = model.loss(given)
-    assert len(forwards["rows"]) <= 13
+    assert len(forwards["tokens"]) <= 13
     assert [n for n, loss in enumerate(got) if isinstance(loss, Failure)] == [37]
     failure = got[37]
     assert isinstance(failure, Failure)
@@ -202,13 +207,14 @@ def test_one_span_too_large_for_the_device_costs_thirteen_passes_and_one_failure
         assert ours.nats == pytest.approx(before.nats, abs=1e-5)
 
 
-def test_a_device_with_room_for_few_rows_gives_the_same_losses(make_tiny: MakeTiny, forwards: dict[str, Any]) -> None:
+def test_a_device_with_room_for_few_tokens_gives_the_same_losses(make_tiny: MakeTiny, forwards: dict[str, Any]) -> None:
     folder = make_tiny("llama", length=LENGTH)
     model = TransformersModel(name=str(folder), batch_tokens=10**6)
     expected = [slow.token_losses(folder, span, LENGTH) for span in NASTY_SPANS]
     model.loss([])
-    forwards["too_much"] = lambda ids: len(ids) > 4
+    forwards["tokens"], forwards["too_much"] = [], lambda ids: ids.numel() > 60
     agree(model.loss(NASTY_SPANS), expected)
+    assert len([tokens for tokens in forwards["tokens"] if tokens > 60]) > 1
 
 
 @pytest.mark.parametrize(

@@ -190,8 +190,32 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return seen
 
 
-def test_k_passes_per_record_and_one_per_rating_prompt_and_not_five_k(
+@pytest.fixture
+def padded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without packs, as for a model that reads none."""
+    monkeypatch.setattr(transformers_models, "packed", lambda *given: None)
+
+
+def test_in_packs_a_rating_prompt_is_read_once_a_pack_and_a_text_once_a_prompt(
     make_tiny: MakeTiny, forwards: list[tuple[int, int]]
+) -> None:
+    step = rate(make_tiny("llama", length=LONG))
+    many = [record(f"{r.id}{n}", f"{n} {r.messages[0].text}", r.response + " in the end" * 12)
+            for n in range(4) for r in RECORDS]  # fmt: skip
+    step(RECORDS)
+    encode = SpanEncoder(transformers_models._weights(step.model).tokenizer, LONG)
+    texts = [encode(span).ids[:-1] for r in many for span in step._spans(r, ["1"])]
+    forwards.clear()
+    step(many)
+    assert all(rows == 1 for rows, _ in forwards)
+    assert max(tokens for _, tokens in forwards) <= 2048
+    read, whole = sum(tokens for _, tokens in forwards), sum(map(len, texts))
+    assert read < whole - 20 * (len(texts) - 3 * len(forwards)), "a prompt has more than 20 tokens"
+    assert len(forwards) <= read / 2048 + 2
+
+
+def test_k_passes_per_record_and_one_per_rating_prompt_and_not_five_k(
+    make_tiny: MakeTiny, forwards: list[tuple[int, int]], padded: None
 ) -> None:
     step = rate(make_tiny("llama", length=LONG))
     step(RECORDS)  # loads, and finds out whether the model goes on from a beginning
@@ -209,7 +233,7 @@ def test_k_passes_per_record_and_one_per_rating_prompt_and_not_five_k(
 
 
 def test_k_passes_per_record_and_one_per_record_where_the_record_comes_first(
-    make_tiny: MakeTiny, forwards: list[tuple[int, int]]
+    make_tiny: MakeTiny, forwards: list[tuple[int, int]], padded: None
 ) -> None:
     step = rate(make_tiny("llama", length=LONG), layout="record-first")
     step(RECORDS)
@@ -224,7 +248,7 @@ def test_k_passes_per_record_and_one_per_record_where_the_record_comes_first(
 
 @pytest.mark.parametrize("room", [0, 30, 10_000])
 def test_ratings_do_not_depend_on_what_is_remembered(
-    make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch, room: int
+    make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch, room: int, padded: None
 ) -> None:
     monkeypatch.setattr(transformers_models, "REMEMBERED", room)
     folder = make_tiny("llama", length=LONG)
@@ -241,7 +265,7 @@ def test_ratings_do_not_depend_on_what_is_remembered(
 
 
 def test_a_model_that_cannot_go_on_from_a_beginning_reads_whole_texts(
-    make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, padded: None
 ) -> None:
     folder = make_tiny("llama", length=LONG)
     plain = transformers.LlamaModel.forward

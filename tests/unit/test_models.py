@@ -326,7 +326,7 @@ def test_whatever_local_weights_do_they_say_after_each_piece_which_share_of_it_i
     spans = [Span("Say it " * n, "now") for n in range(6)] + [Span("Rate:", digit) for digit in "12345"]
     for work in (
         lambda: model.loss(spans),
-        lambda: model.embed(["one", "two words", "and three words"]),
+        lambda: model.embed(["one", "two words " * 5, "and three words " * 3]),
         lambda: model.chat([ASKED] * 3, Sampling(max_tokens=2)),
     ):
         heartbeat.written()

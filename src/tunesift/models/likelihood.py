@@ -67,6 +67,7 @@ class SpanEncoder:
         self._control = special.keys() - {tokenizer.unk_token_id}
         self._names = tuple(special.values())
         self._targets: dict[str, list[int]] = {}
+        self._lengths: dict[str, int] = {}
         self._contexts: dict[tuple[str, str], list[int]] = {}
         self._fits: dict[tuple[Any, ...], str | tuple[Message, ...] | None] = {}  # Any: what decides where to cut
         self._adds_space = self._plain("\nx") != [*self._plain("\n"), *self._plain("x")]
@@ -124,7 +125,9 @@ class SpanEncoder:
             begin, before = self._begin(span), span.context
         else:
             begin, before = [], render(span.context, self.tokenizer)
-        return [*begin, *self._marked(before + span.target)], len(begin) + len(self._marked(before))
+        if before not in self._lengths:
+            self._lengths[before] = len(self._marked(before))
+        return [*begin, *self._marked(before + span.target)], len(begin) + self._lengths[before]
 
     def _context(self, span: Span) -> list[int]:
         if not isinstance(span.context, str):

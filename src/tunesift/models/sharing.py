@@ -1,7 +1,8 @@
 """What do many spans have in common, so that it is computed once? Contexts, and the beginnings of contexts.
 
-Five ratings of one text are five spans of one context: one row of a batch, read at its last place. Rows whose contexts
-begin alike, with the same rating prompt or the same record, go on from one remembered beginning.
+A model that reads packs has every text once, and every beginning once a pack. For one that reads none, five ratings of
+one text are one row of a batch, read at its last place, and rows whose contexts begin alike, with the same rating
+prompt or the same record, go on from one remembered beginning.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Protocol
 from tunesift.heartbeat import beat
 from tunesift.models.base import TargetLoss
 from tunesift.models.likelihood import Segment, batches
+from tunesift.models.packed import PackedModel, Work
+from tunesift.models.packing import Forest, grown, packs
 from tunesift.records import Failure
 
 WORTH = 64
@@ -22,26 +25,78 @@ _DEEPEST = 64
 
 
 class Weights(Protocol):
-    """What computes one batch."""
+    """What computes one batch, or one pack."""
 
     @property
     def resumes(self) -> bool: ...
 
+    @property
+    def packed(self) -> PackedModel | None: ...
+
     def losses(self, segments: list[Segment], before: int = 0) -> list[TargetLoss | Failure]: ...
+
+    def pack_losses(self, work: Work, numbers: list[int]) -> list[TargetLoss | Failure]: ...
+
+    def mean_hidden(self, segments: list[Segment]) -> list[tuple[float, ...]]: ...
+
+    def pack_means(self, forest: Forest, texts: list[int]) -> list[tuple[float, ...]]: ...
 
 
 def all_losses(segments: Sequence[Segment], tokens: int, weights: Weights) -> list[TargetLoss | Failure]:
-    """Losses of all segments, in order, in batches of so many tokens."""
+    """Losses of all segments, in order, in packs of so many tokens; in batches of as many where a model reads no packs,
+    or where a text is longer than what its tokens see."""
+    packed = weights.packed
+    read = [n for n, s in enumerate(segments) if len(s.ids) > max(s.start, 1)]
+    in_packs = [n for n in read if packed is not None and len(segments[n].ids) <= packed.reach]
+    padded = sorted({*read} - {*in_packs})
+    done: dict[int, TargetLoss | Failure] = {n: TargetLoss((), s.truncated) for n, s in enumerate(segments)}
+    if packed is not None and in_packs:
+        work = Work.of([segments[n] for n in in_packs])
+        with packed.attending():
+            for numbers in work.groups(packed.tokens(tokens)):
+                losses = weights.pack_losses(work, numbers)
+                done |= {in_packs[n]: loss for n, loss in zip(numbers, losses, strict=True)}
+                beat(len(numbers) / len(read))
+    for number, loss in _padded([segments[n] for n in padded], tokens, weights):
+        done[padded[number]] = loss
+        beat(1 / len(read))
+    return [done[n] for n in range(len(segments))]
+
+
+def all_means(segments: Sequence[Segment], tokens: int, weights: Weights) -> list[tuple[float, ...]]:
+    """Mean of the last hidden layer over each segment's tokens, in order, in packs or batches of so many tokens."""
+    packed = weights.packed
+    in_packs = [n for n, s in enumerate(segments) if packed is not None and 0 < len(s.ids) <= packed.reach]
+    padded = sorted({*range(len(segments))} - {*in_packs})
+    done: dict[int, tuple[float, ...]] = {}
+    if packed is not None and in_packs:
+        owners: dict[tuple[int, ...], list[int]] = {}
+        for number in in_packs:
+            owners.setdefault(segments[number].ids, []).append(number)
+        forest, same = grown(list(owners)), list(owners.values())
+        with packed.attending():
+            for texts in packs(forest, packed.tokens(tokens)):
+                means = zip(texts, weights.pack_means(forest, texts), strict=True)
+                done |= {n: mean for text, mean in means for n in same[text]}
+                beat(sum(len(same[text]) for text in texts) / len(segments))
+    for batch in batches([segments[n] for n in padded], tokens):
+        whose = [padded[n] for n in batch]
+        done |= zip(whose, weights.mean_hidden([segments[n] for n in whose]), strict=True)
+        beat(len(batch) / len(segments))
+    return [done[n] for n in range(len(segments))]
+
+
+def _padded(segments: Sequence[Segment], tokens: int, weights: Weights) -> Iterator[tuple[int, TargetLoss | Failure]]:
+    """Losses with the numbers of their segments, batch by batch."""
     rows = _rows(segments)
     alone, several = [row for row in rows if len(row) == 1], [row for row in rows if len(row) > 1]
-    done = {row[0]: loss for row, loss in _in_batches(segments, alone, tokens, weights)}
+    yield from ((row[0], loss) for row, loss in _in_batches(segments, alone, tokens, weights))
     for family in families([segments[row[0]].ids[:-1] for row in several]):
         chosen = [several[n] for n in family.members]
         before = family.common if family.common and weights.resumes else 0
         for row, loss in _in_batches(segments, chosen, tokens, weights, before):
             nats: Sequence[float | Failure] = [loss] * len(row) if isinstance(loss, Failure) else loss.nats
-            done |= {n: _own(segments[n], found) for n, found in zip(row, nats, strict=True)}
-    return [done[n] for n in range(len(segments))]
+            yield from ((n, _own(segments[n], found)) for n, found in zip(row, nats, strict=True))
 
 
 def _rows(segments: Sequence[Segment]) -> list[list[int]]:
@@ -59,7 +114,6 @@ def _in_batches(
     wanted = [replace(segments[first], others=tuple(segments[n].ids[-1] for n in more)) for first, *more in rows]
     for batch in batches([replace(s, ids=s.ids[before:]) for s in wanted], tokens):
         yield from zip([rows[n] for n in batch], weights.losses([wanted[n] for n in batch], before), strict=True)
-        beat(sum(len(rows[n]) for n in batch) / len(segments))
 
 
 def _own(segment: Segment, found: float | Failure) -> TargetLoss | Failure:

@@ -13,10 +13,12 @@ from tunesift.errors import ModelRefused, ParameterRefused
 from tunesift.heartbeat import beat, loading
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
 from tunesift.models.folders import EMBEDDED, LOADING, segment_of
-from tunesift.models.likelihood import Segment, SpanEncoder, batches, losses
+from tunesift.models.likelihood import Segment, SpanEncoder, losses
 from tunesift.models.loading import held, load
 from tunesift.models.local import LocalModel
-from tunesift.models.sharing import all_losses
+from tunesift.models.packed import PackedModel, Work, packed
+from tunesift.models.packing import Forest
+from tunesift.models.sharing import all_losses, all_means
 from tunesift.records import Failure, Message, content_digest
 from tunesift.settings import INCIDENTAL
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 REMEMBERED = 1024
 """Tokens of beginnings that are remembered from one batch to the next; in a model of 7B half a megabyte each."""
 
+Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 _LOG = logging.getLogger(__name__)
@@ -64,11 +67,7 @@ class TransformersModel(LocalModel):
         weights = _weights(self)
         encode = self._encoder(weights)
         segments = [encode(Span(text, "", bos="tokenizer")) for text in texts]
-        means: dict[int, tuple[float, ...]] = {}
-        for batch in batches(segments, self.batch_tokens):
-            means |= zip(batch, weights.mean_hidden([segments[n] for n in batch]), strict=True)
-            beat(len(batch) / len(texts))
-        return [means[n] for n in range(len(texts))]
+        return all_means(segments, self.batch_tokens, weights)
 
     def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion | Failure]:
         """One completion per conversation, in order; above temperature 0 each has a stream of its own."""
@@ -107,7 +106,24 @@ class _Weights:
         def whole(part: list[Segment]) -> list[TargetLoss | Failure]:
             return list(losses(part, lambda batch: self._hidden(batch, before), self._logits, before))
 
-        return self._by_halves(segments, whole, lambda segment: Failure("too-long", self._too_much(segment)))
+        return self._by_halves(segments, whole, lambda segment: Failure("too-long", self._too_much(segment.ids)))
+
+    def pack_losses(self, work: Work, numbers: list[int]) -> list[TargetLoss | Failure]:
+        """Losses of one pack; a span that alone exceeds the device's memory is a Failure."""
+        model = self.packed
+        assert model is not None
+
+        def alone(number: int) -> TargetLoss | Failure:
+            return Failure("too-long", self._too_much(work.segments[number].ids))
+
+        return self._by_halves(numbers, lambda part: list(model.losses(work, part)), alone)
+
+    @cached_property
+    def packed(self) -> PackedModel | None:
+        """The model as one that reads packs; None where it cannot."""
+        if self._whole:
+            return None
+        return packed(self.model, self._head, lambda batch: losses(batch, self._hidden, self._logits))
 
     def mean_hidden(self, segments: list[Segment]) -> list[tuple[float, ...]]:
         """Mean of the last hidden layer over each segment's own tokens; one padding token for an empty text."""
@@ -117,15 +133,21 @@ class _Weights:
             counts = [max(1, len(s.ids)) for s in part]
             return [tuple(h[:n].float().mean(0).tolist()) for h, n in zip(hidden, counts, strict=True)]
 
-        def alone(segment: Segment) -> tuple[float, ...]:
-            raise ModelRefused(f"a text of {self._too_much(segment)}; lower the model's max_length.")
+        return self._by_halves(segments, whole, lambda segment: self._refuse(segment.ids))
 
-        return self._by_halves(segments, whole, alone)
+    def pack_means(self, forest: Forest, texts: list[int]) -> list[tuple[float, ...]]:
+        """Mean of the last hidden layer over each text's tokens, of texts that make one pack."""
+        model = self.packed
+        assert model is not None
+        return self._by_halves(texts, lambda part: model.means(forest, part), lambda n: self._refuse(forest.texts[n]))
+
+    def _refuse(self, ids: tuple[int, ...]) -> tuple[float, ...]:
+        raise ModelRefused(f"a text of {self._too_much(ids)}; lower the model's max_length.")
 
     def _by_halves(
-        self, segments: list[Segment], whole: Callable[[list[Segment]], list[Made]], alone: Callable[[Segment], Made]
+        self, segments: list[Item], whole: Callable[[list[Item]], list[Made]], alone: Callable[[Item], Made]
     ) -> list[Made]:
-        """One batch; on out-of-memory its halves, down to a segment that is alone too much."""
+        """One batch or pack; on out-of-memory its halves, down to a segment that is alone too much."""
         import torch
 
         try:
@@ -142,8 +164,8 @@ class _Weights:
         _LOG.warning("out of memory with %d spans; trying %d", len(segments), half)
         return [made for part in (segments[:half], segments[half:]) for made in self._by_halves(part, whole, alone)]
 
-    def _too_much(self, segment: Segment) -> str:
-        return f"{len(segment.ids)} tokens need more memory than {self.device} has"
+    def _too_much(self, ids: tuple[int, ...]) -> str:
+        return f"{len(ids)} tokens need more memory than {self.device} has"
 
     def complete(self, conversation: Sequence[Message], sampling: Sampling) -> Completion | Failure:
         import torch

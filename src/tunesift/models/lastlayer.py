@@ -1,0 +1,55 @@
+"""Which work of a model's last layer does nobody read? That of rows whose hidden states lead to no loss.
+
+Other tokens see a row's keys and values, so these are computed for all; the query, what is made of the attention's
+answer, and the layer's own network work on each row by itself, and are asked for the rows that are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+_ROW_BY_ROW = ("mlp", "self_attn.q_proj", "self_attn.o_proj")
+"""Parts of a layer that work on each row by itself, by the names that most architectures have for them."""
+_WORTH = 0.75
+"""Share of rows up to which it pays to pick them and to put them back."""
+
+
+class LastLayer:
+    """The parts of a model's last layer that work on each row by itself."""
+
+    def __init__(self, body: torch.nn.Module, layers: int) -> None:
+        import torch
+
+        stacks = [m for m in body.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == layers]
+        parts = dict(stacks[0][-1].named_modules()) if stacks else {}
+        self._parts = [parts[name] for name in _ROW_BY_ROW if name in parts]
+
+    @contextmanager
+    def at(self, rows: torch.Tensor, of: int) -> Iterator[None]:
+        """While only some rows of so many are worked on; what the layer gives for the others means nothing."""
+        with ExitStack() as stack:
+            for part in self._parts if len(rows) <= _WORTH * of else ():
+                stack.callback(part.register_forward_pre_hook(_picking(rows)).remove)
+                stack.callback(part.register_forward_hook(_putting_back(rows, of)).remove)
+            yield
+
+
+def _picking(rows: torch.Tensor) -> Callable[..., tuple[torch.Tensor]]:
+    def hook(part: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        return (given[0][:, rows],)  # [1, R, H]
+
+    return hook
+
+
+def _putting_back(rows: torch.Tensor, of: int) -> Callable[..., torch.Tensor]:
+    def hook(part: torch.nn.Module, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> torch.Tensor:
+        whole = made.new_zeros(1, of, made.shape[-1])  # [1, T, H]
+        whole[:, rows] = made
+        return whole
+
+    return hook
