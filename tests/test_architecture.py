@@ -43,6 +43,7 @@ REPORT_KNOWS = (0, 1, 2)
 
 HEAVY: Mapping[str, tuple[str, ...]] = {
     "torch": (
+        "models.lanes",
         "models.lastlayer",
         "models.likelihood",
         "models.lse",

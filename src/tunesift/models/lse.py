@@ -5,6 +5,7 @@ Legend: R rows of hidden states, H hidden size, V vocabulary, C columns of it, G
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class Head:
 
     def __init__(self, linear: torch.nn.Linear) -> None:
         self._linear = linear
-        self._buffer: torch.Tensor | None = None
+        self._kept = threading.local()
 
     def nats(self, rows: torch.Tensor, which: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:
         """Negative log-likelihood of each token under its row, [G], of rows [R, H]; `which` is in rising order.
@@ -66,11 +67,18 @@ class Head:
 
         weight, bias = self._linear.weight[first:last], self._linear.bias  # [C, H]
         size = len(rows) * len(weight)
-        if self._buffer is None or len(self._buffer) < size:  # kept: fresh memory costs more than the product into it
-            self._buffer = torch.empty(size, device=rows.device)
-        logits = self._buffer[:size].view(len(rows), len(weight))
+        logits = self._buffer(size, rows.device)[:size].view(len(rows), len(weight))
         if rows.device.type == "cpu":
             torch.mm(rows.float(), weight.float().T, out=logits)
         else:
             logits.copy_(rows @ weight.T)  # a GPU multiplies numbers of 16 bits many times faster
         return logits if bias is None else logits.add_(bias[first:last])
+
+    def _buffer(self, size: int, device: torch.device) -> torch.Tensor:
+        """This thread's own, kept from call to call: fresh memory costs more than the product into it."""
+        import torch
+
+        found: torch.Tensor | None = getattr(self._kept, "buffer", None)
+        if found is None or len(found) < size:
+            found = self._kept.buffer = torch.empty(size, device=device)
+        return found

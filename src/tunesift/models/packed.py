@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ATTENTION = "tunesift_packed"
 """What transformers knows our attention as."""
-MOST_ON_CPU = 2048
+MOST_ON_CPU = 1024
 """Tokens of a pack on a CPU, however many a batch may have: more make the products no faster."""
 _WINDOWS = ("sliding_window", "attention_chunk_size", "window_size", "local_attention")
 """Settings of a config that let a token see only so many before it."""
@@ -195,6 +195,13 @@ class PackedModel:
         self.reach = min(self.reach, reading.window or self.reach)
         return out.last_hidden_state[0]  # type: ignore[no-any-return]
 
+    @property
+    def lanes(self) -> int:
+        """Packs that are read at a time: on a CPU one for each thread that torch is given."""
+        import torch
+
+        return torch.get_num_threads() if self._model.device.type == "cpu" else 1
+
     def tokens(self, wanted: int) -> int:
         """Tokens of one pack, where a batch is to have so many."""
         return min(wanted, MOST_ON_CPU) if self._model.device.type == "cpu" else wanted
@@ -246,6 +253,11 @@ class Work:
         known: dict[tuple[int, ...], int] = {}
         text = [known.setdefault(s.ids[:-1], len(known)) for s in segments]
         return cls(segments, text, grown(list(known)))
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each segment."""
+        return [len(segment.ids) for segment in self.segments]
 
     def groups(self, tokens: int) -> Iterator[list[int]]:
         """Numbers of the segments that go together, so many tokens at most."""

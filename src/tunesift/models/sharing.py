@@ -7,14 +7,16 @@ prompt or the same record, go on from one remembered beginning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 from tunesift.heartbeat import beat
 from tunesift.models.base import TargetLoss
+from tunesift.models.lanes import side_by_side
 from tunesift.models.likelihood import Segment, batches
-from tunesift.models.packed import PackedModel, Work
+from tunesift.models.packed import MOST_ON_CPU, PackedModel, Work
 from tunesift.models.packing import Forest, grown, packs
 from tunesift.records import Failure
 
@@ -22,6 +24,9 @@ WORTH = 64
 """Tokens that a common beginning must save; each costs a pass of its own."""
 _DEEPEST = 64
 """Beginnings inside beginnings that are looked at."""
+
+
+Made = TypeVar("Made")
 
 
 class Weights(Protocol):
@@ -53,8 +58,8 @@ def all_losses(segments: Sequence[Segment], tokens: int, weights: Weights) -> li
     if packed is not None and in_packs:
         work = Work.of([segments[n] for n in in_packs])
         with packed.attending():
-            for numbers in work.groups(packed.tokens(tokens)):
-                losses = weights.pack_losses(work, numbers)
+            groups = list(work.groups(packed.tokens(tokens)))
+            for numbers, losses in _laned(partial(weights.pack_losses, work), groups, work.lengths, packed):
                 done |= {in_packs[n]: loss for n, loss in zip(numbers, losses, strict=True)}
                 beat(len(numbers) / len(read))
     for number, loss in _padded([segments[n] for n in padded], tokens, weights):
@@ -75,15 +80,26 @@ def all_means(segments: Sequence[Segment], tokens: int, weights: Weights) -> lis
             owners.setdefault(segments[number].ids, []).append(number)
         forest, same = grown(list(owners)), list(owners.values())
         with packed.attending():
-            for texts in packs(forest, packed.tokens(tokens)):
-                means = zip(texts, weights.pack_means(forest, texts), strict=True)
-                done |= {n: mean for text, mean in means for n in same[text]}
+            groups = packs(forest, packed.tokens(tokens))
+            sizes = [len(ids) for ids in owners]
+            for texts, means in _laned(partial(weights.pack_means, forest), groups, sizes, packed):
+                done |= {n: mean for text, mean in zip(texts, means, strict=True) for n in same[text]}
                 beat(sum(len(same[text]) for text in texts) / len(segments))
     for batch in batches([segments[n] for n in padded], tokens):
         whose = [padded[n] for n in batch]
         done |= zip(whose, weights.mean_hidden([segments[n] for n in whose]), strict=True)
         beat(len(batch) / len(segments))
     return [done[n] for n in range(len(segments))]
+
+
+def _laned(
+    work: Callable[[list[int]], list[Made]], groups: Sequence[list[int]], sizes: Sequence[int], model: PackedModel
+) -> Iterator[tuple[list[int], list[Made]]]:
+    """What comes of each pack, in order of their kind: on a CPU as many at a time as it has threads, but those of one
+    long text one after the other, whose memory would add up."""
+    long = [group for group in groups if any(sizes[n] > MOST_ON_CPU for n in group)]
+    yield from side_by_side(work, [group for group in groups if group not in long], model.lanes)
+    yield from side_by_side(work, long, 1)
 
 
 def _padded(segments: Sequence[Segment], tokens: int, weights: Weights) -> Iterator[tuple[int, TargetLoss | Failure]]:
