@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tunesift import (
+    Analyser,
     Completion,
     DataError,
     Dataset,
@@ -20,14 +21,17 @@ from tunesift import (
     MCTune,
     MCTuneEvaluate,
     Message,
+    RecipeError,
     Record,
     Run,
     Sampling,
     Score,
     ScriptedModel,
+    ScriptedTagger,
 )
+from tunesift.methods.mctune import FELL_BACK
 from tunesift.methods.mctune_controls import Targets, perturbed
-from tunesift.methods.mctune_features import is_measured
+from tunesift.methods.mctune_features import MeasureResponse, is_measured
 from tunesift.methods.mctune_figures import Prompt, by_feature, controls_of
 from tunesift.methods.mctune_words import read_words
 
@@ -280,3 +284,68 @@ def test_agreement_is_told_to_four_decimals() -> None:
     ]
     first = next(iter(by_feature(prompts, lambda *names: Random(0))))
     assert first["spearman"] == 0.9643
+
+
+def test_targets_that_cannot_be_drawn_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert told_of(tmp_path / "drawn") == ({}, 0)
+    monkeypatch.setattr("tunesift.methods.mctune_controls.MOST_REDRAWS", 0)
+    assert told_of(tmp_path / "not") == ({FELL_BACK: 12}, 12)
+
+
+def told_of(folder: Path) -> tuple[Mapping[str, int], int]:
+    """Of test prompts without valid targets: what is noted, and what stands in the table."""
+    data = Dataset.of(RIVERS)
+    with Run(folder, Local()) as run:
+        result = MCTune(held_out=4, draws=3)(data, run)
+        run.finish(data, result.decisions)
+    return result.notes, table(folder, "test-prompts")[0]["fell_back"]
+
+
+def test_figures_of_the_responses_have_four_decimals(tmp_path: Path) -> None:
+    """Words 3, 6, 9, 12, 3, 6, 9, of which 3 or 5 differ; the agreement is SciPy's."""
+    tuned(tmp_path, RIVERS[:7], held_out=0)
+    of = {row["feature"]: row for row in table(tmp_path, "features")}
+    assert (of["t_word"]["mean"], of["t_word"]["sd"]) == (6.8571, 3.3381)
+    assert of["t_uword"] == {"feature": "t_uword", "rows": 7, "mean": 4.4286, "sd": 0.9759, "least": 3.0, "most": 5.0,
+                             "spearman_t_word": 0.8126}  # fmt: skip
+
+
+MARKS = [Record("a", (Message("user", "Draw."), Message("assistant", "***")))]
+
+
+@pytest.mark.parametrize(
+    ("records", "held_out", "said"),
+    [
+        ([], 0, "no row can be used (there are none); give rows of one instruction and a response in prose."),
+        (MARKS, 0, "no row can be used (has no word: its response is marks alone); give rows of one instruction and a "
+         "response in prose."),
+        ([*RIVERS[:11], *MARKS], 20, "held_out: 20 rows are to be held out, and 12 can be used; write held_out=1, or "
+         "give more rows."),
+    ],
+)  # fmt: skip
+def test_too_few_rows_are_refused_with_what_would_do(
+    records: Sequence[Record], held_out: int, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError) as refusal:
+        tuned(tmp_path, records, held_out=held_out)
+    assert str(refusal.value) == said
+
+
+def test_too_few_rows_are_refused_before_any_is_measured(tmp_path: Path) -> None:
+    codes = [Record(f"c{n}", (Message("user", f"Code {n}."), Message("assistant", "```\nx\n```"))) for n in range(9)]
+    with Run(tmp_path, Local()) as run:
+        with pytest.raises(DataError, match="4 rows are to be held out, and 2 can be used"):
+            MCTune(held_out=4)(Dataset.of([*RIVERS[:2], *codes]), run)
+        assert run.stages == []
+
+
+def test_more_controls_than_features_are_refused_with_the_usual_number() -> None:
+    every = Analyser(profile="pos", tagger=ScriptedTagger())
+    with pytest.raises(RecipeError) as refusal:
+        MCTune(analyser=every, most_controls=15)
+    assert str(refusal.value) == "most_controls: 15 is not from 1 to 14, the features there are; write 5."
+
+
+def test_an_empty_response_has_no_measurement_and_says_why() -> None:
+    empty = Record("a", (Message("user", "Say nothing."), Message("assistant", " ")))
+    assert MeasureResponse(analyser=Analyser())([empty]) == [Score(None, note="empty_response")]
