@@ -29,6 +29,7 @@ from tunesift import (
     ScriptedModel,
     ScriptedTagger,
 )
+from tunesift.datasets import Source
 from tunesift.methods.mctune import FELL_BACK
 from tunesift.methods.mctune_controls import Targets, perturbed
 from tunesift.methods.mctune_features import MeasureResponse, is_measured
@@ -349,3 +350,14 @@ def test_more_controls_than_features_are_refused_with_the_usual_number() -> None
 def test_an_empty_response_has_no_measurement_and_says_why() -> None:
     empty = Record("a", (Message("user", "Say nothing."), Message("assistant", " ")))
     assert MeasureResponse(analyser=Analyser())([empty]) == [Score(None, note="empty_response")]
+
+
+def test_preference_pairs_are_refused_as_what_they_are(tmp_path: Path) -> None:
+    data = Dataset.of(RIVERS)
+    data.source = Source("pairs.jsonl", "preference", "", 0, 12)
+    with Run(tmp_path, Local()) as run, pytest.raises(RecipeError) as refusal:
+        MCTune(held_out=4)(data, run)
+    assert str(refusal.value) == (
+        "the input holds preference pairs, and controls say what one response is like; give rows of instructions and "
+        "responses."
+    )
