@@ -228,3 +228,46 @@ def test_a_long_prompt_without_a_scale_is_quoted_by_its_beginning() -> None:
     assert str(refusal.value) == (
         "prompts: '0123456789012345678901234567890123456789' names no scale; write {ratings} where the best rating is."
     )
+
+
+@pytest.mark.parametrize(
+    ("keep", "sentence"),
+    [
+        (Largest(fraction=0.1), "keep: 10% of 2 records is none; write keep.count=1."),
+        (Diverse(fraction=0.5, candidates=0.1), "keep.candidates: 10% of 2 records is none; write a larger fraction."),
+        (Combined(weights={"ifd": 1.0}, group="topic"), "keep.group: no record has the field 'topic'; name a field of the "
+         "input."),
+    ],
+)  # fmt: skip
+def test_a_selector_that_would_keep_nothing_is_refused_before_anything_is_scored(
+    keep: Any, sentence: str, tmp_path: Path
+) -> None:  # Any: selectors
+    with Run(tmp_path, Local()) as run:
+        with pytest.raises(RecipeError) as refusal:
+            Select(keep=keep)(Dataset.of(ROWS), run)
+        assert str(refusal.value) == sentence
+        assert run.stages == []
+
+
+def test_a_fraction_of_every_group_keeps_one_however_small_it_is(tmp_path: Path) -> None:
+    rows = [Record(r.id, r.messages, {"topic": "rivers"}) for r in ROWS]
+    keep = Combined(weights={"length": 1.0}, group="topic", fraction=0.1)
+    with Run(tmp_path, Local()) as run:
+        found = list(Select(keep=keep)(Dataset.of(rows), run).decisions)
+    assert [d.action for d in found] == ["keep", "drop"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetful(ScriptedModel):
+    """Has no room for the first river."""
+
+    def embed(self, texts: Sequence[str]) -> list[Any]:  # Any: vectors and failures
+        return [Failure("too-long", "no room") if "river 0" in text else (1.0, 0.0) for text in texts]
+
+
+def test_a_candidate_that_cannot_be_embedded_is_set_aside_with_the_reason(tmp_path: Path) -> None:
+    keep = Diverse(candidates=None, fraction=0.5, embedder=Forgetful())
+    with Run(tmp_path, Local(), max_failures=1.0) as run:
+        found = list(Select(keep=keep)(Dataset.of(ROWS), run).decisions)
+    assert found[0] == Decision("r0", "quarantine", "too-long: no room")
+    assert found[1].action == "keep"

@@ -9,7 +9,7 @@ import pytest
 
 from tunesift import Completion, DataError, Failure, GenQA, Labels, Lists, Message, RecipeError, Run, Sampling
 from tunesift import ScriptedModel as Scripted
-from tunesift.methods.genqa_asking import Asking, Picked, answer_or_reason
+from tunesift.methods.genqa_asking import Asking, Picked, answer_or_reason, longest_prompt
 from tunesift.methods.genqa_checks import Rejected, Wanted, Written
 from tunesift.methods.genqa_draws import Ask, Draw, check_place
 from tunesift.methods.genqa_likeness import instruction, parts_of, posed, without_numbers
@@ -219,3 +219,58 @@ def test_reasons_are_counted_over_all_splits() -> None:
     rounds = Rounds({"math": 5, "code": 5}, Limits(tries=0, draws=20, round=10, duplicates=0.5))
     rounds.lost.update({("math", "refusal"): 2, ("code", "refusal"): 3, ("code", "no_code"): 1})
     assert rounds.reasons() == {"refusal": 5, "no_code": 1}
+
+
+def test_a_draw_that_came_to_nothing_is_tried_again_so_often_and_one_that_was_taken_out_never() -> None:
+    rounds = Rounds({"math": 2}, Limits(tries=1, draws=20, round=1, duplicates=1.0))
+    turns = []
+    for reason in ("no_answer", "no_answer", "duplicate", "no_answer"):
+        ((split, idx, attempt),) = rounds.next()
+        turns.append((idx, attempt))
+        rounds.lose(Draw(split, idx, attempt, "static", "", "", 0.0, 0.0, 0, ""), Rejected(reason))
+        rounds.close()
+    assert [*turns, *((idx, attempt) for _, idx, attempt in rounds.next())] == [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1)]
+
+
+@pytest.mark.parametrize("label", ["", " ", "a:b", "a\nb"])
+def test_a_label_that_could_not_be_found_is_refused(label: str) -> None:
+    with pytest.raises(RecipeError, match=r"^labels: "):
+        Labels(question=label)
+
+
+def test_a_plan_of_questions_to_answers_counts_the_answers_and_their_length() -> None:
+    """Of 10 rows and 30 draws at most; an answer of 7 tokens stands in the prompt that asks for its question."""
+    seven, eight = (
+        [p for p in GenQA(model=Scripted(), splits=("general",), count=10, draws_per_row=3.0, max_tokens=n).plan(0)
+         if p.stage != "embed"] for n in (7, 8)
+    )  # fmt: skip
+    assert [(p.stage, p.items, p.answer, p.spare) for p in seven] == [
+        ("answer", 10, 7, False), ("ask", 10, 7, False), ("answer", 20, 7, True), ("ask", 20, 7, True),
+    ]  # fmt: skip
+    assert [after.around - before.around for before, after in zip(seven, eight, strict=True)] == [0, 1, 0, 1]
+    assert [p.around for p in seven if p.stage == "answer"] == [0, 0]
+
+
+def test_a_plan_of_one_row_asks_once() -> None:
+    one = GenQA(model=Scripted(), splits=("general",), count=1, draws_per_row=1.0)
+    assert [(p.stage, p.items) for p in one.plan(0)] == [("answer", 1), ("ask", 1), ("embed", 1)]
+
+
+def test_another_text_in_an_evaluation_set_makes_another_run(tmp_path: Path) -> None:
+    paths = evaluation(tmp_path, {"q": "Name the Baltic ports"})
+    method = GenQA(model=Scripted(), against=tuple(paths))
+    before = method.identity()
+    assert method.identity() == before
+    evaluation(tmp_path, {"q": "Name the Polish ports"})
+    assert method.identity() != before
+
+
+def test_the_longest_prompt_has_room_for_the_longest_name_and_topic() -> None:
+    """A name of a list has 120 characters at most, of four bytes each; a topic of the user's may have more."""
+    wording = Wording(Labels(), "English")
+    least = longest_prompt(wording, {}, (), ())
+    assert least == len(wording.subtopics("", 9).encode()) + 480 + 2 * len("00000")  # the size stands in it twice
+    found = [
+        longest_prompt(wording, {"math": (topic,)}, ("static-conditional",), ()) for topic in ("a" * 480, "a" * 600)
+    ]
+    assert found[1] - found[0] == 120

@@ -9,9 +9,9 @@ import pytest
 
 from tunesift import Completion, Failure, RecipeError, ScriptedTagger, SpacyTagger
 from tunesift.methods import mctune_taggers
-from tunesift.methods.mctune_controls import parse_block
+from tunesift.methods.mctune_controls import is_valid, parse_block
 from tunesift.methods.mctune_taggers import annotated
-from tunesift.methods.mctune_words import Token
+from tunesift.methods.mctune_words import Token, syllables
 from tunesift.methods.reflection_reading import _mark
 from tunesift.methods.star_agents_writing import read_instruction
 
@@ -145,3 +145,12 @@ def test_controls_that_cannot_be_read_say_why(text: str) -> None:
 )
 def test_a_rewritten_instruction_may_be_four_times_as_long_as_its_seed(said: Any, found: Any) -> None:  # Any: either
     assert read_instruction(said, "ab") == found
+
+
+def test_a_mark_counts_as_one_syllable_where_it_counts_at_all() -> None:
+    assert [syllables(form) for form in ("…", "sea", "river")] == [1, 1, 2]
+
+
+def test_counts_without_a_readability_may_be_those_of_a_text() -> None:
+    assert is_valid({"t_word": 3, "t_uword": 2})
+    assert not is_valid({"t_word": 2, "t_uword": 3})
