@@ -9,11 +9,11 @@ import pytest
 
 from tunesift import Completion, DataError, Failure, GenQA, Labels, Lists, Message, RecipeError, Run, Sampling
 from tunesift import ScriptedModel as Scripted
-from tunesift.methods.genqa_asking import Asking, Picked, answer_or_reason, longest_prompt
+from tunesift.methods.genqa_asking import Asking, Picked, answer_or_reason, lists_to_expect, longest_prompt
 from tunesift.methods.genqa_checks import Rejected, Wanted, Written
 from tunesift.methods.genqa_draws import Ask, Draw, check_place
 from tunesift.methods.genqa_likeness import instruction, parts_of, posed, without_numbers
-from tunesift.methods.genqa_prompts import SplitName, Wording
+from tunesift.methods.genqa_prompts import SplitName, Variant, Wording
 from tunesift.methods.genqa_reading import read_answer, read_row
 from tunesift.methods.genqa_rounds import Limits, Rounds
 from tunesift.methods.genqa_sifting import grams, grams_of
@@ -274,3 +274,21 @@ def test_the_longest_prompt_has_room_for_the_longest_name_and_topic() -> None:
         longest_prompt(wording, {"math": (topic,)}, ("static-conditional",), ()) for topic in ("a" * 480, "a" * 600)
     ]
     assert found[1] - found[0] == 120
+
+
+def test_the_longest_prompt_is_that_of_any_split_and_of_a_generator_of_the_users_with_its_numbers() -> None:
+    variants: tuple[Variant, ...] = ("static-conditional",)
+    wording = Wording(Labels(), "English")
+    alone = [longest_prompt(wording, {split: (topic,)}, variants, ()) for split, topic in LONG_AND_SHORT.items()]
+    assert longest_prompt(wording, {split: (topic,) for split, topic in LONG_AND_SHORT.items()}, variants, ()) == max(
+        alone
+    )
+    own = Wording(Labels(), "English", "number {N} of {L}. " * 100)
+    assert longest_prompt(own, {"math": ()}, ("generator-conditional",), ()) == len("number 99999 of 99999. " * 100) - 1
+
+
+LONG_AND_SHORT: dict[SplitName, str] = {"math": "a" * 600, "code": "b"}
+
+
+def test_no_rows_need_no_lists() -> None:
+    assert [lists_to_expect(Lists(), rows, 3, nested=True) for rows in (0, 1)] == [0, 2]
