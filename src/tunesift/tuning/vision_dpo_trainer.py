@@ -61,7 +61,11 @@ class VisionDPOLearner:
         return row
 
     def trainer(self, job: Job, model: Any, tokenizer: Any, given: Given) -> Any:  # Any: libraries' classes
-        """TRL's DPOTrainer."""
+        """TRL's DPOTrainer.
+
+        The reference is loaded here, since TRL would take it by the name in config.json: of another revision, and
+        without the adapters that a student may hold. Beside new adapters it is the model without them.
+        """
         from trl import DPOConfig, DPOTrainer
 
         assert isinstance(job.tuner, VisionDPO)
@@ -69,6 +73,7 @@ class VisionDPOLearner:
             freeze_encoder(model, job.student.name)
         return given.noted(DPOTrainer)(
             model=model,
+            ref_model=self.load(job, str(model.device))[0] if job.tuner.lora is None else None,
             args=DPOConfig(**given.arguments, max_length=None, beta=job.tuner.beta),
             data_collator=_collator(tokenizer, _home(job)),
             train_dataset=given.rows.train,
