@@ -6,11 +6,13 @@ import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.seeing import job, llava, pair, pictured, trained
-from tunesift import Dataset, LoRA, VisionDPO, VisionModel
+from harness.seeing import job, llava, pair, picture_file, pictured, trained
+from tunesift import Completion, Dataset, Failure, LoRA, Sampling, VisionDPO, VisionModel
+from tunesift.models import vision
 
 pytest.importorskip("trl", reason='needs the "train" extra')
 
@@ -38,3 +40,38 @@ def test_all_weights_of_an_adapted_student_are_held_to_the_student_and_not_to_wh
     again = VisionDPO(steps=1, batch=2, learning_rate=1e-3, warm_up=0.0, lora=None)
     found = trained(job(tmp_path / "two", adapted, again, data))
     assert found.history[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def squinting(folder: Path) -> tuple[Any, Any]:
+    """The tiny LLaVA, before whose images the processor of a Qwen2-VL is asked whether it takes them."""
+    import transformers
+
+    eye = transformers.Qwen2VLImageProcessorPil(min_pixels=28 * 28, max_pixels=56 * 56)
+
+    class Squinting(transformers.CLIPImageProcessorPil):  # type: ignore[misc]  # a class of a library without types
+        def __call__(self, images: Any, *more: Any, **named: Any) -> Any:
+            eye(images=images, return_tensors="pt")
+            return super().__call__(images, *more, **named)
+
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    processor.image_processor = Squinting(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    return transformers.AutoModelForImageTextToText.from_pretrained(folder), processor
+
+
+def test_a_sound_image_that_the_model_s_processor_does_not_take_costs_its_row_and_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesift.tuning.vision_dpo_trainer import VisionDPOLearner
+
+    pictured(tmp_path / "data", 1)
+    picture_file(tmp_path / "data" / "thin.png", size=(300, 1))
+    student = VisionModel(name=str(llava(tmp_path / "llava")), device="cpu", images=tmp_path / "data")
+    model, processor = squinting(tmp_path / "llava")
+    monkeypatch.setattr(vision, "load", lambda *_: (model, processor))
+    pairs = [pair("sound", "0.png"), pair("thin", "thin.png")]
+    said = student.chat([one.prompt for one in pairs], Sampling(max_tokens=2))
+    encode = VisionDPOLearner().encoder(job(tmp_path / "out", student, VisionDPO(), Dataset.of(pairs)), processor)
+    why = "the model's processor takes no such image (absolute aspect ratio must be smaller than 200, got 300.0)"
+    assert isinstance(said[0], Completion)
+    assert said[1] == encode(pairs[1]) == Failure("unreadable", why)
+    assert not isinstance(encode(pairs[0]), Failure)

@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from tunesift.errors import TuningError, shown
 from tunesift.images import picture
+from tunesift.models.folders import not_taken
 from tunesift.models.loading import load
 from tunesift.models.templates import TemplateFault
-from tunesift.models.vision import VisionModel, Writer
+from tunesift.models.vision import NOT_READ, VisionModel, Writer, not_read
 from tunesift.records import Failure, Preference, RowFault
 from tunesift.settings import Json
 from tunesift.tuning.trainer import Given, Job, Row, adapters, save
@@ -55,7 +56,9 @@ class VisionDPOLearner:
             except RowFault as fault:
                 return Failure("unreadable", fault.message)
             except TemplateFault as error:
-                return Failure("refused", f"the chat template renders no conversation ({error})")
+                return not_taken(error)
+            except NOT_READ as error:
+                return not_read(error)
             return Row(columns, int(read["attention_mask"].sum()), int(read["input_ids"].shape[1]))
 
         return row
