@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tunesift.errors import shown
+from tunesift.errors import MissingExtra, shown
 from tunesift.notes import NO_IMAGE, UNSEEN
 from tunesift.records import RowFault
 
@@ -92,6 +92,7 @@ def picture(image: str, home: Path) -> Picture:
     """An image as a model is to see it: upright, as its EXIF says, in RGB, of several frames the first.
 
     Raises `RowFault` for what cannot be used, an address, and a path that leads out of `home`; nothing is fetched.
+    `MissingExtra` without Pillow.
     """
     embedded = image[:5].lower() == "data:"
     place = io.BytesIO(_embedded(image)) if embedded else _inside(image, os.path.realpath(home))
@@ -99,8 +100,10 @@ def picture(image: str, home: Path) -> Picture:
 
 
 def _seen(place: str | IO[bytes], name: str) -> Picture:
-    from PIL import Image, ImageOps
-
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise MissingExtra('images need the "vision" extra: pip install "tunesift[vision]".') from error
     try:
         with _quiet(), Image.open(place, formats=_FORMATS) as opened:
             small = opened.width * opened.height <= MAX_PIXELS

@@ -15,6 +15,7 @@ from tunesift.methods.mctune_taggers import SpacyTagger
 from tunesift.methods.select import Select
 from tunesift.methods.selectit import SelectIT
 from tunesift.methods.selective_reflection import SelectiveReflection
+from tunesift.methods.sima import Sima
 from tunesift.methods.star_agents import StarAgents
 from tunesift.models.alike import check_tokenizers, check_two
 from tunesift.models.folders import EMBEDDED, base_of, is_here, local_folder, sees
@@ -203,7 +204,7 @@ def lacking_extras(method: AnyMethod) -> list[str]:
             "a model of adapters",
             any(isinstance(m, TransformersModel) and _adapts(m) for m in models),
         ),
-        ("vision", ("PIL",), "a model that reads images", any(isinstance(m, VisionModel) for m in models)),
+        ("vision", ("PIL",), "a model that reads images", _sees(method, models)),
         ("pos", ("spacy",), "a tagger of spaCy", any(isinstance(m, SpacyTagger) for m in models)),
         ("cluster", ("sklearn",), "the pre-experience sample", getattr(method, "pre_experience", None) is not None),
     )
@@ -212,6 +213,11 @@ def lacking_extras(method: AnyMethod) -> list[str]:
         for extra, libraries, what, needed in needs
         if needed and any(find_spec(library) is None for library in libraries)
     ]
+
+
+def _sees(method: AnyMethod, models: Sequence[Settings]) -> bool:
+    """Whether images are opened here: for a model here, or, whoever answers, by a page that looks at them first."""
+    return isinstance(method, Sima) or any(isinstance(model, VisionModel) for model in models)
 
 
 def _adapts(model: TransformersModel) -> bool:
