@@ -32,6 +32,8 @@ from tunesift.scoring.ifd import READINGS
 from tunesift.settings import Settings, settings_by_path
 from tunesift.tuning.base import Training
 from tunesift.tuning.student import check_trainable
+from tunesift.tuning.vision_dpo import VisionDPO
+from tunesift.tuning.vision_parts import check_parts
 
 SAMPLED = 1_000
 """Records, from the first on, whose language is looked at."""
@@ -178,6 +180,10 @@ def check_here(method: AnyMethod) -> None:
             raise RecipeError(f"{path}.name: {shown(model.name)} reads no images; give a vision-language model, "
                               "such as a LLaVA.")  # fmt: skip
     check_trainings(method)
+    student = getattr(method, "student", None)
+    for _, tuner in _asked(method):
+        if isinstance(tuner, VisionDPO) and isinstance(student, VisionModel):
+            check_parts(student, tuner)
 
 
 def check_trainings(method: AnyMethod) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from tunesift.errors import TuningError, shown
 from tunesift.images import picture
 from tunesift.models.folders import not_taken
 from tunesift.models.loading import load
@@ -19,14 +17,9 @@ from tunesift.records import Failure, Preference, RowFault
 from tunesift.settings import Json
 from tunesift.tuning.trainer import Given, Job, Row, adapters, save
 from tunesift.tuning.vision_dpo import VisionDPO
+from tunesift.tuning.vision_parts import freeze_encoder, language_layers
 
 _TEXTS = ("prompt", "chosen", "rejected")
-_PROJECTORS = (
-    "multi_modal_projector", "mm_projector", "connector", "aligner", "embed_vision", "projector", "language_projection",
-    "image_to_text_projection", "image_projector", "vision_projection", "vision_adapter", "resampler_model", "merger",
-    "deepstack_merger_list", "patch_merger", "downsample",
-)  # fmt: skip
-"""What models of transformers 5.23 call what leads from images to language; GLM-V's last convolution is part of it."""
 
 
 class VisionDPOLearner:
@@ -82,29 +75,12 @@ class VisionDPOLearner:
             train_dataset=given.rows.train,
             eval_dataset=given.rows.held_out,
             processing_class=tokenizer,
-            peft_config=_of_language(adapters(job, model), model),
+            peft_config=_of_language(job, model),
         )
 
     def save(self, job: Job, trainer: Any, into: Path) -> Mapping[str, Json]:  # Any: TRL's own class
         """The model, and what reads texts and images for it."""
         return save(job, trainer, into)
-
-
-def freeze_encoder(model: Any, name: str) -> None:  # Any: transformers' own class
-    """Leave what reads images as it is, and train what leads from it to language, wherever that lies: beside the
-    encoder, as in LLaVA, or within it, as in Qwen-VL.
-
-    Raises `TuningError` for a model of which that is not known: all that sees would stay as it is, or nothing.
-    """
-    encoder, language = model.get_encoder(modality="image"), model.get_decoder()
-    inside = [part for child, part in encoder.named_children() if child in _PROJECTORS]
-    beside = [part for place, part in model.named_modules() if place.rpartition(".")[2] in _PROJECTORS]
-    if any(part is language for part in encoder.modules()) or not (inside or beside):
-        raise TuningError(f"student: of {shown(name)} it is not known which part reads images and which leads from it "
-                          "to language; write tuner.lora.rank=128, or give a LLaVA or a Qwen-VL.")  # fmt: skip
-    encoder.requires_grad_(False)
-    for part in inside:
-        part.requires_grad_(True)
 
 
 def _home(job: Job) -> Path:
@@ -124,17 +100,9 @@ def _collator(processor: Any, home: Path) -> Any:  # Any: transformers' and TRL'
     return Collator(processor=processor)
 
 
-def _of_language(config: Any, model: Any) -> Any:  # Any: PEFT's and transformers' own classes
-    """Adapters for the part that reads and writes language: layers of the others may have the same names."""
-    import torch
-
-    if config is None:
-        return None
-    language = model.get_decoder()
-    place = next(name for name, module in model.named_modules() if module is language)
-    linear = {name for name, part in language.named_modules() if isinstance(part, torch.nn.Linear)}
-    wanted = config.target_modules
-    last = {name.rpartition(".")[2] for name in linear} if wanted == "all-linear" else set(wanted)
-    names = "|".join(map(re.escape, sorted(last)))
-    config.target_modules = rf"{re.escape(place)}\.(?:.*\.)?(?:{names})"
+def _of_language(job: Job, model: Any) -> Any:  # Any: PEFT's and transformers' own classes
+    """Adapters for the part that reads and writes language."""
+    if (config := adapters(job, model)) is not None:
+        assert job.tuner.lora is not None
+        config.target_modules = language_layers(model, job.tuner.lora, job.student.name)
     return config
