@@ -73,6 +73,7 @@ def outline(auto: Auto, name: str, revision: str | None = None) -> Any:  # Any: 
     folder = local_folder(name)
     if folder and (base := base_of(folder)):
         return outline(auto, *base)
+    transformers.utils.logging.set_verbosity_error()
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True, "revision": revision or "main"}
     with LOADING:
         try:

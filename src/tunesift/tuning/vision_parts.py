@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from tunesift.errors import RecipeError, TuningError, shown
@@ -60,26 +59,16 @@ def language_layers(model: Any, lora: LoRA, name: str) -> str:  # Any: transform
     """
     import torch
 
-    places = {id(part): place for place, part in model.named_modules(remove_duplicate=False)}
-    language, others = model.get_decoder(), list(_others(model))
-    within = {place for place, part in language.named_modules() if isinstance(part, torch.nn.Linear)
-              and not any(part is other for other in others)}  # fmt: skip
-    known = {place.rpartition(".")[2] for place in within} - {_HEAD}
+    places = {id(part): place for place, part in model.named_modules()}
+    language = model.get_decoder()
+    inside = {id(part) for part in language.modules()} - {id(language)}
+    apart = [id(part) for part in (model.get_encoder(modality="image"), model.get_output_embeddings())]
+    but = "|".join(re.escape(places[part]) for part in apart if part in inside)
+    begin = re.escape(f"{places[id(language)]}.") if places[id(language)] else ""
+    begin = rf"(?!(?:{but})(?:\.|$)){begin}" if but else begin
+    linear = (place for place, part in model.named_modules() if isinstance(part, torch.nn.Linear))
+    known = {place.rpartition(".")[2] for place in linear if re.match(begin, place)} - {_HEAD}
     if unknown := [target for target in lora.targets if target not in known]:
         said = f"tuner.lora.targets: what writes language in {shown(name)} has no linear layer {shown(unknown[0])}"
         raise TuningError(f"{said}; it has {', '.join(sorted(known))}.")
-    begin = re.escape(f"{places[id(language)]}.") if places[id(language)] else ""
-    names = "|".join(map(re.escape, sorted(set(lora.targets) or known)))
-    but = "|".join(re.escape(places[id(other)]) for other in others if id(other) in places)
-    return rf"{f'(?!(?:{but})(?:[.]|$))' if but else ''}{begin}(?:.*\.)?(?:{names})"
-
-
-def _others(model: Any) -> Iterator[Any]:  # Any: transformers' and torch's own classes
-    """What has no adapters though it may lie within what transformers takes for the language model: the head, and what
-    reads images."""
-    encoder, language = model.get_encoder(modality="image"), model.get_decoder()
-    if encoder is not None and not any(part is language for part in encoder.modules()):
-        yield from encoder.modules()
-    head = model.get_output_embeddings()
-    if head is not None:
-        yield head
+    return rf"{begin}(?:.*\.)?(?:{'|'.join(map(re.escape, sorted(set(lora.targets) or known)))})"
