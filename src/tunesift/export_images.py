@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from tunesift.errors import RecipeError
 from tunesift.export_rows import Target
-from tunesift.images import image_bytes, picture
+from tunesift.images import eight_bits, image_bytes, picture
 from tunesift.inputs import home_of_input
 from tunesift.methods.sima import Sima
 from tunesift.models.http import NOT_GIVEN
@@ -88,7 +88,7 @@ class PictureRows:
                 writer.write_table(pa.Table.from_pylist(group, schema=_SCHEMA))
 
     def _row(self, pair: Preference) -> dict[str, object]:
-        images = [{"bytes": image_bytes(image, self.home), "path": None} for image in _images(pair)]
+        images = [{"bytes": eight_bits(image_bytes(image, self.home)), "path": None} for image in _images(pair)]
         return {"id": pair.id, "prompt": _turns(*pair.prompt), "chosen": _turns(pair.chosen),
                 "rejected": _turns(pair.rejected), "images": images}  # fmt: skip
 

@@ -162,6 +162,16 @@ def plain_bytes(raw: bytes, most: int) -> bytes:
     return made if len(made) <= most else _encoded(seen, "JPEG", quality=95)
 
 
+def eight_bits(raw: bytes) -> bytes:
+    """An image's own bytes for who cuts every value off at 255; of one of 16 bits a channel, what `picture` shows, as
+    PNG."""
+    from PIL import Image
+
+    with _quiet(), Image.open(io.BytesIO(raw), formats=_FORMATS) as opened:
+        is_deep = _is_deep(opened)
+    return _encoded(_seen(io.BytesIO(raw), "the image"), "PNG") if is_deep else raw
+
+
 def _is_plain(image: ImageFile) -> bool:
     is_rgb = image.mode == "RGB" and "transparency" not in image.info
     is_one = getattr(image, "n_frames", 1) == 1
@@ -176,9 +186,13 @@ def _encoded(image: Picture, kind: str, **how: int) -> bytes:
 
 def _in_colour(image: Picture) -> Picture:
     """In RGB; of 16 bits a channel the upper eight, where Pillow would cut every value off at 255."""
-    if image.mode.startswith("I;16") or image.mode == "I":
+    if _is_deep(image):
         return image.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
     return image.convert("RGB")
+
+
+def _is_deep(image: Picture) -> bool:
+    return image.mode.startswith("I;16") or image.mode == "I"
 
 
 def _inside(image: str, home: str) -> str:
