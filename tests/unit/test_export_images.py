@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from harness.seeing import asked, embedded, llava, pictured, rows
-from tunesift import RecipeError, recipe_for, run_recipe
+from tunesift import RecipeError, Sima, VisionModel, recipe_for, run_recipe
 from tunesift.export import export
+from tunesift.export_images import seeing
 from tunesift.models.scripted import ScriptedModel
 
 pytest.importorskip("PIL", reason='needs the "vision" extra')
@@ -70,6 +71,17 @@ def test_an_image_of_sixteen_bits_is_not_written_so_that_others_see_it_white(run
     assert images["r1"].getcolors() == [(16, (128, 128, 128))]
     stored = pq.read_table(done.folder / "pairs" / "train.parquet").to_pylist()
     assert [row["images"][0]["bytes"] for row in stored if row["id"] == "r0"] == [plain]  # as it is in its file
+
+
+def test_what_is_exported_is_tuned_from_the_weights_that_answered(tmp_path: Path) -> None:
+    """Their revision and type too, unless another model is named."""
+    answered = VisionModel(name="me/llava", revision="abc123", dtype="bfloat16")
+    own = seeing(Sima(student=answered, tuner=None), []).student
+    assert (own.name, own.revision, own.dtype) == ("me/llava", "abc123", "bfloat16")
+    other = seeing(Sima(student=answered, tuner=None), ["student.name=me/other"]).student
+    assert (other.name, other.revision, other.dtype) == ("me/other", None, VisionModel().dtype)
+    coarser = seeing(Sima(student=answered, tuner=None), ["student.dtype=float32"]).student
+    assert (coarser.revision, coarser.dtype) == ("abc123", "float32")
 
 
 def test_a_pair_whose_image_is_gone_is_left_out_and_told(run: Path, tmp_path: Path) -> None:
