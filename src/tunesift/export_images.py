@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 
 from tunesift.errors import RecipeError
 from tunesift.export_rows import Target
-from tunesift.images import image_bytes, picture
+from tunesift.images import eight_bits, image_bytes, picture
 from tunesift.inputs import home_of_input
 from tunesift.methods.sima import Sima
+from tunesift.models import VisionChatModel
 from tunesift.models.http import NOT_GIVEN
 from tunesift.models.vision import VisionModel
 from tunesift.recipe import recipe_for
@@ -52,14 +53,21 @@ class Seeing:
 
 def seeing(method: Sima, settings: list[str]) -> Seeing:
     """The training that `sima` would do of the pairs that it made, with settings put in by dotted name."""
-    own = [f"student.name={json.dumps(method.student.name)}"] if isinstance(method.student, VisionModel) else []
-    whole = recipe_for("sima", None, Path("tuned"), [*own, *settings]).method
+    whole = recipe_for("sima", None, Path("tuned"), [*_own(method.student, settings), *settings]).method
     assert isinstance(whole, Sima)  # the vetted recipe of that name
     assert whole.tuner is not None  # and it has one, so that its student
     assert isinstance(whole.student, VisionModel)  # is to be tuned
     if whole.student.name == NOT_GIVEN:
         raise RecipeError("student.name: is not given; write student.name=FOLDER, the model that is to be tuned.")
     return Seeing(whole.student, whole.tuner, whole.tuner.max_length)
+
+
+def _own(student: VisionChatModel, settings: list[str]) -> list[str]:
+    """Settings that say which weights a run's student is, and of which type; none where another one is named."""
+    if not isinstance(student, VisionModel) or any(text.startswith("student.name=") for text in settings):
+        return []
+    said = {"name": student.name, "revision": student.revision, "dtype": student.dtype}
+    return [f"student.{name}={json.dumps(value)}" for name, value in said.items() if value is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +96,7 @@ class PictureRows:
                 writer.write_table(pa.Table.from_pylist(group, schema=_SCHEMA))
 
     def _row(self, pair: Preference) -> dict[str, object]:
-        images = [{"bytes": image_bytes(image, self.home), "path": None} for image in _images(pair)]
+        images = [{"bytes": eight_bits(image_bytes(image, self.home)), "path": None} for image in _images(pair)]
         return {"id": pair.id, "prompt": _turns(*pair.prompt), "chosen": _turns(pair.chosen),
                 "rejected": _turns(pair.rejected), "images": images}  # fmt: skip
 

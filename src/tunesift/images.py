@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tunesift.errors import shown
+from tunesift.errors import MissingExtra, shown
 from tunesift.notes import NO_IMAGE, UNSEEN
 from tunesift.records import RowFault
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 40_000_000
 """Width times height of an image."""
+_TURNED = 0x0112
+"""EXIF's number for how an image is to be turned; 1 for not at all."""
 _TOO_LARGE = ("E405", f"an image has more than {MAX_PIXELS:,} pixels")
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -90,12 +92,18 @@ def picture(image: str, home: Path) -> Picture:
     """An image as a model is to see it: upright, as its EXIF says, in RGB, of several frames the first.
 
     Raises `RowFault` for what cannot be used, an address, and a path that leads out of `home`; nothing is fetched.
+    `MissingExtra` without Pillow.
     """
-    from PIL import Image, ImageOps
-
-    name = f'the image "{shown(image[:40])}"'
     embedded = image[:5].lower() == "data:"
     place = io.BytesIO(_embedded(image)) if embedded else _inside(image, os.path.realpath(home))
+    return _seen(place, f'the image "{shown(image[:40])}"')
+
+
+def _seen(place: str | IO[bytes], name: str) -> Picture:
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise MissingExtra('images need the "vision" extra: pip install "tunesift[vision]".') from error
     try:
         with _quiet(), Image.open(place, formats=_FORMATS) as opened:
             small = opened.width * opened.height <= MAX_PIXELS
@@ -121,28 +129,80 @@ def bytes_digest(image: str, home: Path) -> str:
         return ""
 
 
-def image_bytes(image: str, home: Path) -> bytes:
-    """An image's own bytes, of a file in `home` or of the row itself; raises `RowFault` for what cannot be read."""
+def image_bytes(image: str, home: Path, most: int = -1) -> bytes:
+    """An image's own bytes, of a file in `home` or of the row itself; raises `RowFault` for what cannot be read. Of a
+    file at most so many, where that is not below 0."""
     if image[:5].lower() == "data:":
         return _embedded(image)
     try:
-        return Path(_inside(image, os.path.realpath(home))).read_bytes()
+        with open(_inside(image, os.path.realpath(home)), "rb") as file:
+            return file.read(most)
     except OSError as error:
         raise RowFault("E407", f'the image "{shown(image[:40])}" cannot be read ({type(error).__name__})') from None
 
 
+def plain_bytes(raw: bytes, most: int) -> bytes:
+    """An image for who may not read it as `picture` does: its own bytes where these are JPEG, PNG or WebP of one frame,
+    upright and in RGB, and otherwise what `picture` shows, as PNG, or as JPEG where PNG has more than `most` bytes.
+
+    Its own, too, where they cannot be read here; raises `RowFault` for too many pixels.
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        return raw
+    try:
+        with _quiet(), Image.open(io.BytesIO(raw), formats=_FORMATS) as opened:
+            if _is_plain(opened):
+                return raw
+    except (*_BROKEN, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return raw
+    seen = _seen(io.BytesIO(raw), "the image")
+    made = _encoded(seen, "PNG")
+    return made if len(made) <= most else _encoded(seen, "JPEG", quality=95)
+
+
+def eight_bits(raw: bytes) -> bytes:
+    """An image's own bytes for who cuts every value off at 255; of one of 16 bits a channel, what `picture` shows, as
+    PNG."""
+    from PIL import Image
+
+    with _quiet(), Image.open(io.BytesIO(raw), formats=_FORMATS) as opened:
+        is_deep = _is_deep(opened)
+    return _encoded(_seen(io.BytesIO(raw), "the image"), "PNG") if is_deep else raw
+
+
+def _is_plain(image: ImageFile) -> bool:
+    is_rgb = image.mode == "RGB" and "transparency" not in image.info
+    is_one = getattr(image, "n_frames", 1) == 1
+    return image.format in ("JPEG", "PNG", "WEBP") and is_rgb and is_one and image.getexif().get(_TURNED, 1) == 1
+
+
+def _encoded(image: Picture, kind: str, **how: int) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **how)
+    return out.getvalue()
+
+
 def _in_colour(image: Picture) -> Picture:
     """In RGB; of 16 bits a channel the upper eight, where Pillow would cut every value off at 255."""
-    if image.mode.startswith("I;16") or image.mode == "I":
+    if _is_deep(image):
         return image.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
     return image.convert("RGB")
+
+
+def _is_deep(image: Picture) -> bool:
+    return image.mode.startswith("I;16") or image.mode == "I"
 
 
 def _inside(image: str, home: str) -> str:
     """Where a path leads, links followed; raises `RowFault` for an address, and for what is not in the folder."""
     if _URL.match(image):
         raise RowFault("E804", f'images are not fetched from "{shown(image)}"; download it, and give its path')
-    path = os.path.realpath(os.path.join(home, image)) if "\0" not in image else "/"
+    try:
+        path = os.path.realpath(os.path.join(home, image))
+    except ValueError:  # NUL, or half of a surrogate pair
+        path = "/"
     if not Path(path).is_relative_to(home):
         raise RowFault("E803", f'the image "{shown(image)}" lies outside the data set\'s folder; move it inside')
     return path

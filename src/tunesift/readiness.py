@@ -15,6 +15,7 @@ from tunesift.methods.mctune_taggers import SpacyTagger
 from tunesift.methods.select import Select
 from tunesift.methods.selectit import SelectIT
 from tunesift.methods.selective_reflection import SelectiveReflection
+from tunesift.methods.sima import Sima
 from tunesift.methods.star_agents import StarAgents
 from tunesift.models.alike import check_tokenizers, check_two
 from tunesift.models.folders import EMBEDDED, base_of, is_here, local_folder, sees
@@ -31,6 +32,8 @@ from tunesift.scoring.ifd import READINGS
 from tunesift.settings import Settings, settings_by_path
 from tunesift.tuning.base import Training
 from tunesift.tuning.student import check_trainable
+from tunesift.tuning.vision_dpo import VisionDPO
+from tunesift.tuning.vision_parts import check_parts
 
 SAMPLED = 1_000
 """Records, from the first on, whose language is looked at."""
@@ -177,6 +180,10 @@ def check_here(method: AnyMethod) -> None:
             raise RecipeError(f"{path}.name: {shown(model.name)} reads no images; give a vision-language model, "
                               "such as a LLaVA.")  # fmt: skip
     check_trainings(method)
+    student = getattr(method, "student", None)
+    for _, tuner in _asked(method):
+        if isinstance(tuner, VisionDPO) and isinstance(student, VisionModel):
+            check_parts(student, tuner)
 
 
 def check_trainings(method: AnyMethod) -> None:
@@ -203,7 +210,7 @@ def lacking_extras(method: AnyMethod) -> list[str]:
             "a model of adapters",
             any(isinstance(m, TransformersModel) and _adapts(m) for m in models),
         ),
-        ("vision", ("PIL",), "a model that reads images", any(isinstance(m, VisionModel) for m in models)),
+        ("vision", ("PIL",), "a model that reads images", _sees(method, models)),
         ("pos", ("spacy",), "a tagger of spaCy", any(isinstance(m, SpacyTagger) for m in models)),
         ("cluster", ("sklearn",), "the pre-experience sample", getattr(method, "pre_experience", None) is not None),
     )
@@ -212,6 +219,11 @@ def lacking_extras(method: AnyMethod) -> list[str]:
         for extra, libraries, what, needed in needs
         if needed and any(find_spec(library) is None for library in libraries)
     ]
+
+
+def _sees(method: AnyMethod, models: Sequence[Settings]) -> bool:
+    """Whether images are opened here: for a model here, or, whoever answers, by a page that looks at them first."""
+    return isinstance(method, Sima) or any(isinstance(model, VisionModel) for model in models)
 
 
 def _adapts(model: TransformersModel) -> bool:

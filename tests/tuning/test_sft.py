@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from harness.tiny import MakeTiny
@@ -31,7 +33,7 @@ from tunesift.running.local import Local
 from tunesift.running.progress import Progress
 from tunesift.running.sealing import sealed
 from tunesift.running.step import Checkpoint
-from tunesift.tuning import process, sft_trainer, trainer
+from tunesift.tuning import beats, process, sft_trainer, trainer
 from tunesift.tuning.process import Trained, student_from, told
 from tunesift.tuning.sft import SFT
 
@@ -326,6 +328,22 @@ def test_a_training_says_that_it_moves_however_long_an_update_takes(tmp_path: Pa
     assert heard.beats == 2  # every 1,024 records
 
 
+def test_few_items_that_take_long_to_read_are_no_standstill(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A word every 20 seconds, not every 1,024 items: of large photographs these take longer than a watchdog waits."""
+    clock, heard = SimpleNamespace(now=0.0), Heard()
+    monkeypatch.setattr(beats, "time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def slow(_: Record) -> trainer.Row:
+        clock.now += 15.0
+        return trainer.Row({"input_ids": [1]}, 1, 1)
+
+    job = trainer.Job(TransformersModel(name=str(folder)), SMALL, letters(5), tmp_path)
+    rows = trainer.Rows(job, slow, pa.schema([("input_ids", pa.list_(pa.int32()))]), heard)
+    assert (rows.count, heard.beats) == (5, 2)  # after 30 seconds and after 60
+
+
 def test_weights_that_take_long_to_load_are_no_standstill(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,13 +356,13 @@ def test_weights_that_take_long_to_load_are_no_standstill(
                 raise ModelRefused("these weights cannot be loaded; give others.")
             time.sleep(0.01)
 
-    monkeypatch.setattr(trainer, "BEAT_S", 0.01)
+    monkeypatch.setattr(beats, "BEAT_S", 0.01)
     monkeypatch.setattr(sft_trainer, "load", slow)
     with pytest.raises(ModelRefused, match="cannot be loaded"):
         here(tmp_path, folder, SMALL, letters(4), heard)
-    beats = heard.beats
+    said = heard.beats
     time.sleep(0.1)
-    assert heard.beats == beats
+    assert heard.beats == said
 
 
 def test_beside_a_checkpoint_lies_nothing_that_is_not_the_runs(tmp_path: Path, folder: Path) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.seeing import job, llava, pair, pictured, trained
-from tunesift import Dataset, LoRA, TuningError, VisionDPO, VisionModel
+from harness.seeing import asked, job, llava, pair, pictured, rows, trained
+from tunesift import Dataset, LoRA, RecipeError, TuningError, VisionDPO, VisionModel, recipe_for, run_recipe
+from tunesift.tuning import vision_parts
 
 pytest.importorskip("trl", reason='needs the "train" extra')
 
-from tunesift.tuning.vision_dpo_trainer import freeze_encoder
+from tunesift.tuning.vision_parts import freeze_encoder, language_layers
 
 
 def qwen() -> Any:
@@ -123,6 +125,54 @@ def test_all_weights_but_those_that_read_images_move_in_a_training(tmp_path: Pat
     assert not [name for name in moved if "vision_tower" in name]
     assert [name for name in moved if "multi_modal_projector" in name]
     assert [name for name in moved if "language_model" in name]
+
+
+@pytest.mark.parametrize("targets", [(), ("q_proj",)])
+def test_adapters_stand_beside_layers_of_language_and_neither_at_its_head_nor_in_what_reads_images(
+    targets: tuple[str, ...],
+) -> None:
+    """Of a model whose language model holds its head, as BLIP-2's does, and of one whose parts lie in one another."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, nested = tiny_llava(), tiny_llava()
+    model.model.language_model.lm_head = torch.nn.Linear(32, 64)
+    nested.get_decoder = lambda: nested.model  # what transformers hands over where it knows no name of it
+    for one, also in ((model, set[str]()), (nested, {"linear_1", "linear_2"})):
+        wanted = re.compile(language_layers(one, LoRA(targets=targets), "tiny"))
+        linear = {name for name, part in one.named_modules() if isinstance(part, torch.nn.Linear)}
+        found = {name for name in linear if wanted.fullmatch(name)}
+        every = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", *also}
+        assert {name.rpartition(".")[2] for name in found} == (set(targets) or every)
+        assert not [name for name in found if "vision" in name or "lm_head" in name]
+
+
+@pytest.mark.parametrize(("settings", "sentence"), [
+    (["tuner.lora.targets=[fc1]"], "tuner.lora.targets: what writes language in .* has no linear layer fc1; it has down_proj, "),
+    (["tuner.lora.targets=[q_proj,lm_head]"], "has no linear layer lm_head; it has down_proj, gate_proj, k_proj, o_proj"),
+    (["tuner.lora=null"], "student: of .* it is not known which part reads images and which leads from it to language"),
+])  # fmt: skip
+def test_parts_that_cannot_be_trained_are_refused_before_anybody_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: list[str], sentence: str
+) -> None:
+    """And without any weights: here there are none."""
+    pictured(tmp_path / "data", 1)
+    (tmp_path / "data" / "in.jsonl").write_text(rows([asked("a", "0.png")]))
+    folder = llava(tmp_path / "llava")
+    (folder / "model.safetensors").unlink()
+    if settings == ["tuner.lora=null"]:
+        monkeypatch.setattr(vision_parts, "_PROJECTORS", ("bridge",))
+    words = [f"student.name={folder}", "student.device=cpu", *settings]
+    recipe = recipe_for("sima", tmp_path / "data" / "in.jsonl", tmp_path / "tuned", words)
+    with pytest.raises(RecipeError, match=sentence):
+        run_recipe(recipe)
+    assert not recipe.run_folder.exists()
+
+
+def test_of_a_model_that_cannot_be_built_of_its_config_nothing_is_said(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "of-nobody", "vision_config": {}}')
+    vision_parts.check_parts(VisionModel(name=str(tmp_path)), VisionDPO(lora=None))
 
 
 def test_adapters_of_the_authors_rank_are_the_default() -> None:

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from harness.seeing import asked, embedded, llava, pictured, rows
-from tunesift import RecipeError, recipe_for, run_recipe
+from tunesift import RecipeError, Sima, VisionModel, recipe_for, run_recipe
 from tunesift.export import export
+from tunesift.export_images import seeing
 from tunesift.models.scripted import ScriptedModel
 
 pytest.importorskip("PIL", reason='needs the "vision" extra')
@@ -57,6 +59,29 @@ def test_trl_reads_every_pair_with_its_image(run: Path, tmp_path: Path) -> None:
         "beta": 0.1, "learning_rate": 1e-7, "num_train_epochs": 2.0, "lora_r": 128, "lora_alpha": 256, "max_length": None,
     }  # fmt: skip
     assert any("adapters stand in what reads the images, too" in difference for difference in done.differences)
+
+
+def test_an_image_of_sixteen_bits_is_not_written_so_that_others_see_it_white(run: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("I;16", (4, 4), 128 * 256).save(tmp_path / "data" / "1.png")
+    plain = (tmp_path / "data" / "0.png").read_bytes()
+    done = export(run, tmp_path / "out", "trl", ["student.name=llava"])
+    images = {row["id"]: row["images"][0] for row in read(done.folder)}
+    assert images["r1"].getcolors() == [(16, (128, 128, 128))]
+    stored = pq.read_table(done.folder / "pairs" / "train.parquet").to_pylist()
+    assert [row["images"][0]["bytes"] for row in stored if row["id"] == "r0"] == [plain]  # as it is in its file
+
+
+def test_what_is_exported_is_tuned_from_the_weights_that_answered(tmp_path: Path) -> None:
+    """Their revision and type too, unless another model is named."""
+    answered = VisionModel(name="me/llava", revision="abc123", dtype="bfloat16")
+    own = seeing(Sima(student=answered, tuner=None), []).student
+    assert (own.name, own.revision, own.dtype) == ("me/llava", "abc123", "bfloat16")
+    other = seeing(Sima(student=answered, tuner=None), ["student.name=me/other"]).student
+    assert (other.name, other.revision, other.dtype) == ("me/other", None, VisionModel().dtype)
+    coarser = seeing(Sima(student=answered, tuner=None), ["student.dtype=float32"]).student
+    assert (coarser.revision, coarser.dtype) == ("abc123", "float32")
 
 
 def test_a_pair_whose_image_is_gone_is_left_out_and_told(run: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from tunesift import Completion, HttpModel, Message, ModelRefused, ParameterRefused, RecipeError, Sampling
+from tunesift import Completion, Failure, HttpModel, Message, ModelRefused, ParameterRefused, RecipeError, Sampling
+from tunesift.images import picture
 from tunesift.models import http
 from tunesift.models.faults import asked_pause, exhausted, refusal
 from tunesift.models.replies import streamed
@@ -206,6 +208,83 @@ def test_an_image_is_sent_as_it_is_in_its_file(listener: Listener, tmp_path: Pat
     assert text == {"type": "text", "text": "what?"}
     kind, _, coded = image["image_url"]["url"].partition(";base64,")
     assert (kind, base64.b64decode(coded)) == ("data:image/png", raw)
+
+
+def sent(listener: Listener, home: Path, image: str) -> tuple[str, bytes]:
+    """The kind and the bytes of an image that an endpoint got."""
+    model = HttpModel(url=listener.url, model="seeing", images=home)
+    (said,) = model.chat([[Message("user", "what?", images=(image,))]], Sampling())
+    assert isinstance(said, Completion)
+    part, _ = listener.bodies[-1]["messages"][0]["content"]
+    kind, _, coded = part["image_url"]["url"].partition(";base64,")
+    return kind, base64.b64decode(coded)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_an_image_that_is_plain_is_sent_as_it_is_from_its_file_and_from_the_row(
+    listener: Listener, tmp_path: Path, kind: str
+) -> None:
+    images = pytest.importorskip("PIL.Image", reason='needs the "vision" extra')
+    images.new("RGB", (4, 3), (200, 40, 40)).save(tmp_path / "a", kind)
+    raw = (tmp_path / "a").read_bytes()
+    in_row = f"data:image/{kind.lower()};base64,{base64.b64encode(raw).decode()}"
+    assert sent(listener, tmp_path, "a") == sent(listener, tmp_path, in_row) == (f"data:image/{kind.lower()}", raw)
+
+
+def not_plain(path: Path, how: str) -> None:
+    """An image that whoever opens it carelessly sees otherwise than a model here."""
+    from PIL import Image
+
+    first, turned = Image.new("RGB", (4, 2), (0, 255, 0)), Image.Exif()
+    first.putpixel((0, 0), (0, 0, 255))
+    turned[0x0112] = 6  # by a quarter, clockwise
+    deep = Image.new("I;16", (2, 2), 128 * 256)
+    saved = {"turned": (first, "PNG", {"exif": turned}), "CMYK": (first.convert("CMYK"), "JPEG", {}),
+             "frames": (first, "GIF", {"save_all": True, "append_images": [Image.new("RGB", (4, 2))]}),
+             "deep": (deep, "PNG", {}), "BMP": (first, "BMP", {}), "alpha": (first.convert("RGBA"), "PNG", {})}  # fmt: skip
+    image, kind, options = saved[how]
+    image.save(path, kind, **options)
+
+
+@pytest.mark.parametrize("how", ["turned", "CMYK", "frames", "deep", "BMP", "alpha"])
+def test_an_endpoint_gets_any_other_image_as_a_model_here_sees_it(listener: Listener, tmp_path: Path, how: str) -> None:
+    images = pytest.importorskip("PIL.Image", reason='needs the "vision" extra')
+    not_plain(tmp_path / "a", how)
+    seen = picture("a", tmp_path)
+    in_row = f"data:image/png;base64,{base64.b64encode((tmp_path / 'a').read_bytes()).decode()}"
+    for name in ("a", in_row):
+        kind, raw = sent(listener, tmp_path, name)
+        got = images.open(io.BytesIO(raw))
+        assert (kind, got.format, got.mode, got.size) == ("data:image/png", "PNG", "RGB", seen.size)
+        assert got.tobytes() == seen.tobytes()
+
+
+def test_what_is_too_large_as_png_is_sent_as_jpeg(
+    listener: Listener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = pytest.importorskip("PIL.Image", reason='needs the "vision" extra')
+    noise = images.effect_noise((200, 200), 90)  # grey, and larger as PNG than as JPEG
+    noise.save(tmp_path / "a.jpg", quality=95)
+    small = (tmp_path / "a.jpg").stat().st_size
+    monkeypatch.setattr("tunesift.models.http.MOST_IMAGE", small + 2000)
+    out = io.BytesIO()
+    picture("a.jpg", tmp_path).save(out, "PNG")
+    assert len(out.getvalue()) > small + 2000
+    kind, raw = sent(listener, tmp_path, "a.jpg")
+    assert (kind, images.open(io.BytesIO(raw)).mode) == ("data:image/jpeg", "RGB")
+
+
+@pytest.mark.parametrize(("image", "said"), [
+    ("data:image/png;base64,????", "is not valid base64"), ("data:text/plain;base64,aGVsbG8=", "is no PNG, JPEG"),
+    ("\ud800.png", "outside the data set's folder"),
+])  # fmt: skip
+def test_an_image_that_is_none_is_not_sent(listener: Listener, tmp_path: Path, image: str, said: str) -> None:
+    model = HttpModel(url=listener.url, model="seeing", images=tmp_path)
+    (failure,) = model.chat([[Message("user", "what?", images=(image,))]], Sampling())
+    assert isinstance(failure, Failure)
+    assert failure.message.startswith("E638")
+    assert said in failure.message
+    assert listener.bodies == []
 
 
 def test_a_proxy_of_the_environment_is_taken_only_where_it_is_wanted(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from pathlib import Path
 
 import pytest
 
 from harness.seeing import embedded
+from tunesift import MissingExtra
 from tunesift.images import picture
 from tunesift.records import RowFault
 
@@ -53,6 +55,15 @@ def test_of_several_frames_the_first_is_seen(tmp_path: Path) -> None:
 
 def test_an_image_in_the_row_itself_is_opened(tmp_path: Path) -> None:
     assert picture(embedded(BLUE), tmp_path).getpixel((0, 0)) == BLUE
+
+
+def test_without_pillow_no_image_is_opened_and_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(MissingExtra, match=r'images need the "vision" extra: pip install "tunesift\[vision\]"'):
+        picture("a.png", tmp_path)
 
 
 @pytest.mark.parametrize(("name", "code"), [

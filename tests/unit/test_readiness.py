@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from faultserver.client import FaultServer
+from harness.seeing import asked, rows
 from tunesift import (
     IFD,
     Dataset,
@@ -244,4 +245,14 @@ def test_an_extra_that_is_not_installed_is_missed_before_anything_is_scored(
     with pytest.raises(MissingExtra, match='the pre-experience sample: needs the "cluster" extra') as refusal:
         run_recipe(recipe)
     assert refusal.value.exit_code == 69
+    assert not recipe.run_folder.exists()
+
+
+def test_a_page_of_images_misses_pillow_whoever_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in.jsonl").write_text(rows([asked("a", "0.png")]))
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    answers = f"student={json.dumps({'kind': 'scripted', 'otherwise': 'A dog.'})}"
+    recipe = recipe_for("sima", tmp_path / "in.jsonl", tmp_path / "pairs.jsonl", ["tuner=null", answers])
+    with pytest.raises(MissingExtra, match='a model that reads images: needs the "vision" extra'):
+        run_recipe(recipe)
     assert not recipe.run_folder.exists()

@@ -14,7 +14,7 @@ Stages   look     every image is opened as the model will see it; asks nobody
 The paper is silent on
     Two answers that are the same but for white space: they are no pair.
     A reply without a verdict: its pair is dropped, and above a fifth of all replies nothing is trained.
-    Several turns, a system message, tools: such rows are left out.
+    Several turns or images, a system message, tools: such rows are left out.
     Images that cannot be used: one row may be lost, of more than a hundred a hundredth; then nobody is asked.
 We differ from the authors' code
     Both orders are asked, and a pair is kept where both name one answer; theirs always has the sampled one first.
@@ -149,7 +149,7 @@ class Sima(Settings):
         answers = {id: _answers(greedy, sampled, id) for id in usable.ids() if id not in became}
         became |= {id: Decision(id, "drop", why) for id, both in answers.items() if (why := _no_choice(both))}
         open_ = usable.only({id for id in answers if id not in became})
-        compare = Compare(model=seen_from(self.judge or self.student, folder), use_metrics=self.use_metrics,
+        compare = Compare(model=seen_from(self.judge or self.student, place), use_metrics=self.use_metrics,
                        sampling=Sampling(max_tokens=self.critic_tokens))  # fmt: skip
         said = run.map("compare", compare, [compared(r, answers[r.id], order) for r in open_ for order in self._orders])
         became |= {id: _failed(id, why) for id in open_.ids() for why in self._failures(said, id)[:1]}

@@ -46,14 +46,21 @@ def left_out(record: Record) -> str:
         return "has no image"
     if [message.role for message in record.messages] != ["user", "assistant"]:
         return "is more than a question and an answer"
-    if not record.response.strip():
+    if sum(len(message.images) for message in record.messages) > 1:
+        return "has several images"
+    if not plain(record.response):
         return "has no reference answer"
     return "" if question_of(record) else "asks nothing"
 
 
 def question_of(record: Record) -> str:
     """What is asked about the image."""
-    return record.prompt[-1].text.replace(MEDIA_MARK, "").strip()
+    return plain(record.prompt[-1].text)
+
+
+def plain(text: str) -> str:
+    """A text without marks of images, which brings none."""
+    return text.replace(MEDIA_MARK, "").strip()
 
 
 def prompt_of(record: Record) -> tuple[Message, ...]:
@@ -63,7 +70,7 @@ def prompt_of(record: Record) -> tuple[Message, ...]:
 
 def answer_in(said: Completion) -> str:
     """An answer's text, which brings no image."""
-    return said.text.replace(MEDIA_MARK, "").strip()
+    return plain(said.text)
 
 
 @dataclass(frozen=True, slots=True)

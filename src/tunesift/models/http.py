@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 from tunesift.errors import ParameterRefused, RecipeError, shown
 from tunesift.image_fields import image_kind
+from tunesift.images import image_bytes, plain_bytes
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
 from tunesift.models.batches import Batching, office
 from tunesift.models.endpoint import PROBE_TOKENS, Call, Endpoint, endpoint
@@ -36,7 +37,7 @@ from tunesift.models.folders import segment_of, tokenizer
 from tunesift.models.likelihood import Segment, SpanEncoder
 from tunesift.models.replies import Reply, choices, completions, echoed, of_prompt, protocol, vectors
 from tunesift.models.transport import Way
-from tunesift.records import Failure, Message
+from tunesift.records import Failure, Message, RowFault
 from tunesift.settings import INCIDENTAL, Json, Settings
 
 NOT_GIVEN, NOT_GIVEN_URL = "NOT-GIVEN", "http://not-given.invalid/v1"
@@ -232,21 +233,16 @@ class HttpModel(Settings):
         return {"role": message.role, "content": [*parts, {"type": "text", "text": message.text}]}
 
     def _image(self, name: str) -> str:
-        """An image as a data: URI; only files in the folder of images are ever read."""
-        folder = self.images.resolve()
+        """An image as a data: URI, as a local model would see it; only files in the folder of images are ever read."""
         try:
-            path = (folder / name).resolve()
-            if not path.is_relative_to(folder):
-                raise Fault("row", "E638", f'the image "{shown(name)}" is not in the folder of images')
-            with path.open("rb") as file:
-                raw = file.read(MOST_IMAGE + 1)
-        except (OSError, ValueError) as error:
-            raise Fault("row", "E638", f'the image "{shown(name)}" cannot be read ({type(error).__name__})') from None
+            raw = image_bytes(name, self.images, MOST_IMAGE + 1)
+            raw = plain_bytes(raw, MOST_IMAGE) if len(raw) <= MOST_IMAGE else raw
+        except RowFault as fault:
+            raise Fault("row", "E638", fault.message) from None
         kind = image_kind(raw)
         if kind not in _IMAGES or len(raw) > MOST_IMAGE:
-            raise Fault(
-                "row", "E638", f'"{shown(name)}" is no PNG, JPEG, GIF or WebP of at most {MOST_IMAGE // 2**20} MB'
-            )
+            said = f'"{shown(name[:40])}" is no PNG, JPEG, GIF or WebP of at most {MOST_IMAGE // 2**20} MB'
+            raise Fault("row", "E638", said)
         return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
 
     def _lose(self, segments: Sequence[Segment]) -> list[TargetLoss | Failure] | Failure:

@@ -64,6 +64,26 @@ def load(  # Any: transformers' own classes
     return model.eval().to(where), reader
 
 
+def outline(auto: Auto, name: str, revision: str | None = None) -> Any:  # Any: transformers' own class
+    """A model without weights, as its config.json has it, of adapters the one they stand beside; None where that is not
+    here, or none can be built so."""
+    import torch
+    import transformers
+
+    folder = local_folder(name)
+    if folder and (base := base_of(folder)):
+        return outline(auto, *base)
+    transformers.utils.logging.set_verbosity_error()
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True, "revision": revision or "main"}
+    with LOADING:
+        try:
+            shape = transformers.AutoConfig.from_pretrained(str(folder or name), **options)
+            with torch.device("meta"):
+                return getattr(transformers, auto).from_config(shape, trust_remote_code=False)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError):
+            return None  # whatever it is, loading the model says it
+
+
 _HELD: list[dict[Any, Any]] = []  # Any: whatever weights are known by
 """What holds loaded weights in this process."""
 Cache = TypeVar("Cache", bound=dict[Any, Any])  # Any: the same

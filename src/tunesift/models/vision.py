@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tunesift.errors import ModelRefused, ParameterRefused
+from tunesift.errors import ModelRefused, ParameterRefused, first_line
 from tunesift.heartbeat import beat, loading
 from tunesift.image_fields import MEDIA_MARK
 from tunesift.images import picture
 from tunesift.models.base import Completion, Sampling
-from tunesift.models.folders import LOADING, context_of
+from tunesift.models.folders import LOADING, context_of, not_taken
 from tunesift.models.http import NOT_GIVEN
 from tunesift.models.loading import held, load
 from tunesift.models.templates import RENDERER, TemplateFault
@@ -22,6 +22,8 @@ from tunesift.settings import INCIDENTAL
 
 _APART = "\u2060"
 """Invisible; put into the name of a special token that stands in a text, so that it stays text."""
+NOT_READ = (ValueError, TypeError)
+"""What a model's own processor raises for an image that is sound but not for it, as one of 300 by 1 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +124,11 @@ class Writer:
         return answer if end.strip() else f"{answer}{self._end}"
 
 
+def not_read(error: Exception) -> Failure:
+    """An image that can be opened, and that the model's own processor makes nothing of."""
+    return Failure("unreadable", f"the model's processor takes no such image ({first_line(error)})")
+
+
 def pictures(conversation: Sequence[Message], home: Path) -> list[Any]:  # Any: Pillow's own class
     """The images of a conversation, in order; raises `RowFault` for one that cannot be used."""
     return [picture(name, home) for message in conversation for name in message.images]
@@ -150,7 +157,9 @@ class _Weights:
         except RowFault as fault:
             return Failure("unreadable", f"{fault.code} {fault.message}")
         except TemplateFault as error:
-            return Failure("refused", f"the model's chat template takes no such conversation: {str(error)[:160]}")
+            return not_taken(error)
+        except NOT_READ as error:
+            return not_read(error)
         length = int(read["input_ids"].shape[1])
         room = min(sampling.max_tokens, min(asked.max_length or self.limit, self.limit) - length)
         if room < 1:

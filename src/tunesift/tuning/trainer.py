@@ -6,10 +6,8 @@ import hashlib
 import math
 import resource
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +26,7 @@ from tunesift.running.sealing import newest, seal
 from tunesift.running.training import CHECKPOINT, DATA, MODEL
 from tunesift.settings import Json
 from tunesift.tuning.base import Training
+from tunesift.tuning.beats import Beats, Telling, beating
 from tunesift.tuning.reward_best import BEST
 from tunesift.tuning.student import limit_of
 
@@ -37,8 +36,6 @@ MOST_KEPT = 2_000
 """Updates whose loss is kept with the model; of more, every second, fourth and so on."""
 EVALUATIONS = 20
 """Times that the held-out loss is measured."""
-BEAT_S = 20.0
-"""Seconds between two words that weights are still being loaded."""
 _SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 """What transformers calls them."""
 _SAID = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm", "order")
@@ -58,16 +55,6 @@ class Job:
     def limit(self) -> int | None:
         """Most tokens of a record; None where neither the settings nor the student say."""
         return limit_of(self.student, self.tuner)
-
-
-class Telling(Protocol):
-    """Who hears of a training."""
-
-    stopped: bool
-
-    def at(self, step: int, of: int) -> None: ...
-
-    def say(self, **said: Any) -> None: ...  # Any: JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +106,11 @@ class Learner(Protocol):
 def train(job: Job, learner: Learner, telling: Telling) -> None:
     """Train from the newest whole checkpoint on, and leave a sealed model; only a checkpoint where asked to stop."""
     check_installed()
-    with _beating(telling):
+    with beating(telling):
         model, tokenizer = learner.load(job, usable_device(job.student.device))
     rows = Rows(job, learner.encoder(job, tokenizer), learner.columns, telling)
-    trainer = _trainer(job, learner, (model, tokenizer), rows, telling)
+    with beating(telling):  # it may load a reference
+        trainer = _trainer(job, learner, (model, tokenizer), rows, telling)
     begin = newest(job.into, CHECKPOINT)
     trainer.args.eval_on_start = trainer.eval_dataset is not None and begin is None
     if begin is not None and _is_last(trainer, begin):
@@ -145,25 +133,6 @@ def _is_last(trainer: Any, begin: Path) -> bool:  # Any: TRL's own class
     trainer.state = state
     trainer._load_from_checkpoint(str(begin))
     return True
-
-
-@contextmanager
-def _beating(telling: Telling) -> Iterator[None]:
-    """Say again and again that something moves, as long as the block runs: large weights take longer to come from a
-    slow disk than a watchdog waits."""
-    over = threading.Event()
-
-    def beat() -> None:
-        while not over.wait(BEAT_S):
-            telling.say(beat=True)
-
-    thread = threading.Thread(target=beat, name="loading", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 class Rows:
@@ -201,7 +170,9 @@ class Rows:
 
     def _batches(self, records: Iterable[Any]) -> Iterator[list[Mapping[str, Any]]]:  # Any: what is read
         batch: list[Mapping[str, Any]] = []
+        beats = Beats(self._telling)
         for record in records:
+            beats.moved()
             found = self._encode(record)
             if isinstance(found, Failure):
                 self.left_out[found.kind] += 1

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from tunesift.errors import TuningError, shown
 from tunesift.images import picture
+from tunesift.models.folders import not_taken
 from tunesift.models.loading import load
 from tunesift.models.templates import TemplateFault
-from tunesift.models.vision import VisionModel, Writer
+from tunesift.models.vision import NOT_READ, VisionModel, Writer, not_read
 from tunesift.records import Failure, Preference, RowFault
 from tunesift.settings import Json
 from tunesift.tuning.trainer import Given, Job, Row, adapters, save
 from tunesift.tuning.vision_dpo import VisionDPO
+from tunesift.tuning.vision_parts import freeze_encoder, language_layers
 
 _TEXTS = ("prompt", "chosen", "rejected")
-_PROJECTORS = (
-    "multi_modal_projector", "mm_projector", "connector", "aligner", "embed_vision", "projector", "language_projection",
-    "image_to_text_projection", "image_projector", "vision_projection", "vision_adapter", "resampler_model", "merger",
-    "deepstack_merger_list", "patch_merger", "downsample",
-)  # fmt: skip
-"""What models of transformers 5.23 call what leads from images to language; GLM-V's last convolution is part of it."""
 
 
 class VisionDPOLearner:
@@ -55,13 +49,19 @@ class VisionDPOLearner:
             except RowFault as fault:
                 return Failure("unreadable", fault.message)
             except TemplateFault as error:
-                return Failure("refused", f"the chat template renders no conversation ({error})")
+                return not_taken(error)
+            except NOT_READ as error:
+                return not_read(error)
             return Row(columns, int(read["attention_mask"].sum()), int(read["input_ids"].shape[1]))
 
         return row
 
     def trainer(self, job: Job, model: Any, tokenizer: Any, given: Given) -> Any:  # Any: libraries' classes
-        """TRL's DPOTrainer."""
+        """TRL's DPOTrainer.
+
+        The reference is loaded here, since TRL would take it by the name in config.json: of another revision, and
+        without the adapters that a student may hold. Beside new adapters it is the model without them.
+        """
         from trl import DPOConfig, DPOTrainer
 
         assert isinstance(job.tuner, VisionDPO)
@@ -69,34 +69,18 @@ class VisionDPOLearner:
             freeze_encoder(model, job.student.name)
         return given.noted(DPOTrainer)(
             model=model,
+            ref_model=self.load(job, str(model.device))[0] if job.tuner.lora is None else None,
             args=DPOConfig(**given.arguments, max_length=None, beta=job.tuner.beta),
             data_collator=_collator(tokenizer, _home(job)),
             train_dataset=given.rows.train,
             eval_dataset=given.rows.held_out,
             processing_class=tokenizer,
-            peft_config=_of_language(adapters(job, model), model),
+            peft_config=_of_language(job, model),
         )
 
     def save(self, job: Job, trainer: Any, into: Path) -> Mapping[str, Json]:  # Any: TRL's own class
         """The model, and what reads texts and images for it."""
         return save(job, trainer, into)
-
-
-def freeze_encoder(model: Any, name: str) -> None:  # Any: transformers' own class
-    """Leave what reads images as it is, and train what leads from it to language, wherever that lies: beside the
-    encoder, as in LLaVA, or within it, as in Qwen-VL.
-
-    Raises `TuningError` for a model of which that is not known: all that sees would stay as it is, or nothing.
-    """
-    encoder, language = model.get_encoder(modality="image"), model.get_decoder()
-    inside = [part for child, part in encoder.named_children() if child in _PROJECTORS]
-    beside = [part for place, part in model.named_modules() if place.rpartition(".")[2] in _PROJECTORS]
-    if any(part is language for part in encoder.modules()) or not (inside or beside):
-        raise TuningError(f"student: of {shown(name)} it is not known which part reads images and which leads from it "
-                          "to language; write tuner.lora.rank=128, or give a LLaVA or a Qwen-VL.")  # fmt: skip
-    encoder.requires_grad_(False)
-    for part in inside:
-        part.requires_grad_(True)
 
 
 def _home(job: Job) -> Path:
@@ -116,17 +100,9 @@ def _collator(processor: Any, home: Path) -> Any:  # Any: transformers' and TRL'
     return Collator(processor=processor)
 
 
-def _of_language(config: Any, model: Any) -> Any:  # Any: PEFT's and transformers' own classes
-    """Adapters for the part that reads and writes language: layers of the others may have the same names."""
-    import torch
-
-    if config is None:
-        return None
-    language = model.get_decoder()
-    place = next(name for name, module in model.named_modules() if module is language)
-    linear = {name for name, part in language.named_modules() if isinstance(part, torch.nn.Linear)}
-    wanted = config.target_modules
-    last = {name.rpartition(".")[2] for name in linear} if wanted == "all-linear" else set(wanted)
-    names = "|".join(map(re.escape, sorted(last)))
-    config.target_modules = rf"{re.escape(place)}\.(?:.*\.)?(?:{names})"
+def _of_language(job: Job, model: Any) -> Any:  # Any: PEFT's and transformers' own classes
+    """Adapters for the part that reads and writes language."""
+    if (config := adapters(job, model)) is not None:
+        assert job.tuner.lora is not None
+        config.target_modules = language_layers(model, job.tuner.lora, job.student.name)
     return config
