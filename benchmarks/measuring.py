@@ -58,8 +58,9 @@ def child(script: str, *words: str) -> dict[str, Any]:
 
 
 def here() -> dict[str, Any]:
-    """The command, and where it was run."""
-    return {"command": " ".join(["python", *sys.argv]), "python": platform.python_version(),
+    """The command, whose data lie elsewhere on every machine, and what it was run on."""
+    words = ["DATA" if before == "--data" else word for before, word in zip(["", *sys.argv], sys.argv, strict=False)]
+    return {"command": " ".join(["python", *words]), "python": platform.python_version(),
             "machine": f"{platform.machine()}, {os.cpu_count()} processors"}  # fmt: skip
 
 
