@@ -41,6 +41,7 @@ from tunesift import (
 )
 from tunesift.datasets import Source
 from tunesift.methods.clear_correct import Duel, Judge
+from tunesift.methods.clear_evidence import certainty_of
 from tunesift.methods.selectit import Rate
 
 ROWS = [Record(f"r{n}", (Message("user", f"Name river {n}."), Message("assistant", "Old."))) for n in range(2)]
@@ -307,3 +308,11 @@ def test_a_confidence_that_may_still_be_just_gamma_is_sampled_to_the_end(tmp_pat
     with Run(tmp_path, Local()) as run:
         found = list(method(Dataset.of(ROWS), run).decisions)
     assert [(d.action, d.reason) for d in found] == [("drop", "not among those above 0.5000: confidence 0.5000")] * 2
+
+
+@pytest.mark.parametrize(
+    ("said", "certainty"),
+    [("Answer: I take B then", 0.0), ("I take B then", None), ("Incorrect.", 0.0), ("CORRECT", 1.0)],
+)
+def test_a_letter_counts_within_an_answer_and_a_word_in_any_case(said: str, certainty: float | None) -> None:
+    assert certainty_of(said) == certainty
