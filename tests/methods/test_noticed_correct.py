@@ -1,4 +1,4 @@
-"""What a user would miss of CLEAR's correction, of `select` and of SelectIT: each test here failed on a change that no
+"""What a user would miss of CLEAR, its correction, `select` and SelectIT: each test here failed on a change that no
 other test noticed."""
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from tunesift import (
 )
 from tunesift.datasets import Source
 from tunesift.methods.clear_correct import Duel, Judge
+from tunesift.methods.clear_evidence import certainty_of
 from tunesift.methods.selectit import Rate
 
 ROWS = [Record(f"r{n}", (Message("user", f"Name river {n}."), Message("assistant", "Old."))) for n in range(2)]
@@ -271,3 +272,47 @@ def test_a_candidate_that_cannot_be_embedded_is_set_aside_with_the_reason(tmp_pa
         found = list(Select(keep=keep)(Dataset.of(ROWS), run).decisions)
     assert found[0] == Decision("r0", "quarantine", "too-long: no room")
     assert found[1].action == "keep"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing(ScriptedModel):
+    """Sure of every answer, and answers otherwise at every draw, or always the same."""
+
+    same: bool = False
+
+    def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
+        drawn = "again" if self.same else f"draw {sampling.seed}"
+        return [
+            Completion("Answer: A" if "answer>" in c[-1].text else f"Answer: {drawn}", "stop", 2) for c in conversations
+        ]
+
+
+SAME = "all samples are the same for 2 of 2 records; does the model heed temperature?"
+
+
+@pytest.mark.parametrize(
+    ("same", "keep", "said"),
+    [(True, Confident(), [SAME]), (False, Confident(), []), (False, Confident(gamma=0.6), [])],
+)
+def test_samples_that_are_all_the_same_are_worth_a_word_and_no_others(
+    same: bool, keep: Confident, said: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Run(tmp_path, Local()) as run:
+        Clear(student=Drawing(same=same), samples=2, keep=keep)(Dataset.of(ROWS), run)
+    assert [r.getMessage() for r in caplog.records if "samples" in r.getMessage()] == said
+
+
+def test_a_confidence_that_may_still_be_just_gamma_is_sampled_to_the_end(tmp_path: Path) -> None:
+    """Reflection gives 1 and no sample agrees: 0.5 * 0 + 0.5 * 1, which is not above 0.5."""
+    method = Clear(student=Drawing(), samples=2, w_consistency=0.5, keep=Confident(gamma=0.5))
+    with Run(tmp_path, Local()) as run:
+        found = list(method(Dataset.of(ROWS), run).decisions)
+    assert [(d.action, d.reason) for d in found] == [("drop", "not among those above 0.5000: confidence 0.5000")] * 2
+
+
+@pytest.mark.parametrize(
+    ("said", "certainty"),
+    [("Answer: I take B then", 0.0), ("I take B then", None), ("Incorrect.", 0.0), ("CORRECT", 1.0)],
+)
+def test_a_letter_counts_within_an_answer_and_a_word_in_any_case(said: str, certainty: float | None) -> None:
+    assert certainty_of(said) == certainty

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tunesift.methods.mctune_controls import is_valid, parse_block
 from tunesift.methods.mctune_taggers import annotated
 from tunesift.methods.mctune_words import Token, syllables
 from tunesift.methods.reflection_reading import _mark
+from tunesift.methods.selective_steps import told
 from tunesift.methods.star_agents_writing import read_instruction
 
 
@@ -154,3 +156,11 @@ def test_a_mark_counts_as_one_syllable_where_it_counts_at_all() -> None:
 def test_counts_without_a_readability_may_be_those_of_a_text() -> None:
     assert is_valid({"t_word": 3, "t_uword": 2})
     assert not is_valid({"t_word": 2, "t_uword": 3})
+
+
+def test_where_only_one_of_two_responses_has_a_ratio_their_losses_are_told() -> None:
+    weighed: Any = SimpleNamespace(  # Any: stands in for what was weighed
+        ifd=SimpleNamespace(margin=None), final_ifd=None, guess=SimpleNamespace(old=2.0, new=1.5), branch="A",
+        reversed_ifd={2.0: 0.9, 1.5: None}.get,
+    )  # fmt: skip
+    assert told(weighed, "kept") == ("rewritten (response): instruction kept; loss of the instruction 2.0000 to 1.5000")
