@@ -153,9 +153,12 @@ def plain_bytes(raw: bytes, most: int) -> bytes:
         return raw
     try:
         with _quiet(), Image.open(io.BytesIO(raw), formats=_FORMATS) as opened:
-            if _is_plain(opened):
-                return raw
-    except (*_BROKEN, Image.DecompressionBombError, Image.DecompressionBombWarning):
+            is_plain = _is_plain(opened)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        is_plain = False
+    except _BROKEN:
+        is_plain = True
+    if is_plain:
         return raw
     seen = _seen(io.BytesIO(raw), "the image")
     made = _encoded(seen, "PNG")
@@ -173,9 +176,10 @@ def eight_bits(raw: bytes) -> bytes:
 
 
 def _is_plain(image: ImageFile) -> bool:
+    if image.format not in ("JPEG", "PNG", "WEBP") or image.width * image.height > MAX_PIXELS:
+        return False
     is_rgb = image.mode == "RGB" and "transparency" not in image.info
-    is_one = getattr(image, "n_frames", 1) == 1
-    return image.format in ("JPEG", "PNG", "WEBP") and is_rgb and is_one and image.getexif().get(_TURNED, 1) == 1
+    return is_rgb and getattr(image, "n_frames", 1) == 1 and image.getexif().get(_TURNED, 1) == 1
 
 
 def _encoded(image: Picture, kind: str, **how: int) -> bytes:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from harness.seeing import png_of
 from tunesift import Completion, Failure, HttpModel, Message, ModelRefused, ParameterRefused, RecipeError, Sampling
 from tunesift.images import picture
 from tunesift.models import http
@@ -257,6 +258,16 @@ def test_an_endpoint_gets_any_other_image_as_a_model_here_sees_it(listener: List
         got = images.open(io.BytesIO(raw))
         assert (kind, got.format, got.mode, got.size) == ("data:image/png", "PNG", "RGB", seen.size)
         assert got.tobytes() == seen.tobytes()
+
+
+@pytest.mark.parametrize("side", [7_000, 60_000])
+def test_an_image_of_too_many_pixels_is_sent_to_nobody(listener: Listener, tmp_path: Path, side: int) -> None:
+    pytest.importorskip("PIL.Image", reason='needs the "vision" extra')
+    (tmp_path / "a.png").write_bytes(png_of(side))
+    model = HttpModel(url=listener.url, model="seeing", images=tmp_path)
+    (failure,) = model.chat([[Message("user", "what?", images=("a.png",))]], Sampling())
+    assert failure == Failure("unreadable", "E638 the image has more than 40,000,000 pixels")
+    assert listener.bodies == []
 
 
 def test_what_is_too_large_as_png_is_sent_as_jpeg(

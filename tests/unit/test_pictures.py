@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 import sys
-import zlib
 from pathlib import Path
 
 import pytest
 
-from harness.seeing import embedded
+from harness.seeing import embedded, png_of
 from tunesift import MissingExtra
 from tunesift.images import picture
 from tunesift.records import RowFault
@@ -83,15 +81,3 @@ def test_what_is_not_opened_says_why(tmp_path: Path, name: str, code: str) -> No
         picture(name, home)
     assert caught.value.code == code
     assert len(caught.value.message) < 200
-
-
-def png_of(side: int) -> bytes:
-    """A PNG file that says how large it is, and holds next to nothing."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 999)) + chunk(b"IEND", b"")
-    )
