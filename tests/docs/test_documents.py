@@ -181,6 +181,15 @@ def test_the_benchmark_of_ratings_runs_and_asks_k_times_per_record() -> None:
 
 
 @pytest.mark.slow
+def test_the_benchmarks_of_growth_and_of_a_screen_run(shared: Path) -> None:
+    for words in (["growth.py"], ["screening.py", "--data", str(shared)]):
+        command = [sys.executable, str(ROOT / "benchmarks" / words[0]), *words[1:], "--smoke"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        assert str(shared) not in json.loads(done.stdout)["command"]
+
+
+@pytest.mark.slow
 def test_the_benchmark_of_scoring_runs_and_all_ways_agree() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "scoring.py"), "--smoke"],
