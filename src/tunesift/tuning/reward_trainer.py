@@ -67,14 +67,16 @@ class RewardLearner:
     def trainer(self, job: Job, model: Any, tokenizer: Any, given: Given) -> Any:  # Any: libraries' classes
         """TRL's RewardTrainer with ODIN's losses."""
         from trl import RewardConfig
+        from trl.trainer.utils import disable_dropout_in_model
 
         tuner = job.tuner
         assert isinstance(tuner, RewardTuner)
+        disable_dropout_in_model(model)  # the student's own; TRL would take that of adapters away, too
         _check_count(job, tuner, given.rows.count)
         arguments = {**given.arguments, "eval_steps": tuner.evaluated_every(given.rows.count)}
         made = given.noted(_odin_trainer(tuner, job.into))(
             model=model,
-            args=RewardConfig(**arguments, max_length=None, pad_to_multiple_of=None,
+            args=RewardConfig(**arguments, max_length=None, pad_to_multiple_of=None, disable_dropout=tuner.lora is None,
                               adam_beta1=tuner.betas[0], adam_beta2=tuner.betas[1]),
             data_collator=_collator(tokenizer),
             train_dataset=given.rows.train,

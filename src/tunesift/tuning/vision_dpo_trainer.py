@@ -69,7 +69,9 @@ class VisionDPOLearner:
             freeze_encoder(model, job.student.name)
         return given.noted(DPOTrainer)(
             model=model,
-            args=DPOConfig(**given.arguments, max_length=None, beta=job.tuner.beta),
+            args=DPOConfig(
+                **given.arguments, max_length=None, beta=job.tuner.beta, disable_dropout=job.tuner.lora is None
+            ),
             data_collator=_collator(tokenizer, _home(job)),
             train_dataset=given.rows.train,
             eval_dataset=given.rows.held_out,
