@@ -76,9 +76,10 @@ class RewardTuner(Training):
             raise RecipeError(f"tuner.least_sequences: of {self.least_sequences} sequences every correlation is 1 or "
                               "-1, and nothing is learned of it; write 8.")  # fmt: skip
         if self.heads == 2 and 2 * self.parts[0] < self.least_sequences:
+            enough = max(16, math.ceil(self.least_sequences / 2))
             raise RecipeError(f"tuner.device_batch: {self.parts[0]} pairs at a time are {2 * self.parts[0]} sequences, "
-                              f"and a correlation is taken of {self.least_sequences} or more; write 16, and a batch "
-                              "that it divides.")  # fmt: skip
+                              f"and a correlation is taken of {self.least_sequences} or more; write {enough}, and a "
+                              "batch that it divides.")  # fmt: skip
 
     @property
     def weights(self) -> Weights:
