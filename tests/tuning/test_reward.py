@@ -359,6 +359,19 @@ def test_a_training_that_was_cut_off_and_moved_leaves_the_same_weights(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize(("step", "strategy", "looks"), [(7, "steps", True), (6, "steps", False), (7, "no", False)])
+def test_the_last_look_is_at_the_end_whatever_else_asks_for_it(
+    step: int, strategy: str, looks: bool, tmp_path: Path
+) -> None:
+    """Of 7 updates; with nothing held out there is nothing to look at."""
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    args = TrainingArguments(output_dir=str(tmp_path), eval_strategy=strategy, eval_steps=2, use_cpu=True)
+    control = TrainerControl()
+    Best(tmp_path).callback("last").on_step_end(args, TrainerState(global_step=step, max_steps=7), control)
+    assert control.should_evaluate is looks
+
+
 def test_best_weights_of_later_steps_do_not_outlive_a_cut(tmp_path: Path) -> None:
     model, best = torch.nn.Linear(2, 1), Best(tmp_path)
     for step, accuracy in ((2, 0.5), (4, 0.6)):
@@ -409,7 +422,7 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], said: 
     ({"epochs": 3.0}, 1280, 2), ({"epochs": 0.5}, 1280, 1), ({"epochs": 3.0}, 128, 1),
     ({"steps": 100}, 1280, 20), ({"steps": 3}, 1280, 1),
 ])  # fmt: skip
-def test_held_out_pairs_are_looked_at_five_times_an_epoch_or_in_all_steps(
+def test_held_out_pairs_are_looked_at_about_five_times_an_epoch_or_in_all_steps(
     settings: dict[str, Any], pairs_: int, every: int
 ) -> None:  # Any: their values
     """Ten updates an epoch, one, or so many steps in all."""
