@@ -259,10 +259,12 @@ def _doubts(
     for name, found in rewards.items():
         if found.pairs and len({answer.reward for pair in found.pairs for answer in pair}) == 1:
             yield f"The {name} gives every answer the same reward: it says nothing of them."
-    found = left.get("Pearson")
-    if tuner.heads == 2 and found is not None and left["pairs"] > 1 and abs(found) > MUCH:  # of one pair it is 1 or -1
+    pearson = left.get("Pearson")
+    if (
+        tuner.heads == 2 and pearson is not None and left["pairs"] > 1 and abs(pearson) > MUCH
+    ):  # of one pair it is 1 or -1
         of = f"of update {_update(trained, tuner.best_by):,}"
-        said = f"go with length: over the {2 * left['pairs']:,} answers held out the correlation is {found:.2f}"
+        said = f"go with length: over the {2 * left['pairs']:,} answers held out the correlation is {pearson:.2f}"
         yield f"The weights that are left, {of}, {said}. {ADVICE[tuner.best_by]}"
     skipped = [h["skipped"] for h in trained.history if h.get("skipped")]
     if skipped:
