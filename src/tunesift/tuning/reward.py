@@ -32,7 +32,8 @@ class RewardTuner(Training):
     whichever is smaller. A pair with a longer one is left out, and counted: nothing is cut."""
     held_out: float = 0.1
     """Share of the pairs that is not trained on, 0 to below 1: about five times an epoch, or in all `steps`, and at the
-    end it is looked on how many of them the quality head prefers what was chosen, and the best weights are left. Our choice."""
+    end it is looked on how many of them the quality head prefers what was chosen, and the best weights are
+    left. Our choice."""
     seed: int = 1234
     """Where order, dropout and heads start, 0 to 4,294,967,295."""
     device_batch: int = 16
