@@ -239,7 +239,8 @@ def _trl(training: Training) -> dict[str, Json]:
 
 def _trl_stage(training: Training) -> dict[str, Json]:
     if isinstance(training.tuner, DPO | VisionDPO):
-        return {"loss_type": ["sigmoid"], "beta": training.tuner.beta}
+        stage: dict[str, Json] = {"loss_type": ["sigmoid"], "beta": training.tuner.beta}
+        return stage if training.tuner.lora is None else {**stage, "disable_dropout": False}  # else adapters have none
     packed: dict[str, Json] = {"packing": True, "eval_packing": False, "attn_implementation": "flash_attention_2"}
     return {"completion_only_loss": True, **(packed if training.packing else {"packing": False})}
 

@@ -252,6 +252,26 @@ def test_the_benchmark_of_tuning_runs(shared: Path) -> None:
     assert found["forecast, MB"] > 0
 
 
+@pytest.mark.parametrize("results", ["reward_length", "reward_length_by_accuracy"])
+def test_the_page_of_rewards_has_the_figures_that_were_measured(results: str) -> None:
+    page = (ROOT / "docs" / "odin.md").read_text("utf-8")
+    trials = json.loads((ROOT / "benchmarks" / "results" / f"{results}.json").read_text("utf-8"))["trials"]
+    models = [*trials["oasst"], *trials["preference"]]
+    assert [model["model"] for model in models] == ["one head", "ODIN"] * 2
+    assert f"`benchmarks/results/{results}.json`" in page
+    for name in ("Pearson", "accuracy", "accuracy there", "accuracy in those"):
+        assert f" | {' | '.join(f'{model[name]:.2f}' for model in models)} |\n" in page, name
+
+
+def test_rewards_of_two_heads_went_less_with_length_on_both_sets_where_the_last_weights_were_left() -> None:
+    """Where the weights were those that judged best it was the other way round, which the page says."""
+    for results, is_less in (("reward_length", True), ("reward_length_by_accuracy", False)):
+        trials = json.loads((ROOT / "benchmarks" / "results" / f"{results}.json").read_text("utf-8"))["trials"]
+        for data in ("oasst", "preference"):
+            plain, odin = (abs(model["Pearson"]) for model in trials[data])
+            assert (odin < plain) is is_less, (results, data)
+
+
 @pytest.mark.slow
 def test_the_benchmark_of_rewards_runs(shared: Path) -> None:
     pytest.importorskip("trl", reason='needs the "train" extra')

@@ -208,13 +208,50 @@ def test_equal_rewards_are_told_as_a_doubt_and_make_no_nan(
     assert any("correlations with the length were not taken" in said for said in doubts)
 
 
-def test_weights_that_go_with_length_are_told_as_a_doubt() -> None:
-    looks = [{"step": 0, "eval_accuracy": 0.9, "eval_quality_corr": 0.9}, {"step": 2, "eval_accuracy": 0.7, "eval_quality_corr": 0.39},
-             {"step": 4, "eval_accuracy": 0.6, "eval_quality_corr": 0.02}]  # fmt: skip
-    trained = Trained(looks, 4, 20, {}, 100, "cpu", "float32", 1)
-    (said,) = _doubts({}, trained, "accuracy")
-    assert said.startswith("The weights that are left, of update 2, go with length: the correlation was 0.39")
-    assert list(_doubts({}, trained, "last")) == []
+def doubts(found: Rewarded, looks: Sequence[dict[str, float]] = (), **settings: object) -> list[str]:
+    """What is told of a quality head with these rewards after a training of four updates."""
+    name = "quality head"
+    tuner = replace(TUNER, **settings)  # type: ignore[arg-type]
+    return list(
+        _doubts({name: found}, figures(name, found), Trained(list(looks), 4, 20, {}, 100, "cpu", "float32", 1), tuner)
+    )
+
+
+LOOKS = [{"step": 0, "eval_accuracy": 0.9}, {"step": 2, "eval_accuracy": 0.7, "eval_quality_corr": 0.02},
+         {"step": 4, "eval_accuracy": 0.6, "eval_quality_corr": 0.02}]  # fmt: skip
+
+
+def test_weights_that_go_with_length_are_told_as_a_doubt_though_few_pairs_say_so() -> None:
+    """Three pairs are too few for a correlation in training, and the table has it."""
+    found = rewarded((1, 10, 0, 5), (2, 20, 1, 9), (3, 30, 2, 22))
+    (said,) = doubts(found, [{"step": 2, "eval_accuracy": 1.0}])
+    assert said == (f"The weights that are left, of update 2, go with length: over the 6 answers held out the "
+                    f"correlation is {figures('', found)['Pearson']:.2f}. Try tuner.best_by=balanced or last.")  # fmt: skip
+    assert doubts(rewarded((1, 10, 0, 5))) == []  # of two answers every correlation is 1 or -1
+    assert doubts(found, heads=1) == []  # which promises nothing
+    assert list(_doubts({}, {}, Trained([], 4, 20, {}, 100, "cpu", "float32", 1), TUNER)) == []
+
+
+def test_a_doubt_is_of_all_answers_and_not_of_parts_that_are_sorted_by_length() -> None:
+    """Within each part of 16 pairs there is nothing to see of what goes with length over all of them."""
+    parts = [
+        rewarded(*((k + n % 2, 100 * k + n // 2, k + n % 2, 100 * k + n // 2) for n in range(16))) for k in range(4)
+    ]
+    within = [figures("", part)["Pearson"] for part in parts]
+    assert max(abs(float(str(n))) for n in within) < 0.2
+    (said,) = doubts(Rewarded(tuple(pair for part in parts for pair in part.pairs), {}), LOOKS)
+    assert "over the 128 answers held out the correlation is 0.9" in said
+
+
+@pytest.mark.parametrize(("by", "update", "advice"), [
+    ("accuracy", 2, "Try tuner.best_by=balanced or last."),
+    ("balanced", 2, "Try tuner.best_by=last."),
+    ("last", 4, "Try more updates, or a larger tuner.device_batch or tuner.lambda_length."),
+])  # fmt: skip
+def test_a_doubt_does_not_advise_what_is_set(by: str, update: int, advice: str) -> None:
+    (said,) = doubts(rewarded((1, 10, 0, 5), (2, 20, 1, 9)), LOOKS, best_by=by)
+    assert said.startswith(f"The weights that are left, of update {update}, go with length")
+    assert said.endswith(advice)
 
 
 def test_nothing_held_out_is_told_and_measures_nothing(

@@ -137,6 +137,13 @@ def first_losses(place: Path, folder: Path, tuner: DPO, data: Dataset[Preference
         return [float(trainer.compute_loss(trainer.model, dict(batch))) for batch in trainer.get_train_dataloader()]
 
 
+def test_beside_adapters_the_model_itself_drops_nothing(make_tiny: MakeTiny, tmp_path: Path) -> None:
+    """It is its own reference, asked as it is trained: with dropout the loss before any update would not be log 2."""
+    place = make_tiny("gpt2")  # drops a tenth
+    tuner = replace(SMALL, template="alpaca", steps=1, lora=LoRA(dropout=0.0))
+    assert losses(here(tmp_path, place, tuner, pairs())) == pytest.approx([math.log(2)], abs=1e-6)
+
+
 def test_weights_of_one_are_trls_own_training_update_for_update(tmp_path: Path, folder: Path) -> None:
     """Acceptance 4 and 5: without weights, and with weights of 1, whatever goes through one pair at a time."""
     data = pairs(8)

@@ -359,6 +359,19 @@ def test_a_training_that_was_cut_off_and_moved_leaves_the_same_weights(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize(("step", "strategy", "looks"), [(7, "steps", True), (6, "steps", False), (7, "no", False)])
+def test_the_last_look_is_at_the_end_whatever_else_asks_for_it(
+    step: int, strategy: str, looks: bool, tmp_path: Path
+) -> None:
+    """Of 7 updates; with nothing held out there is nothing to look at."""
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    args = TrainingArguments(output_dir=str(tmp_path), eval_strategy=strategy, eval_steps=2, use_cpu=True)
+    control = TrainerControl()
+    Best(tmp_path).callback("last").on_step_end(args, TrainerState(global_step=step, max_steps=7), control)
+    assert control.should_evaluate is looks
+
+
 def test_best_weights_of_later_steps_do_not_outlive_a_cut(tmp_path: Path) -> None:
     model, best = torch.nn.Linear(2, 1), Best(tmp_path)
     for step, accuracy in ((2, 0.5), (4, 0.6)):
@@ -380,6 +393,11 @@ def test_best_weights_of_later_steps_do_not_outlive_a_cut(tmp_path: Path) -> Non
     [
         ({"device_batch": 2}, "tuner.device_batch: 2 pairs at a time are 4 sequences, and a correlation is taken of 8"),
         ({"batch": 3}, "tuner.device_batch: 3 pairs at a time are 6 sequences"),
+        (
+            {"least_sequences": 65},
+            "tuner.device_batch: 16 pairs at a time are 32 sequences, and a correlation is taken of 65 or more; "
+            "write 33, and a batch that it divides.",
+        ),
         ({"least_sequences": 2}, "tuner.least_sequences: of 2 sequences every correlation is 1 or -1"),
         ({"lambda_length": -1.0}, "tuner.lambda_length: -1 is no number from 0 on; write 1."),
         ({"lambda_orthogonal": -0.5}, "tuner.lambda_orthogonal: -0.5 is no number"),
@@ -396,7 +414,7 @@ def test_best_weights_of_later_steps_do_not_outlive_a_cut(tmp_path: Path) -> Non
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], said: str) -> None:  # Any: their values
     with pytest.raises(RecipeError, match=said):
         RewardTuner(**settings)
-    if "device_batch" in settings or "batch" in settings:
+    if "tuner.device_batch" in said:
         RewardTuner(**settings, heads=1)  # without correlations there is nothing to be too few for
 
 
@@ -404,7 +422,7 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], said: 
     ({"epochs": 3.0}, 1280, 2), ({"epochs": 0.5}, 1280, 1), ({"epochs": 3.0}, 128, 1),
     ({"steps": 100}, 1280, 20), ({"steps": 3}, 1280, 1),
 ])  # fmt: skip
-def test_held_out_pairs_are_looked_at_five_times_an_epoch_or_in_all_steps(
+def test_held_out_pairs_are_looked_at_about_five_times_an_epoch_or_in_all_steps(
     settings: dict[str, Any], pairs_: int, every: int
 ) -> None:  # Any: their values
     """Ten updates an epoch, one, or so many steps in all."""
@@ -429,10 +447,28 @@ def test_the_heads_are_drawn_by_the_seed(make_tiny: MakeTiny) -> None:
     from transformers import AutoModelForCausalLM
 
     causal = AutoModelForCausalLM.from_pretrained(make_tiny())
-    one, same, other = (new_head(causal, replace(QUICK, seed=seed)).weight for seed in (1, 1, 2))
+    one, same, other = (new_head(causal, 32, replace(QUICK, seed=seed)).weight for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert classifier_of(causal, "x").model is causal.model
+
+
+def test_a_student_whose_body_ends_narrower_than_it_is_gets_a_head_that_fits(
+    make_tiny: MakeTiny, tmp_path: Path
+) -> None:
+    """As the smallest OPT but one, whose last layer leads from 32 numbers here to the 16 of its words."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    folder = make_tiny(length=1024)
+    OPTForCausalLM(OPTConfig(
+        vocab_size=264, hidden_size=32, word_embed_proj_dim=16, ffn_dim=64, num_hidden_layers=1, num_attention_heads=4,
+        max_position_embeddings=1024, do_layer_norm_before=False, pad_token_id=1, bos_token_id=0, eos_token_id=1,
+    )).save_pretrained(folder)  # fmt: skip
+    here(tmp_path, folder, replace(QUICK, steps=1), preferences(8))
+    found = RewardClassifier(name=str(tmp_path / "model"), template="alpaca", device="cpu")
+    (reward,) = found.reward([(Message("user", "Ask."), Message("assistant", "Yes."))])
+    assert isinstance(reward, float)
+    assert weights(tmp_path / "model")["score.weight"].shape == (1, 16)
 
 
 # --- asked as others ask it ------------------------------------------------------------------------------------------

@@ -6,13 +6,18 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tunesift import SFT, LoRA, Message, Record, TransformersModel
+from harness.preferring import pairs
+from harness.tiny import MakeTiny
+from harness.training import here, letters
+from tunesift import DPO, SFT, Dataset, LoRA, Message, Record, RewardTuner, TransformersModel
 from tunesift.errors import ModelUnavailable, RecipeError
 from tunesift.methods.tune import MeasureTokens
 from tunesift.models.folders import context_of, local_folder, tokenizer
+from tunesift.tuning.base import Training
 from tunesift.tuning.student import limit_of
 
 
@@ -53,6 +58,40 @@ def test_a_hubs_copy_on_this_machine_says_how_much_it_reads(tmp_path: Path, monk
     assert context_of("me/tiny") is None  # of its main branch there is nothing
     assert limit_of(TransformersModel(name="me/other"), SFT()) is None
     assert limit_of(TransformersModel(name="me/other"), SFT(max_length=600)) == 600
+
+
+def test_a_model_that_names_no_length_is_trained_on_what_it_is_asked_with(folder: Path) -> None:
+    """Bloom's config.json has none."""
+    (folder / "config.json").write_text(json.dumps({"model_type": "bloom"}))
+    student = TransformersModel(name=str(folder))
+    assert limit_of(student, SFT()) == 2048
+    assert limit_of(replace(student, max_length=4096), SFT()) == 4096
+    assert limit_of(student, SFT(max_length=4096)) == 4096
+
+
+@pytest.mark.parametrize("tuner", [
+    SFT(template="alpaca", steps=1, batch=3),
+    DPO(template="alpaca", steps=1, batch=3),
+    DPO(template="alpaca", steps=1, batch=3, weighted=True),
+    RewardTuner(template="alpaca", steps=1, batch=4, device_batch=4, held_out=0.0),
+], ids=["sft", "dpo", "weighted", "reward"])  # fmt: skip
+def test_nothing_is_padded_with_a_token_that_the_model_does_not_have(
+    tuner: Training, make_tiny: MakeTiny, tmp_path: Path
+) -> None:
+    """One that was added to the tokenizer, and to no weights."""
+    transformers = pytest.importorskip("transformers", reason='needs the "local" extra')
+    pytest.importorskip("trl", reason='needs the "train" extra')
+    place = make_tiny(length=1024)
+    words = transformers.AutoTokenizer.from_pretrained(place)
+    words.add_special_tokens({"pad_token": "[PAD]", "unk_token": "[UNK]"})
+    words.save_pretrained(place)
+    data: Dataset[Any] = (
+        letters(6) if isinstance(tuner, SFT) else Dataset.of(replace(pair, extra={"weight": 1.0}) for pair in pairs(6))
+    )
+    told = here(tmp_path, place, replace(tuner, gradient_checkpointing=False), data)
+    assert told.steps == 1
+    left = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert left.pad_token_id < 264  # who loads the model pads with it, too
 
 
 def test_a_tokenizer_is_read_from_the_commit_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

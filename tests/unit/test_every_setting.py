@@ -646,8 +646,9 @@ def trained(make_tiny: MakeTiny) -> list[Flip]:
         flip(replace(base, steps=3, warm_up=0.0), tuned, schedule="linear"),
         flip(LoRA(), adapted, rank=8, alpha=64, dropout=0.5, targets=("q_proj",), merged=True),
         flip(better, preferred, template="bare", steps=3, batch=3, learning_rate=1e-3, warm_up=1.0, weight_decay=0.5,
-             max_length=160, lora=LoRA(), precision="bfloat16", held_out=0.5, seed=1, beta=0.5, optimiser="rmsprop",
+             max_length=160, precision="bfloat16", held_out=0.5, seed=1, beta=0.5, optimiser="rmsprop",
              weighted=True, reference=TransformersModel(name=str(two))),
+        flip(replace(better, lora=LoRA()), preferred, lora=LoRA(dropout=0.5)),  # TRL's own setting takes it away
         flip(replace(better, steps=None, epochs=1.0), preferred, epochs=2.0),
         flip(replace(better, steps=3, warm_up=0.0), preferred, schedule="linear"),
         flip(Tune(student=student, tuner=base), run, student=replace(student, name=str(two)), tuner=replace(base, steps=1)),
@@ -766,8 +767,9 @@ def rewarded(make_tiny: MakeTiny, tmp_path_factory: pytest.TempPathFactory) -> l
     watched = replace(base, held_out=0.3)
     return [
         flip(base, tuned, template="bare", steps=3, batch=6, learning_rate=1e-3, warm_up=1.0, weight_decay=0.5, max_length=170,
-             lora=LoRA(merged=True), precision="bfloat16", held_out=0.5, seed=1, heads=1, betas=(0.5, 0.9), lambda_length=0.5,
+             precision="bfloat16", held_out=0.5, seed=1, heads=1, betas=(0.5, 0.9), lambda_length=0.5,
              lambda_orthogonal=0.0, total_corr_coef=1.0),
+        flip(replace(base, lora=LoRA(merged=True)), tuned, lora=LoRA(dropout=0.5, merged=True)),  # the same
         flip(replace(base, steps=None, epochs=1.0), tuned, epochs=2.0),
         flip(replace(base, steps=3, warm_up=0.0), tuned, schedule="linear"),
         flip(replace(base, batch=8), tuned, device_batch=4),

@@ -47,7 +47,13 @@ from tunesift.tuning.reward_best import judged
 from tunesift.tuning.student import limit_of
 
 MUCH = 0.2
-"""Correlation of reward and length from which on it is told; about that of 16 sequences by chance. Our choice."""
+"""Correlation of reward and length, over all answers that were held out, beyond which it is told. Our choice."""
+ADVICE = {
+    "accuracy": "Try tuner.best_by=balanced or last.",
+    "balanced": "Try tuner.best_by=last.",
+    "last": "Try more updates, or a larger tuner.device_batch or tuner.lambda_length.",
+}
+"""What is told where the weights that are left go with length, by how they were chosen."""
 LEFT = {1: "one head", 2: "quality head"}
 """What tables and charts call the model that is left, by its heads."""
 NONE_HELD_OUT = "pairs, of which the share tuner.held_out is none: no reward of held-out ones is measured"
@@ -130,10 +136,12 @@ class Odin(Settings):
         self, data: Dataset[Preference], measured: Outcomes[Score], rewards: Mapping[str, Rewarded], trained: Trained,
         run: Run,
     ) -> None:  # fmt: skip
-        run.table("rewards", [figures(name, found) for name, found in rewards.items()])
+        rows = {name: figures(name, found) for name, found in rewards.items()}
+        left = rows.get(LEFT[self.tuner.heads], {})
+        run.table("rewards", list(rows.values()))
         run.table("left-out", left_out((_rule(measured[id]), _lengths(measured[id], self.tuner)) for id in data.ids()))
         run.table("training", [_row(trained, self.tuner.best_by)])
-        run.table("doubts", [{"doubt": said} for said in _doubts(rewards, trained, self.tuner.best_by)])
+        run.table("doubts", [{"doubt": said} for said in _doubts(rewards, left, trained, self.tuner)])
         run.chart("reward-by-length", (row for name, found in rewards.items() for row in curve(name, found)), CURVE)
         run.chart("training-by-update", training(trained.history), TRAINING)
 
@@ -232,22 +240,32 @@ def _best(trained: Trained, by: str) -> Mapping[str, float] | None:
     return max(looks, key=lambda h: (judged(h, by), -h["step"]), default=None)
 
 
-def _row(trained: Trained, by: str) -> dict[str, Any]:  # Any: numbers and texts
+def _update(trained: Trained, by: str) -> int:
+    """Of which update the weights are that are left."""
     best = _best(trained, by)
+    return trained.steps if best is None else int(best["step"])
+
+
+def _row(trained: Trained, by: str) -> dict[str, Any]:  # Any: numbers and texts
     return {"pairs": trained.records, "tokens": trained.tokens, "updates": trained.steps,
-            "weights of update": trained.steps if best is None else int(best["step"]),
+            "weights of update": _update(trained, by),
             "device": trained.device, "precision": trained.precision,
             "memory": told_bytes(trained.peak_bytes)}  # fmt: skip
 
 
-def _doubts(rewards: Mapping[str, Rewarded], trained: Trained, by: str) -> Iterator[str]:
+def _doubts(
+    rewards: Mapping[str, Rewarded], left: Mapping[str, Any], trained: Trained, tuner: RewardTuner
+) -> Iterator[str]:  # Any: numbers and texts, of the model that is left
     for name, found in rewards.items():
         if found.pairs and len({answer.reward for pair in found.pairs for answer in pair}) == 1:
             yield f"The {name} gives every answer the same reward: it says nothing of them."
-    best = _best(trained, by)
-    if best is not None and abs(best.get("eval_quality_corr", 0.0)) > MUCH:
-        said = f"of update {int(best['step']):,}, go with length: the correlation was {best['eval_quality_corr']:.2f}"
-        yield f"The weights that are left, {said} when they were chosen. Try tuner.best_by=balanced or last."
+    pearson = left.get("Pearson")
+    if (
+        tuner.heads == 2 and pearson is not None and left["pairs"] > 1 and abs(pearson) > MUCH
+    ):  # of one pair it is 1 or -1
+        of = f"of update {_update(trained, tuner.best_by):,}"
+        said = f"go with length: over the {2 * left['pairs']:,} answers held out the correlation is {pearson:.2f}"
+        yield f"The weights that are left, {of}, {said}. {ADVICE[tuner.best_by]}"
     skipped = [h["skipped"] for h in trained.history if h.get("skipped")]
     if skipped:
         yield (f"In {len(skipped):,} of the updates that are told of, correlations with the length were not taken of "

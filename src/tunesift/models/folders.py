@@ -147,6 +147,11 @@ def context_of(name: str, revision: str | None = None) -> int | None:
     return next((n for n in found if isinstance(n, int)), None)
 
 
+def is_described(name: str, revision: str | None = None) -> bool:
+    """Whether a model's config.json is here, whatever it says."""
+    return bool(_config_of(name, revision))
+
+
 def sees(name: str, revision: str | None = None) -> bool | None:
     """Whether a model reads images, by its config.json; None where that is not here."""
     said = _config_of(name, revision)

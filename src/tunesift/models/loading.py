@@ -37,7 +37,8 @@ def load(  # Any: transformers' own classes
     folder = local_folder(name)
     if folder and (base := base_of(folder)):
         model, reader = load(auto, base[0], device, base[1], dtype)
-        return _merged(model, folder).eval().to(usable_device(device)), _reader_of(folder, auto) or reader
+        whole = _merged(model, folder).eval().to(usable_device(device))
+        return whole, _padded(_reader_of(folder, auto) or reader, model, auto)
     _check_room()
     try:
         import torch
@@ -61,7 +62,7 @@ def load(  # Any: transformers' own classes
     odd = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     if odd:  # transformers has drawn these at random
         raise ModelRefused(f'model "{shown(name)}" has no fitting weights for {odd[0]}; give a whole {_WHOLE[auto]}.')
-    return model.eval().to(where), reader
+    return model.eval().to(where), _padded(reader, model, auto)
 
 
 def outline(auto: Auto, name: str, revision: str | None = None) -> Any:  # Any: transformers' own class
@@ -115,6 +116,15 @@ def _reader_of(folder: Path, auto: Auto) -> Any:  # Any: transformers' own class
         return None
     reader = getattr(transformers, _READERS.get(auto, "AutoTokenizer"))
     return reader.from_pretrained(str(folder), trust_remote_code=False)
+
+
+def _padded(reader: Any, model: Any, auto: Auto) -> Any:  # Any: transformers' own classes
+    """The tokenizer of a language model, without a token for padding that was added to it and never to the model: who
+    pads takes another one then."""
+    pad = reader.pad_token_id if auto == "AutoModelForCausalLM" else None
+    if pad is not None and pad >= model.get_input_embeddings().num_embeddings:
+        reader.pad_token = None
+    return reader
 
 
 def _merged(model: Any, folder: Path) -> Any:  # Any: transformers' own classes

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from tunesift.errors import RecipeError
-from tunesift.models.folders import context_of, folder_identity
+from tunesift.models.folders import context_of, folder_identity, is_described
 from tunesift.settings import INCIDENTAL, Settings
 
 MOST_TOKENS = 2048
@@ -47,9 +48,12 @@ class LocalModel(Settings):
         return self.name
 
     def most_tokens(self) -> int | None:
-        """Most tokens of one text, by the model's files; None where they are not here, or do not say."""
+        """Most tokens of one text, by the model's files, and by the settings where these name no length; None where
+        they are not here."""
         context = context_of(self.location, self.revision)
-        return None if context is None else self.limit_within(context)
+        if context is None and not is_described(self.location, self.revision):
+            return None
+        return self.limit_within(sys.maxsize if context is None else context)
 
     def limit_within(self, context: int) -> int:
         """Most tokens of one text, of a model that reads at most so many."""

@@ -56,15 +56,23 @@ class DPOLearner:
         without the adapters that a student may hold. Beside new adapters it is the model without them.
         """
         from trl import DPOConfig
+        from trl.trainer.utils import disable_dropout_in_model
 
         tuner = job.tuner
         assert isinstance(tuner, DPO)
+        disable_dropout_in_model(model)  # the student's own; TRL would take that of adapters away, too
         reference = tuner.reference if tuner.lora is not None else tuner.reference or job.student
         kind, collator = _weighted(tokenizer) if tuner.weighted else (_plain(), None)
         return given.noted(kind)(
             model=model,
             ref_model=None if reference is None else _loaded(reference, str(model.device))[0],
-            args=DPOConfig(**given.arguments, max_length=None, beta=tuner.beta, optim=_OPTIMISERS[tuner.optimiser]),
+            args=DPOConfig(
+                **given.arguments,
+                max_length=None,
+                beta=tuner.beta,
+                optim=_OPTIMISERS[tuner.optimiser],
+                disable_dropout=tuner.lora is None,
+            ),
             data_collator=collator,
             train_dataset=given.rows.train,
             eval_dataset=given.rows.held_out,

@@ -31,8 +31,9 @@ class RewardTuner(Training):
     """Most tokens of a prompt with one answer, as far as the student reads; None for 2,048 or the student's own limit,
     whichever is smaller. A pair with a longer one is left out, and counted: nothing is cut."""
     held_out: float = 0.1
-    """Share of the pairs that is not trained on, 0 to below 1: five times an epoch, or in all `steps`, it is looked on
-    how many of them the quality head prefers what was chosen, and the best weights are left. Our choice."""
+    """Share of the pairs that is not trained on, 0 to below 1: about five times an epoch, or in all `steps`, and at the
+    end it is looked on how many of them the quality head prefers what was chosen, and the best weights are
+    left. Our choice."""
     seed: int = 1234
     """Where order, dropout and heads start, 0 to 4,294,967,295."""
     device_batch: int = 16
@@ -76,9 +77,10 @@ class RewardTuner(Training):
             raise RecipeError(f"tuner.least_sequences: of {self.least_sequences} sequences every correlation is 1 or "
                               "-1, and nothing is learned of it; write 8.")  # fmt: skip
         if self.heads == 2 and 2 * self.parts[0] < self.least_sequences:
+            enough = max(16, math.ceil(self.least_sequences / 2))
             raise RecipeError(f"tuner.device_batch: {self.parts[0]} pairs at a time are {2 * self.parts[0]} sequences, "
-                              f"and a correlation is taken of {self.least_sequences} or more; write 16, and a batch "
-                              "that it divides.")  # fmt: skip
+                              f"and a correlation is taken of {self.least_sequences} or more; write {enough}, and a "
+                              "batch that it divides.")  # fmt: skip
 
     @property
     def weights(self) -> Weights:
@@ -90,11 +92,11 @@ class RewardTuner(Training):
         return answer if self.length_mode == "response" else prompt + answer
 
     def evaluated_every(self, records: int) -> int:
-        """Updates between two looks at the pairs that are held out: five looks an epoch, or in all `steps`, and no more
-        than one an update."""
+        """Updates between two looks at the pairs that are held out: about five looks an epoch, or in all `steps`, and
+        no more than one an update."""
         epoch = self.updates(records) if self.steps else math.ceil(records / self.batch)
         return max(1, round(min(epoch, self.updates(records)) / LOOKS))
 
 
 LOOKS = 5
-"""Times an epoch that the pairs which are held out are looked at, as in the authors' code."""
+"""About how many times an epoch the pairs that are held out are looked at, as in the authors' code."""

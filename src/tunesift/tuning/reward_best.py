@@ -45,7 +45,7 @@ class Best:
         return best
 
     def callback(self, by: str) -> Any:  # Any: transformers' own class
-        """Who keeps weights aside whenever the held-out pairs were looked at."""
+        """Who keeps weights aside whenever the held-out pairs were looked at, the last time at the end."""
         from transformers import TrainerCallback
 
         best = self
@@ -53,6 +53,10 @@ class Best:
         class Callback(TrainerCallback):  # type: ignore[misc]  # a class of a library without types
             def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # Any: theirs
                 best.forget_after(state.global_step)
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # Any: theirs
+                if args.eval_strategy != "no" and state.global_step >= state.max_steps:
+                    control.should_evaluate = True
 
             def on_evaluate(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # Any: theirs
                 if state.global_step and state.is_world_process_zero and by != "last":

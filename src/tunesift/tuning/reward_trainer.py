@@ -43,7 +43,7 @@ class RewardLearner:
         assert isinstance(tuner, RewardTuner)
         causal, tokenizer = load("AutoModelForCausalLM", student.location, device, student.revision, student.dtype)
         model = classifier_of(causal, student.name)
-        model.score = new_head(causal, tuner)
+        model.score = new_head(causal, model.score.in_features, tuner)
         _set_padding(model, tokenizer, tuner)
         return model.to(device).eval(), tokenizer
 
@@ -67,14 +67,16 @@ class RewardLearner:
     def trainer(self, job: Job, model: Any, tokenizer: Any, given: Given) -> Any:  # Any: libraries' classes
         """TRL's RewardTrainer with ODIN's losses."""
         from trl import RewardConfig
+        from trl.trainer.utils import disable_dropout_in_model
 
         tuner = job.tuner
         assert isinstance(tuner, RewardTuner)
+        disable_dropout_in_model(model)  # the student's own; TRL would take that of adapters away, too
         _check_count(job, tuner, given.rows.count)
         arguments = {**given.arguments, "eval_steps": tuner.evaluated_every(given.rows.count)}
         made = given.noted(_odin_trainer(tuner, job.into))(
             model=model,
-            args=RewardConfig(**arguments, max_length=None, pad_to_multiple_of=None,
+            args=RewardConfig(**arguments, max_length=None, pad_to_multiple_of=None, disable_dropout=tuner.lora is None,
                               adam_beta1=tuner.betas[0], adam_beta2=tuner.betas[1]),
             data_collator=_collator(tokenizer),
             train_dataset=given.rows.train,
@@ -116,11 +118,12 @@ def classifier_of(causal: Any, name: str) -> Any:  # Any: transformers' own clas
     return model
 
 
-def new_head(causal: Any, tuner: RewardTuner) -> Any:  # Any: torch's own class
-    """A head drawn by the seed, with one row or with two that are normalised whenever they are used."""
+def new_head(causal: Any, width: int, tuner: RewardTuner) -> Any:  # Any: torch's own class
+    """A head drawn by the seed, with one row or with two that are normalised whenever they are used; it reads so many
+    numbers, which need not be the body's own width."""
     import torch
 
-    width, spread = causal.config.get_text_config().hidden_size, getattr(causal.config, "initializer_range", 0.02)
+    spread = getattr(causal.config, "initializer_range", 0.02)
     drawn = torch.empty(tuner.heads, width).normal_(0, spread, generator=torch.Generator().manual_seed(tuner.seed))
     head = (_heads() if tuner.heads == 2 else torch.nn.Linear)(width, tuner.heads, bias=False)
     head.weight = torch.nn.Parameter(drawn.to(causal.dtype))
@@ -166,11 +169,13 @@ def export(model: Any, tuner: RewardTuner, into: Path) -> None:  # Any: transfor
 
 
 def _set_padding(model: Any, tokenizer: Any, tuner: RewardTuner) -> None:  # Any: transformers' own classes
-    """Padding must be no token that ends a text: the reward is read at the last one that is not padding."""
-    end = JudgedEncoder(tokenizer, tuner.template).last
+    """Padding must be no token that ends a text, since the reward is read at the last one that is not padding, and one
+    that the model has: a tokenizer may know of more."""
+    end, size = JudgedEncoder(tokenizer, tuner.template).last, model.get_input_embeddings().num_embeddings
     known = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id)
-    rarest = (n for n in range(len(tokenizer) - 1, -1, -1) if n not in tokenizer.all_special_ids)
-    found = next(n for n in (*known, *rarest) if n is not None and n not in (end, tokenizer.eos_token_id))
+    rarest = (n for n in range(min(len(tokenizer), size) - 1, -1, -1) if n not in tokenizer.all_special_ids)
+    ends = (end, tokenizer.eos_token_id)
+    found = next(n for n in (*known, *rarest) if n is not None and n < size and n not in ends)
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(found)
     model.config.get_text_config().pad_token_id = model.config.pad_token_id = found
 

@@ -14,7 +14,8 @@ from tunesift.tuning.sft import SFT
 
 def limit_of(student: TransformersModel, tuner: Training) -> int | None:
     """Most tokens of a record: those of the settings, of which `tuner.max_length` comes before the 2,048 that a student
-    reads where nothing is set, and never more than the model reads; None where neither settings nor files say."""
+    reads where nothing is set, and never more than the model reads; None where nothing is set and the model is not
+    here."""
     if tuner.max_length is None:
         return student.most_tokens()
     limits = (tuner.max_length, student.max_length, context_of(student.location, student.revision))

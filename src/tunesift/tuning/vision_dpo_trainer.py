@@ -63,14 +63,18 @@ class VisionDPOLearner:
         without the adapters that a student may hold. Beside new adapters it is the model without them.
         """
         from trl import DPOConfig, DPOTrainer
+        from trl.trainer.utils import disable_dropout_in_model
 
         assert isinstance(job.tuner, VisionDPO)
+        disable_dropout_in_model(model)  # the student's own; TRL would take that of adapters away, too
         if job.tuner.lora is None:
             freeze_encoder(model, job.student.name)
         return given.noted(DPOTrainer)(
             model=model,
             ref_model=self.load(job, str(model.device))[0] if job.tuner.lora is None else None,
-            args=DPOConfig(**given.arguments, max_length=None, beta=job.tuner.beta),
+            args=DPOConfig(
+                **given.arguments, max_length=None, beta=job.tuner.beta, disable_dropout=job.tuner.lora is None
+            ),
             data_collator=_collator(tokenizer, _home(job)),
             train_dataset=given.rows.train,
             eval_dataset=given.rows.held_out,
