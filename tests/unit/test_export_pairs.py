@@ -86,7 +86,7 @@ DPO_SCHEMAS: dict[str, dict[str, Any]] = {
     "axolotl": {"rl": Literal["dpo", "gdpo", "grpo", "ipo", "orpo", "kto", "simpo", "ebft"], "rl_beta": float,
                 "skip_prepare_dataset": bool},
     # trl: DPOConfig
-    "trl": {"beta": float, "loss_type": list},
+    "trl": {"beta": float, "loss_type": list, "disable_dropout": bool},
 }  # fmt: skip
 OPTIM = {"optim": Literal["adamw_torch", "adamw_torch_fused", "rmsprop"]}
 DPO_OF_AXOLOTL = {"path": str, "ds_type": Literal["json"], "split": str}
