@@ -277,7 +277,7 @@ RECIPES: dict[str, tuple[str | bytes, str]] = {
     "a date": ("output: x.jsonl\nmethod: {kind: select}\nseed: 2024-01-01\n", "seed: '2024-01-01' does not fit; write a whole number."),
     "a tag": ("output: !!python/object/apply:os.system [x]\n", "r.yaml line 1: is not valid YAML (could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.system'); check the indentation."),
     "a number for a key": ("output: x.jsonl\n1: 2\n", "r.yaml: the key 1 is not a text; write each setting once, as plain YAML."),
-    "a merge": ("output: x.jsonl\nmethod: {kind: select, <<: {kind: score}}\n", "method.<<: there is no such setting; there are kind, scorer, also, keep."),
+    "a merge": ("output: x.jsonl\nmethod: {kind: select, <<: {kind: score}}\n", "method.<<: there is no such setting; there are kind, scorer, also, keep, screen."),
     "two documents": ("output: x.jsonl\n---\nseed: 1\n", "r.yaml line 2: is not valid YAML (but found another document); check the indentation."),
     "infinity": ("output: x.jsonl\nmethod: {kind: select}\nmax_bad: 1e999\n", "r.yaml: holds a value that no setting can have; use texts, numbers, lists and mappings."),
     "a control character": ("output: \x01\n", "r.yaml: unacceptable character #x0001: special characters are not allowed; write each setting once, as plain YAML."),

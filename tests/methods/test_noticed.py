@@ -197,9 +197,10 @@ def test_the_student_is_tuned_on_the_sample_and_the_tuned_one_scores(
     pytest.importorskip("sklearn", reason='needs the "cluster" extra')
     asked, student = Asked(monkeypatch), TransformersModel(name="embedded", max_length=77)
     middle = PreExperience(clusters=1, per_cluster=3, tuner=TUNER)
+    monkeypatch.setattr("tunesift.tuning.process.weights_of", lambda folder: f"weights in {folder}")
     done(cherry(student=student, pre_experience=middle, keep=Random(fraction=1.0)), tmp_path, LADDER)
     assert asked.trained == [("warm-up", Tuning(student=student, tuner=TUNER), ["2 nats", "3 nats", "4 nats"])]
-    assert {(m.name, m.location, m.max_length) for m in asked.scoring} == {("tuned:abc", "there", 77)}
+    assert {(m.name, m.location, m.max_length) for m in asked.scoring} == {("tuned:abc:weights in there", "there", 77)}
 
 
 def test_a_plan_of_so_many_steps_says_how_often_the_sample_is_read() -> None:

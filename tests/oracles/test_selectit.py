@@ -44,6 +44,7 @@ from tunesift.methods.selectit import (  # noqa: E402
 )
 from tunesift.models import transformers as transformers_models  # noqa: E402
 from tunesift.models.likelihood import GAP, SpanEncoder  # noqa: E402
+from tunesift.models.packed import MOST_ON_CPU  # noqa: E402
 from tunesift.models.sharing import families  # noqa: E402
 
 LONG = 512
@@ -208,10 +209,10 @@ def test_in_packs_a_rating_prompt_is_read_once_a_pack_and_a_text_once_a_prompt(
     forwards.clear()
     step(many)
     assert all(rows == 1 for rows, _ in forwards)
-    assert max(tokens for _, tokens in forwards) <= 2048
+    assert max(tokens for _, tokens in forwards) <= MOST_ON_CPU
     read, whole = sum(tokens for _, tokens in forwards), sum(map(len, texts))
     assert read < whole - 20 * (len(texts) - 3 * len(forwards)), "a prompt has more than 20 tokens"
-    assert len(forwards) <= read / 2048 + 2
+    assert len(forwards) <= read / MOST_ON_CPU + 2
 
 
 def test_k_passes_per_record_and_one_per_rating_prompt_and_not_five_k(

@@ -294,8 +294,8 @@ def test_accuracy_is_that_of_the_quality_head_over_all_pairs(
     """Of heads that are opposite: the length head prefers the other answer of each pair, and both together none."""
     drawn = reward_trainer.new_head
 
-    def opposite(causal: Any, tuner: RewardTuner) -> Any:  # Any: transformers' and torch's own classes
-        head = drawn(causal, tuner)
+    def opposite(causal: Any, width: int, tuner: RewardTuner) -> Any:  # Any: transformers' and torch's own classes
+        head = drawn(causal, width, tuner)
         head.weight.data[1] = -head.weight.data[0]
         return head
 
