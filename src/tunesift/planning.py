@@ -25,7 +25,7 @@ from tunesift.tuning.forecast import BYTES_PER_TOKEN
 
 REQUEST_BYTES = 512
 """Bytes of a request around what it asks, roles and settings."""
-SHARE_OF_PEAK = 0.4
+SHARE_OF_PEAK = 0.55
 """Part of the matrix rate that scoring reaches on a CPU (docs/speed.md), for the time to expect."""
 
 
