@@ -51,7 +51,7 @@ golden: $(READY)  ## rewrite the expected files, then show what changed
 	git diff --stat -- tests/golden
 
 bench: $(READY)  ## measure, into benchmarks/results
-	$(BIN)/python benchmarks/losses.py
+	$(BIN)/python benchmarks/scoring.py
 
 clean:
 	rm -rf .venv demo/out

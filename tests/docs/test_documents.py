@@ -124,15 +124,6 @@ def test_every_fault_of_an_endpoint_has_a_test_of_its_number() -> None:
 
 
 @pytest.mark.slow
-def test_the_benchmark_of_losses_runs() -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "losses.py"), "--smoke"], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["target_tokens"] > 0
-
-
-@pytest.mark.slow
 def test_the_benchmark_of_endpoints_runs() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "endpoint.py"), "--smoke"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
