@@ -5,8 +5,9 @@
 
 A model of random weights is made from a config (what a loss costs does not depend on what the weights hold), and a
 byte-level tokenizer from the texts. All ways run in turn in each repetition, so that their ratios hold on a noisy
-machine, and the rate of a float32 product of 1,024 by 1,024 is measured before and after each. Seconds are of the wall,
-or with `--clock processor`, for one thread on a machine that does other work, those of this process's processors.
+machine, and the rate of a float32 product of 1,024 by 1,024 is measured before and after each, by the library that
+multiplies here. Seconds are of the wall, or with `--clock processor`, for one thread on a machine that does other work,
+those of this process's processors.
 The published loops are written anew from what the papers' scripts do, and lend no line from them:
 
     cherry         each record twice with labels, all logits, then each token's loss by itself in Python; five encodes
@@ -16,8 +17,8 @@ The published loops are written anew from what the papers' scripts do, and lend 
     ctranslate2    `score_batch`, one text at a time and 1,024 tokens together
 
 `share` is that of the product's rate: needed work (every shared beginning once a pack, the head at rows that are read)
-over the seconds. How far each record's ratio of losses is from ours is told. Writes
-`benchmarks/results/scoring.json`.
+over the seconds; `where` is what one thread's seconds go to. How far each record's ratio of losses is from ours is
+told. Writes `benchmarks/results/scoring.json`.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from tunesift.methods.selectit import Rate, SelectIT
 from tunesift.models.likelihood import SpanEncoder
 from tunesift.models.packed import MOST_ON_CPU, Work
 from tunesift.models.packing import laid, packs
+from tunesift.models.products import product
 from tunesift.models.transformers import _weights
 
 VOCABULARY = 49_152
@@ -215,10 +217,13 @@ def ways(bench: Bench, shape: str) -> Iterator[tuple[str, dict[str, Callable[[],
 def product_rate(device: str, now: Callable[[], float] = time.perf_counter) -> float:
     """Billions of operations a second of a product of 1,024 by 1,024, over 0.3 s."""
     left, right = (torch.randn(1024, 1024, device=device) for _ in range(2))
-    out, count = torch.empty_like(left), 0
+    out, count, ours = torch.empty_like(left), 0, product() if device == "cpu" else None
     began = now()
     while now() - began < 0.3:
-        torch.mm(left, right, out=out)
+        if ours is not None:
+            ours(left, right, None)
+        else:
+            torch.mm(left, right, out=out)
         if device != "cpu":
             torch.cuda.synchronize()
         count += 1
@@ -245,6 +250,25 @@ def needed(bench: Bench, profile: str) -> float:
         rows = {(t, p) for t, s in zip(work.text, segments, strict=True) for p in range(max(s.start, 1), len(s.ids))}
         total += 2 * config.vocab_size * config.hidden_size * len(rows)
     return total / 1e9
+
+
+KINDS = {
+    "products": ("mkldnn::_linear_pointwise", "aten::mm", "aten::addmm"),
+    "attention": ("aten::_scaled_dot_product_flash_attention_for_cpu",),
+    "sums over the vocabulary": ("aten::exp_", "aten::amax", "aten::sub_", "aten::sum"),
+}
+
+
+def where(bench: Bench, profile: str) -> dict[str, float]:
+    """Share of each kind of work in the seconds of one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found, torch.inference_mode():
+        ifd(bench, profile)
+    torch.set_num_threads(threads)
+    own = {event.key: event.self_cpu_time_total for event in found.key_averages()}
+    shares = {kind: sum(own.get(name, 0.0) for name in names) / sum(own.values()) for kind, names in KINDS.items()}
+    return {kind: round(n, 3) for kind, n in (shares | {"the rest": 1 - sum(shares.values())}).items()}
 
 
 def swaps(one: list[float], other: list[float]) -> int:
@@ -309,11 +333,13 @@ def main() -> None:
         compared = {name: measure(bench, some, repeat, now) for name, some in ways(bench, shape)}
         profile = "superfilter" if shape == "gpt2" else "cherry"
         operations, of = needed(bench, profile), compared[profile]
+        spent = where(bench, profile) if options.device == "cpu" else {}
         shares = [operations / s / r for s, r in zip(of["seconds"]["ours"], of["product_gflops"]["ours"], strict=True)]
     result = here() | {
         "shape": shape, "records": count, "data": options.data.name, "threads": options.threads,
         "clock": options.clock, "device": options.device, "dtype": options.dtype, "needed_gflop": round(operations, 1),
-        "share_of_product": round(statistics.median(shares), 3), "compared": compared,
+        "product_by": "torch" if product() is None or options.device != "cpu" else "oneDNN",
+        "share_of_product": round(statistics.median(shares), 3), "where": spent, "compared": compared,
         "versions": {name: version(name) for name in ("tunesift", "torch", "transformers", "tokenizers")},
     }  # fmt: skip
     told(result, "scoring" if shape == "m30" else f"scoring_{shape}", options.smoke)

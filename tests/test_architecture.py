@@ -43,11 +43,13 @@ REPORT_KNOWS = (0, 1, 2)
 
 HEAVY: Mapping[str, tuple[str, ...]] = {
     "torch": (
+        "models.fused",
         "models.lanes",
         "models.lastlayer",
         "models.likelihood",
         "models.lse",
         "models.packed",
+        "models.products",
         "models.transformers",
         "models.vision",
         "models.loading",
@@ -57,6 +59,7 @@ HEAVY: Mapping[str, tuple[str, ...]] = {
         "telling",
     ),
     "transformers": (
+        "models.fused",
         "models.packed",
         "models.transformers",
         "models.vision",

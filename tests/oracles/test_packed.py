@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import transformers  # noqa: E402
 
 from harness.tiny import MakeTiny  # noqa: E402
 from tunesift import Span, TargetLoss, TransformersModel  # noqa: E402
-from tunesift.models import lastlayer, lse, packed  # noqa: E402
+from tunesift.models import lastlayer, lse, packed, products  # noqa: E402
 from tunesift.models import transformers as local  # noqa: E402
 from tunesift.models.likelihood import SpanEncoder  # noqa: E402
 
@@ -114,6 +115,63 @@ def test_losses_in_packs_are_those_of_each_text_by_itself(
     agree(folder, SPANS, 2048)
     assert reads_packs(folder)
     assert not caplog.records
+
+
+@pytest.fixture
+def onednn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.dtype]]:
+    """A processor of AMD's with AVX-512, whatever this one is; types of the weights that oneDNN is given."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.cpu, "get_capabilities"):
+        pytest.skip("this torch has no oneDNN, or cannot say what processor it runs on")
+    plain, seen = torch.ops.mkldnn._linear_pointwise, []
+
+    def counted(rows: Any, weight: Any, *more: Any) -> Any:
+        seen.append(weight.dtype)
+        return plain(rows, weight, *more)
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "AMD EPYC 9005", "avx512_f": True})
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", counted)
+    products.product.cache_clear()
+    yield seen
+    products.product.cache_clear()
+
+
+@pytest.mark.parametrize(("kind", "matrices"), [("Llama", 7), ("GPT2", 4), ("Phi3", 4)])
+def test_products_by_onednn_give_the_same_losses(
+    make_tiny: MakeTiny, kind: str, matrices: int, onednn: list[torch.dtype]
+) -> None:
+    """All matrices of both layers, and the head; GPT-2's have a bias and stand the other way round."""
+    folder = made(make_tiny, kind)
+    assert reads_packs(folder)
+    onednn.clear()
+    agree(folder, SPANS[:10], 2048)
+    assert len(onednn) == 2 * matrices + 1
+
+
+def test_onednn_is_given_numbers_of_32_bits_only(make_tiny: MakeTiny, onednn: list[torch.dtype]) -> None:
+    """The head's, which are made of those of 16."""
+    folder = made(make_tiny, "Llama")
+    model = TransformersModel(name=str(folder), dtype="bfloat16")
+    assert local._weights(model).packed is not None
+    onednn.clear()
+    assert all(isinstance(loss, TargetLoss) for loss in model.loss(SPANS[:10]))
+    assert onednn == [torch.float32]
+
+
+@pytest.mark.parametrize(
+    "told", [{"cpu_name": "Intel Xeon", "avx512_f": True}, {"cpu_name": "AMD EPYC 7003", "avx512_f": False}, {}]
+)
+def test_other_processors_multiply_as_torch_has_it(
+    monkeypatch: pytest.MonkeyPatch, make_tiny: MakeTiny, onednn: list[torch.dtype], told: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told)
+    agree(made(make_tiny, "Llama"), SPANS, 2048)
+    assert not onednn
+
+
+def test_the_activation_of_gpt2_is_one_call(make_tiny: MakeTiny) -> None:
+    """Its losses are held against transformers' own above."""
+    model = local._weights(TransformersModel(name=str(made(make_tiny, "GPT2")))).model
+    assert [type(layer.mlp.act) for layer in model.transformer.h] == [torch.nn.GELU] * 2
 
 
 @pytest.mark.parametrize("tokens", [1, 60, 100, 300])

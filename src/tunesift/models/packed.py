@@ -23,6 +23,7 @@ from tunesift.models.lastlayer import LastLayer
 from tunesift.models.likelihood import Segment
 from tunesift.models.lse import Head
 from tunesift.models.packing import Forest, Pack, Stretch, grown, laid, packs
+from tunesift.models.products import multiplying
 
 if TYPE_CHECKING:
     import torch
@@ -186,7 +187,7 @@ class PackedModel:
         some = nullcontext() if read is None or self.last is None else self.last.at(read, len(pack.ids))
         try:
             ids, places = (torch.tensor([n], device=self._model.device) for n in (pack.ids, pack.places))
-            with some:
+            with some, multiplying():
                 out = self._model.base_model(input_ids=ids, position_ids=places, use_cache=False)
         finally:
             _READING.reset(token)

@@ -13,6 +13,7 @@ from tunesift.errors import ModelRefused, ParameterRefused
 from tunesift.heartbeat import beat, loading
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
 from tunesift.models.folders import EMBEDDED, LOADING, segment_of
+from tunesift.models.fused import fuse
 from tunesift.models.likelihood import Segment, SpanEncoder, losses
 from tunesift.models.loading import held, load
 from tunesift.models.local import LocalModel
@@ -323,4 +324,5 @@ def _weights(model: TransformersModel) -> _Weights:
 
 def _load(name: str, revision: str | None, dtype: str, device: str) -> _Weights:
     model, tokenizer = load("AutoModelForCausalLM", name, device, revision, dtype)
+    fuse(model)
     return _Weights(model, tokenizer, model.device)
