@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import slow  # noqa: E402
 import transformers  # noqa: E402
 
 from harness.tiny import MakeTiny  # noqa: E402
-from tunesift import Span, TargetLoss, TransformersModel  # noqa: E402
+from tunesift import Span, TargetLoss, TransformersModel, heartbeat  # noqa: E402
 from tunesift.models import lastlayer, lse, packed, products  # noqa: E402
 from tunesift.models import transformers as local  # noqa: E402
 from tunesift.models.likelihood import SpanEncoder  # noqa: E402
@@ -285,6 +286,44 @@ def test_every_way_of_attending_gives_the_same(monkeypatch: pytest.MonkeyPatch, 
     for ours, plain in zip(TransformersModel(name=str(folder), batch_tokens=300).loss(SPANS), expected, strict=True):
         assert isinstance(ours, TargetLoss)
         assert list(ours.nats) == pytest.approx(plain.nats, abs=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [1, 20, 100])
+def test_texts_that_are_cut_into_tokens_beside_a_gpu_have_the_same_losses(
+    make_tiny: MakeTiny, monkeypatch: pytest.MonkeyPatch, tokens: int
+) -> None:
+    """As on a GPU, in parts."""
+    folder = made(make_tiny, "Llama")
+    model = TransformersModel(name=str(folder), batch_tokens=tokens)
+    whole = model.loss(SPANS)
+    weights = local._weights(model)
+    monkeypatch.setattr(weights, "device", torch.device("meta"))
+    parts = weights.parts(SPANS, tokens)
+    assert len(parts) > 1
+    assert [span for part in parts for span in part] == SPANS
+    assert max(map(len, parts)) < len(SPANS)
+    assert [span for part in weights.parts([Span("", ""), *SPANS], 10**6) for span in part] == [Span("", ""), *SPANS]
+    monkeypatch.setattr(local, "_encoded", in_thread := Spy(local._encoded))
+    heartbeat.written()
+    monkeypatch.setattr(weights, "parts", lambda spans, tokens: parts)
+    weights.device = torch.device("cpu")
+    for ours, plain in zip(model.loss(SPANS), whole, strict=True):
+        assert isinstance(ours, TargetLoss)
+        assert isinstance(plain, TargetLoss)
+        assert list(ours.nats) == pytest.approx(plain.nats, abs=1e-5)
+    assert in_thread.threads == {"ahead_0"}
+    assert 0.9 < heartbeat.share_done() <= 1.0
+
+
+class Spy:
+    """Remembers which threads called."""
+
+    def __init__(self, plain: Any) -> None:
+        self.plain, self.threads = plain, set[str]()
+
+    def __call__(self, *given: Any) -> Any:
+        self.threads.add(threading.current_thread().name)
+        return self.plain(*given)
 
 
 def test_what_is_asked_twice_is_read_once(make_tiny: MakeTiny, worked_on: list[int]) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tunesift.models.lanes import side_by_side
+from tunesift.models.lanes import one_ahead, side_by_side
 
 torch = pytest.importorskip("torch", reason='needs the "local" extra')
 
@@ -54,3 +54,35 @@ def test_an_error_ends_those_that_are_not_begun_and_threads_are_put_back() -> No
         list(side_by_side(work, range(50), 2))
     assert len(begun) < 10
     assert torch.get_num_threads() == before
+
+
+def test_the_next_part_is_made_while_one_is_used() -> None:
+    made: list[int] = []
+    begun = [threading.Event() for _ in range(5)]
+
+    def work(part: int) -> int:
+        begun[part].set()
+        made.append(part)
+        return part * part
+
+    found = []
+    for square in one_ahead(work, range(4)):
+        if len(found) < 3:
+            assert begun[len(found) + 1].wait(20), "the next one waits until this one is used"
+        assert len(made) <= len(found) + 2, "no more than one ahead"
+        found.append(square)
+    assert found == [0, 1, 4, 9]
+    assert list(one_ahead(work, [])) == []
+    assert list(one_ahead(lambda part: threading.current_thread(), [1])) == [threading.current_thread()]
+
+
+def test_an_error_in_a_part_is_raised_where_it_would_be_used() -> None:
+    def work(part: int) -> int:
+        if part == 2:
+            raise ValueError("odd")
+        return part
+
+    found = one_ahead(work, range(5))
+    assert [next(found), next(found)] == [0, 1]
+    with pytest.raises(ValueError, match="odd"):
+        next(found)

@@ -1,4 +1,4 @@
-"""How do packs use every core? Each core computes one pack by itself, and none waits for another.
+"""What is done at a time? On a CPU each core computes a pack of its own; beside a GPU the next texts are made ready.
 
 A product that is divided among cores ends when the slowest is done with its part, again and again; where other work
 runs beside, all of them wait for the core that it has.
@@ -27,6 +27,19 @@ def side_by_side(work: Callable[[Part], Made], parts: Sequence[Part], lanes: int
             yield from zip(parts, pool.map(work, parts), strict=True)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def one_ahead(work: Callable[[Part], Made], parts: Sequence[Part]) -> Iterator[Made]:
+    """What comes of each part, in order; while one is used, the next is made in a thread beside."""
+    if len(parts) < 2:
+        yield from map(work, parts)
+        return
+    with ThreadPoolExecutor(1, "ahead") as pool:
+        coming = pool.submit(work, parts[0])
+        for part in parts[1:]:
+            made, coming = coming.result(), pool.submit(work, part)
+            yield made
+        yield coming.result()
 
 
 @contextmanager

@@ -6,14 +6,16 @@ import logging
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from tunesift.errors import ModelRefused, ParameterRefused
-from tunesift.heartbeat import beat, loading
+from tunesift.heartbeat import beat, loading, stretch
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
 from tunesift.models.folders import EMBEDDED, LOADING, segment_of
 from tunesift.models.fused import fuse
+from tunesift.models.lanes import one_ahead
 from tunesift.models.likelihood import Segment, SpanEncoder, losses
 from tunesift.models.loading import held, load
 from tunesift.models.local import LocalModel
@@ -26,6 +28,10 @@ from tunesift.settings import INCIDENTAL
 if TYPE_CHECKING:
     import torch
 
+AHEAD = 2
+"""Packs that are made ready while a GPU computes as many."""
+CHARACTERS_PER_TOKEN = 4
+"""About as many as an English text has."""
 REMEMBERED = 1024
 """Tokens of beginnings that are remembered from one batch to the next; in a model of 7B half a megabyte each."""
 
@@ -50,12 +56,18 @@ class TransformersModel(LocalModel):
         """Losses of the spans, in order; a span that alone exceeds the device's memory is a Failure."""
         weights = _weights(self)
         encode = self._encoder(weights)
-        encoded = [segment_of(encode, span) for span in spans]
+        found: list[TargetLoss | Failure] = []
+        for encoded in one_ahead(partial(_encoded, encode), weights.parts(spans, self.batch_tokens)):
+            with stretch(len(encoded) / max(1, len(spans))):
+                found += self._losses(encoded, weights)
+        return found
+
+    def _losses(self, encoded: Sequence[Segment | Failure], weights: _Weights) -> list[TargetLoss | Failure]:
         done: dict[int, TargetLoss | Failure] = {n: e for n, e in enumerate(encoded) if isinstance(e, Failure)}
         numbers = [n for n, e in enumerate(encoded) if isinstance(e, Segment)]
         segments = [e for e in encoded if isinstance(e, Segment)]
         done |= zip(numbers, all_losses(segments, self.batch_tokens, weights), strict=True)
-        return [done[n] for n in range(len(spans))]
+        return [done[n] for n in range(len(encoded))]
 
     def single_tokens(self, targets: Sequence[str]) -> list[int | None]:
         """The one token that each text is as a target; None for a text of several, or of one that reads otherwise."""
@@ -99,6 +111,20 @@ class _Weights:
         self._whole = not self._splits()
         self._ends = self._end_tokens()
         self._beginnings: dict[tuple[int, ...], Any] = {}  # Any: transformers' own cache
+
+    def parts(self, spans: Sequence[Span], tokens: int) -> list[Sequence[Span]]:
+        """Spans in parts that fill some packs of so many tokens each, so that a GPU computes one while the next is cut
+        into tokens; in one part for a CPU, whose cores are busy with either."""
+        if self.device.type == "cpu":
+            return [spans]
+        room = most = AHEAD * tokens * CHARACTERS_PER_TOKEN
+        begins = [0]
+        for number, span in enumerate(spans):
+            room -= _characters(span)
+            if room < 0 and number:
+                begins.append(number)
+                room = most - _characters(span)
+        return [spans[first:last] for first, last in pairwise([*begins, len(spans)])]
 
     def losses(self, segments: list[Segment], before: int = 0) -> list[TargetLoss | Failure]:
         """Losses of one batch, whose segments have their first `before` tokens in common; a span that alone exceeds
@@ -291,6 +317,15 @@ class TunedModel(TransformersModel):
     def location(self) -> str:
         """Where the weights are: in the checkpoint's folder."""
         return self.place
+
+
+def _encoded(encode: SpanEncoder, spans: Sequence[Span]) -> list[Segment | Failure]:
+    return [segment_of(encode, span) for span in spans]
+
+
+def _characters(span: Span) -> int:
+    before = span.context if isinstance(span.context, str) else "".join(m.text for m in span.context)
+    return len(before) + len(span.target)
 
 
 def out_of_memory(error: BaseException) -> bool:
