@@ -26,7 +26,7 @@ ROWS = {
     0: ("errors",),
     1: ("arrays", "settings", "heartbeat", "books", "records", "datasets", "files", "json_text", "formats", "reading", "rewriting",
         "writing", "prompts", "parsing", "parquet", "tables", "inputs", "images", "image_fields", "notes",
-        "yaml_text", "budget", "language", "words", "numbered", "scratch", "disk"),
+        "yaml_text", "budget", "language", "words", "numbered", "scratch", "disk", "memory"),
     2: ("models", "running"),
     3: ("scoring", "tuning"),
     4: ("evaluation",),

@@ -143,6 +143,8 @@ class Dataset(Sequence[Row], Generic[Row]):
 
     def left_out(self) -> list[int]:
         """Rows of the file's sound ones that this dataset does not show."""
+        if len(self) == self._store.length:
+            return []
         return [int(n) for n in np.setdiff1d(np.arange(self._store.length), np.asarray(self._rows))]
 
     def ids(self) -> Iterator[str]:

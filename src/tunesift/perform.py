@@ -26,6 +26,7 @@ from tunesift.errors import (
 from tunesift.inputs import input_digest, room_needed
 from tunesift.intake import read_input
 from tunesift.manifest import begun_with, has_work, open_folder
+from tunesift.memory import give_back
 from tunesift.methods.controllability import Controllability
 from tunesift.methods.mctune_evaluate import MCTuneEvaluate
 from tunesift.methods.score import ScoreRecords
@@ -177,12 +178,14 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
         if not manner.yes:
             _check_room(recipe)
         data = read_input(recipe, run.folder / "inputs")
+        give_back()
         _check_fields(recipe, data)
         result = _walked(recipe, data, run)
         balance = _balance(run.finish(data, result.decisions), data)
         if result.refused is not None:
             _write_report(run.folder, balance)
             raise result.refused
+        give_back()
         check_decided(result)
         write_outputs(recipe, result, data)
         failpoint("output.written")
@@ -191,6 +194,7 @@ def _run(recipe: Recipe, manner: _Manner) -> Summary:
                           _reasons(result, data, tokens_read(recipe.method)), worked, seconds,
                           _worth_a_word(recipe, data, result),
                           result.short, _also(recipe, result))  # fmt: skip
+        give_back()
         _write_report(run.folder, balance, result.short)
         failpoint("report.written")
         write_json(run.folder / "result.json", _as_result(recipe, summary, run))

@@ -29,6 +29,8 @@ REJECTED = "rejected"
 """In place of a role, what the answer that was not chosen has."""
 MOST_ROWS = 100
 """Rows of a small table that a page shows."""
+AT_A_TIME = 8192
+"""Rows of a run's files that become objects at a time."""
 MAIN = "score"
 """The stage whose score decides, where a run has several."""
 
@@ -72,7 +74,7 @@ class RunFolder:
 
     def _batches(self, *columns: str) -> Iterator[Mapping[str, list[str]]]:
         for batch in pq.ParquetFile(self.path / "decisions.parquet").iter_batches(
-            columns=list(columns), use_threads=False
+            batch_size=AT_A_TIME, columns=list(columns), use_threads=False
         ):
             yield batch.to_pydict()
 
@@ -165,7 +167,7 @@ class RunFolder:
         batches = (
             batch
             for part in parts
-            for batch in part.iter_batches(columns=["id", "failure", "outcome"], use_threads=False)
+            for batch in part.iter_batches(AT_A_TIME, columns=["id", "failure", "outcome"], use_threads=False)
         )
         for batch in batches:
             rows = batch.to_pydict()

@@ -60,7 +60,7 @@ MADE = "made"
 """Folder of the records that a page made."""
 OUTPUT = "output"
 """Name of those that are its output."""
-ROWS = 65_536
+ROWS = 8192
 """Decisions that are turned into columns at a time."""
 _DECISIONS = pa.schema(
     [*((name, pa.string()) for name in ("record_id", "action", "reason")), ("parents", pa.list_(pa.string()))]
