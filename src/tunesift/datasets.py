@@ -211,11 +211,11 @@ class _Store:
         return cast(bytes, self._cell("body", "raw", number))
 
     @cached_property
-    def _index(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _index(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
         reader = self._readers["id"]
         batches = (reader.get_batch(n).column("id").to_pylist() for n in range(reader.num_record_batches))
         hashes = np.fromiter(map(hash, itertools.chain.from_iterable(batches)), np.int64, self.length)
-        order = np.argsort(hashes, kind="stable")
+        order = np.argsort(hashes, kind="stable").astype(np.uint32)
         return order, hashes[order]
 
     def find(self, id: str) -> int | None:

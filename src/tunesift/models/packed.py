@@ -180,13 +180,12 @@ class PackedModel:
 
     def hidden(self, pack: Pack, read: torch.Tensor | None = None) -> torch.Tensor:
         """Hidden states of a pack's rows, [T, H], while it attends; of rows that are not read they may be anything."""
-        import torch
 
         reading = _Reading(pack)
         token = _READING.set(reading)
         some = nullcontext() if read is None or self.last is None else self.last.at(read, len(pack.ids))
         try:
-            ids, places = (torch.tensor([n], device=self._model.device) for n in (pack.ids, pack.places))
+            ids, places = (_moved(numbers, self._model.device) for numbers in (pack.ids, pack.places))
             with some, multiplying():
                 out = self._model.base_model(input_ids=ids, position_ids=places, use_cache=False)
         finally:
@@ -267,6 +266,13 @@ class Work:
             owners.setdefault(text, []).append(number)
         for texts in packs(self.forest, tokens):
             yield [number for text in texts for number in owners[text]]
+
+
+def _moved(numbers: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Numbers of one text on a device, [1, T]; to a GPU out of pinned memory, so that nothing waits for the copy."""
+    import torch
+
+    return torch.tensor([numbers], pin_memory=device.type == "cuda").to(device, non_blocking=True)
 
 
 def _reach(config: Any) -> int:  # Any: transformers' own class

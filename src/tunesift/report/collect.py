@@ -149,16 +149,16 @@ def _reasons(found: RunFolder, actions: Sequence[str]) -> tuple[Bar, ...]:
 def _histogram(values: Numbers, kept: Bools, scorer: str) -> Histogram | None:
     """Bins between the 0.5th and the 99.5th percentile; what lies outside counts in the outermost ones."""
     scored = ~np.isnan(values)
-    order = np.sort(values[scored])
+    order = values[scored]
+    order.sort()
     if not len(order) or order[0] == order[-1]:
         return None
     low, high = order[int(0.005 * (len(order) - 1))], order[int(np.ceil(0.995 * (len(order) - 1)))]
     if low == high:
         low, high = order[0], order[-1]
-    places = np.clip(((values[scored] - low) / (high - low) * BINS).astype(np.int64), 0, BINS - 1)
-    inside = kept[scored]
-    bins = [tuple(map(int, np.bincount(places[side], minlength=BINS))) for side in (inside, ~inside)]
-    chosen, others = values[scored][inside], values[scored][~inside]
+    del order  # a million numbers take 8 MB, and there are more to come
+    chosen, others = values[scored & kept], values[scored & ~kept]
+    bins = [tuple(map(int, np.histogram(side.clip(low, high), BINS, (low, high))[0])) for side in (chosen, others)]
     least = float(chosen.min()) if len(chosen) and (others < chosen.min()).any() else None
     return Histogram(scorer, float(low), float(high), bins[0], bins[1], least, int((~scored).sum()))
 

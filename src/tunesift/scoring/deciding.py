@@ -44,8 +44,12 @@ def ranked(values: Numbers, groups: Places | None = None) -> Places:
     """Ranks from 1 for the largest of each group, among equals the earlier first; 0 for what is not a number."""
     ranks = np.zeros(len(values), np.int64)
     places = np.flatnonzero(~np.isnan(values))
-    inside = np.zeros(len(places), np.int64) if groups is None else groups[places]
-    order = np.lexsort((-values[places], inside))  # stable: the earlier of equals stays the earlier
+    if groups is None:
+        order = np.argsort(-values[places], kind="stable")  # the earlier of equals stays the earlier
+        ranks[places[order]] = np.arange(1, len(order) + 1)
+        return ranks
+    inside = groups[places]
+    order = np.lexsort((-values[places], inside))
     first = np.searchsorted(inside[order], inside[order])  # where each one's group begins
     ranks[places[order]] = np.arange(len(order)) - first + 1
     return ranks
