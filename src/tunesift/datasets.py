@@ -216,7 +216,8 @@ class _Store:
         batches = (reader.get_batch(n).column("id").to_pylist() for n in range(reader.num_record_batches))
         hashes = np.fromiter(map(hash, itertools.chain.from_iterable(batches)), np.int64, self.length)
         order = np.argsort(hashes, kind="stable").astype(np.uint32)
-        return order, hashes[order]
+        hashes.sort()
+        return order, hashes
 
     def find(self, id: str) -> int | None:
         order, hashes = self._index
