@@ -69,6 +69,7 @@ HEAVY: Mapping[str, tuple[str, ...]] = {
         "models.reward",
         "tuning",
     ),
+    "tiktoken": ("models.bytepairs",),
     "safetensors": ("models.loading", "models.reward", "tuning"),
     "vllm": ("models.vllm",),
     "ray": ("running.ray",),

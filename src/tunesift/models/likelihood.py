@@ -9,6 +9,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from os.path import commonprefix
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tunesift.errors import ModelRefused
@@ -25,6 +26,10 @@ FEW_ROWS = 2
 """Rows of a batch that are not divided, however unlike their lengths."""
 HEAD_BYTES = 32 * 2**20
 """Bytes of float32 logits that exist at one time."""
+
+
+Quick = Callable[[str], list[int] | None]
+"""Tokens of a text without special ones, by a quicker way than the tokenizer's; None where that is not known."""
 
 
 class Tokenizer(Protocol):
@@ -58,14 +63,19 @@ class Segment:
 
 
 class SpanEncoder:
-    """Turns spans into tokens; made for one call of `loss`, because it remembers the texts it has seen."""
+    """Turns spans into tokens; made for one call of `loss`, because it remembers the texts it has seen.
 
-    def __init__(self, tokenizer: Tokenizer, limit: int) -> None:
-        self.tokenizer, self.limit = tokenizer, limit
+    A `quick` way to a text's tokens gives the tokenizer's own, or None for a text that it does not know them of.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, limit: int, quick: Quick | None = None) -> None:
+        self.tokenizer, self.limit, self._quick = tokenizer, limit, quick
         special = {number: str(t) for number, t in tokenizer.added_tokens_decoder.items() if t.special}
         self._loose = any(t.normalized for t in tokenizer.added_tokens_decoder.values() if t.special)
         self._control = special.keys() - {tokenizer.unk_token_id}
         self._names = tuple(special.values())
+        self._names_begin = commonprefix(self._names)  # noqa: RUF071  of names, not of paths: most often one look is enough
+        self._added: list[int] | None = None  # what the tokenizer puts before a text
         self._targets: dict[str, list[int]] = {}
         self._lengths: dict[str, int] = {}
         self._contexts: dict[tuple[str, str], list[int]] = {}
@@ -140,8 +150,9 @@ class SpanEncoder:
     def _begin(self, span: Span) -> list[int]:
         if span.bos == "always":
             return [first_token(self.tokenizer)]
-        added = self.tokenizer("")["input_ids"]  # some add EOS, too, which nothing here is to predict or to follow
-        return [i for i in added if i == self.tokenizer.bos_token_id]
+        if self._added is None:  # some add EOS, too, which nothing here is to predict or to follow
+            self._added = [i for i in self.tokenizer("")["input_ids"] if i == self.tokenizer.bos_token_id]
+        return self._added
 
     def _conversation(self, conversation: Sequence[Message], open: bool = True) -> list[int]:
         """The rendered conversation; where its texts hold the name of a special token, that stays plain text."""
@@ -158,7 +169,7 @@ class SpanEncoder:
         texts = [*([context] if isinstance(context, str) else (m.text for m in context)), target]
         if self._loose:  # a name may be written otherwise, such as in capitals, and be one all the same
             return any(not self._control.isdisjoint(self._marked(text)) for text in texts)
-        return any(name in text for text in texts for name in self._names)
+        return any(name in text for text in texts if self._names_begin in text for name in self._names)
 
     def _target(self, target: str) -> list[int]:
         """The target's own tokens, without the leading-space piece that some tokenizers put before every text."""
@@ -191,10 +202,14 @@ class SpanEncoder:
         return [*self._split(first), *(i for part in rest for i in self._tail(part, self._split))]
 
     def _split(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        return self._tokens(text, split_special_tokens=True)
 
     def _marked(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+        return self._tokens(text) if text else []
+
+    def _tokens(self, text: str, **options: bool) -> list[int]:
+        known = self._quick(text) if self._quick else None
+        return list(self.tokenizer(text, add_special_tokens=False, **options)["input_ids"]) if known is None else known
 
 
 def _without_middle(context: str | tuple[Message, ...], first: int, last: int) -> str | tuple[Message, ...]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from tunesift.errors import ModelRefused, ParameterRefused
 from tunesift.heartbeat import beat, loading, stretch
 from tunesift.models.base import Completion, Sampling, Span, TargetLoss
+from tunesift.models.bytepairs import QuickEncoder
 from tunesift.models.folders import EMBEDDED, LOADING, segment_of
 from tunesift.models.fused import fuse
 from tunesift.models.lanes import one_ahead
@@ -96,7 +97,7 @@ class TransformersModel(LocalModel):
         return said
 
     def _encoder(self, weights: _Weights) -> SpanEncoder:
-        return SpanEncoder(weights.tokenizer, self.limit_within(weights.limit))
+        return SpanEncoder(weights.tokenizer, self.limit_within(weights.limit), weights.quick)
 
 
 class _Weights:
@@ -104,6 +105,7 @@ class _Weights:
 
     def __init__(self, model: Any, tokenizer: Any, device: torch.device) -> None:  # Any: transformers' own classes
         self.model, self.tokenizer, self.device = model, tokenizer, device
+        self.quick = QuickEncoder(tokenizer)
         self.limit = int(getattr(model.config.get_text_config(), "max_position_embeddings", 2**31))
         self.pad = int(next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None))
         self.body: Callable[..., Any] = model.base_model
