@@ -138,6 +138,62 @@ def test_any_text_is_cut_alike(splitter: Any) -> None:
     alike()
 
 
+def test_two_texts_as_one_are_cut_alike_wherever_they_meet(real: list[str]) -> None:
+    for expression, normalizer in ((GPT2, None), (LLAMA3, None), (bytepairs.GPT4O, normalizers.NFC())):
+        tokenizer = loaded(trained(split(expression), normalizer=normalizer))
+        way = byte_pairs(tokenizer)
+        assert way is not None
+        chance, known = random.Random(1), dict[str, list[int]]()
+        some = [
+            *TEXTS,
+            *(text[:300] for text in chance.choices(real, k=300)),
+            "<",
+            "s> <s",
+            "s>",
+            "\u0301\u0323",
+            "the e",
+            " ",
+            "a ",
+        ]
+        for _ in range(600):
+            before, after = chance.choice(some), chance.choice(some)
+            if chance.random() < 0.7:
+                cut = chance.randrange(len(before) + 1)
+                before, after = before[:cut], before[cut:]
+            found = way.joint(before, after, known)
+            assert found is None or found == (own(tokenizer, before + after), len(own(tokenizer, before))), (
+                before,
+                after,
+            )
+            assert (found is None) == ("<s>" in before + after)
+        assert all(own(tokenizer, text) == ids for text, ids in known.items())
+
+
+@pytest.mark.parametrize("expression", sorted(EXPRESSIONS))
+def test_texts_fall_apart_at_any_gap(expression: str) -> None:
+    pieces = split(expression)
+    chance = random.Random(2)
+    letters = "aB\u00e9\u5b571\u0663 \n\r\t'.-/#\u0301\u00a0\u2003\x1csStTlL"
+    met = 0
+    for _ in range(3000):
+        text = "".join(chance.choices(letters + "     ", k=12))
+        place = bytepairs.gap(text[: chance.randrange(13)])
+        both = [piece for part in (text[:place], text[place:]) for piece, _ in pieces.pre_tokenize_str(part)]
+        assert both == [piece for piece, _ in pieces.pre_tokenize_str(text)], (text, place)
+        met += place > 0
+    assert met > 1000
+
+
+def test_the_same_end_is_cut_once() -> None:
+    tokenizer = loaded(trained())
+    way = byte_pairs(tokenizer)
+    assert way is not None
+    known: dict[str, list[int]] = {}
+    for before in ("The fox. ### Response:", "A dog. ### Response:", "### Response:"):
+        assert way.joint(before, "lazy", known) is not None
+    assert set(known) == {"The fox. ###", "A dog. ###", "###", " Response:", " Response:lazy"}
+
+
 def test_a_text_that_is_normalised_is_cut_as_what_it_becomes() -> None:
     tokenizer = loaded(trained(split(QWEN2), normalizer=normalizers.NFC()))
     check(tokenizer, [*TEXTS, "e\u0301 \u1112\u1161\u11ab \u0958 \u212b"])

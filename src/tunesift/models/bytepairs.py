@@ -86,11 +86,20 @@ class QuickEncoder:
 
     def __call__(self, text: str) -> list[int] | None:
         """Tokens of a text, without special ones; None for a text that is the tokenizer's own affair."""
+        way = self._ready()
+        return None if way is None else way(text)
+
+    def joint(self, before: str, after: str, known: dict[str, list[int]]) -> tuple[list[int], int] | None:
+        """As `BytePairs.joint`."""
+        way = self._ready()
+        return None if way is None else way.joint(before, after, known)
+
+    def _ready(self) -> BytePairs | None:
         self._asked += 1
         if self._asked > WORTH and not self._looked:
             self._looked = True
             self._way = byte_pairs(self._tokenizer)
-        return None if self._way is None else self._way(text)
+        return self._way
 
 
 class BytePairs:
@@ -107,15 +116,37 @@ class BytePairs:
 
     def __call__(self, text: str) -> list[int] | None:
         """Tokens of a text, without special ones; None for a text that is the tokenizer's own affair."""
-        if len(text) > LONGEST or self._named.search(text):
+        return self._encoding.encode_ordinary(self._normal(text)) if self._is_ours(text) else None
+
+    def joint(self, before: str, after: str, known: dict[str, list[int]]) -> tuple[list[int], int] | None:
+        """Tokens of two texts as one, and how many the first has alone; None where they are the tokenizer's affair.
+
+        What is `known` is not cut again: two texts that end alike, in parts, are cut alike there.
+        """
+        whole = before + after
+        if not self._is_ours(whole) or not (whole.isascii() or self._is_ours(before)):
             return None
-        if not text.isascii():
-            if not self.alike(text):
-                return None
-            text = self._normal(text)
-            if self._named.search(text) or not self.alike(text):
-                return None
-        return self._encoding.encode_ordinary(text)
+        place = gap(before)
+        parts = before[:place], before[place:], before[place:] + after
+        for part in parts:
+            if part not in known:
+                known[part] = self._encoding.encode_ordinary(self._normal(part))
+        first, last, both = (known[part] for part in parts)
+        return [*first, *both], len(first) + len(last)
+
+    def _is_ours(self, text: str) -> bool:
+        if len(text) > LONGEST or self._named.search(text):
+            return False
+        if text.isascii():
+            return True
+        if not self.alike(text):
+            return False
+        normal = self._normal(text)
+        return not self._named.search(normal) and self.alike(normal)
+
+    def _normal(self, text: str) -> str:
+        normalizer = self._backend.normalizer
+        return text if normalizer is None or text.isascii() else str(normalizer.normalize_str(text))
 
     def alike(self, text: str) -> bool:
         """Whether both libraries treat every character of a text alike."""
@@ -124,10 +155,6 @@ class BytePairs:
             self._alike.update(self._alike_of(block))
             self._looked_at.add(block)
         return new <= self._alike
-
-    def _normal(self, text: str) -> str:
-        normalizer = self._backend.normalizer
-        return text if normalizer is None else str(normalizer.normalize_str(text))
 
     def _alike_of(self, block: int) -> list[str]:
         letters = [chr(n) for n in range(block << 8, (block + 1) << 8) if not 0xD800 <= n < 0xE000]
@@ -151,6 +178,19 @@ class BytePairs:
         probe = _encoding(self._expression, ranks)
         seen = ([ranks[piece] for piece in row] for row in pieces)
         return [c for c, text, ids in zip(letters, texts, seen, strict=True) if probe.encode_ordinary(text) == ids]
+
+
+def gap(text: str) -> int:
+    """The last place where a text falls into two that are cut by themselves, whatever follows; 0 where there is none.
+
+    It is before a space that stands behind a visible ASCII character: in all `EXPRESSIONS` a space is the first
+    character of its piece or stands among spaces alone, no piece depends on what stands before it, and only a piece of
+    spaces on what comes after it. Nor does a space become one with what stands before it when a text is normalised.
+    """
+    place = text.rfind(" ")
+    while place > 0 and not "!" <= text[place - 1] <= "~":
+        place = text.rfind(" ", 0, place)
+    return max(0, place)
 
 
 def byte_pairs(tokenizer: Any) -> BytePairs | None:  # Any: transformers' own class

@@ -28,8 +28,13 @@ HEAD_BYTES = 32 * 2**20
 """Bytes of float32 logits that exist at one time."""
 
 
-Quick = Callable[[str], list[int] | None]
-"""Tokens of a text without special ones, by a quicker way than the tokenizer's; None where that is not known."""
+class Quick(Protocol):
+    """A quicker way to a tokenizer's own tokens, without special ones; None for a text whose it does not know."""
+
+    def __call__(self, text: str) -> list[int] | None: ...
+    def joint(self, before: str, after: str, known: dict[str, list[int]]) -> tuple[list[int], int] | None:
+        """Tokens of two texts as one, and how many the first has alone; `known` is what was cut for others."""
+        ...
 
 
 class Tokenizer(Protocol):
@@ -65,7 +70,7 @@ class Segment:
 class SpanEncoder:
     """Turns spans into tokens; made for one call of `loss`, because it remembers the texts it has seen.
 
-    A `quick` way to a text's tokens gives the tokenizer's own, or None for a text that it does not know them of.
+    A `quick` way is asked for the tokens of a text before the tokenizer is.
     """
 
     def __init__(self, tokenizer: Tokenizer, limit: int, quick: Quick | None = None) -> None:
@@ -78,6 +83,7 @@ class SpanEncoder:
         self._added: list[int] | None = None  # what the tokenizer puts before a text
         self._targets: dict[str, list[int]] = {}
         self._lengths: dict[str, int] = {}
+        self._pieces: dict[str, list[int]] = {}
         self._contexts: dict[tuple[str, str], list[int]] = {}
         self._fits: dict[tuple[Any, ...], str | tuple[Message, ...] | None] = {}  # Any: what decides where to cut
         self._adds_space = self._plain("\nx") != [*self._plain("\n"), *self._plain("x")]
@@ -135,6 +141,9 @@ class SpanEncoder:
             begin, before = self._begin(span), span.context
         else:
             begin, before = [], render(span.context, self.tokenizer)
+        found = self._quick.joint(before, span.target, self._pieces) if self._quick else None
+        if found is not None:
+            return [*begin, *found[0]], len(begin) + found[1]
         if before not in self._lengths:
             self._lengths[before] = len(self._marked(before))
         return [*begin, *self._marked(before + span.target)], len(begin) + self._lengths[before]
