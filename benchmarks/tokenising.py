@@ -14,7 +14,8 @@ microseconds a record, medians, of reading, of tokens, of writing, and of all th
     ours        the same, with the quick way to tokens, which was looked for before: `looking_s` says for how long, and
                 `pays_after_texts` after how many texts, three a record, that is won back
 
-All ways must come to as many tokens. Writes `benchmarks/results/tokenising.json`.
+The second and the third must come to as many tokens; the script cuts a few long responses shorter. Writes
+`benchmarks/results/tokenising.json`.
 """
 
 from __future__ import annotations
@@ -102,13 +103,11 @@ def ours(tokenizer: PreTrainedTokenizerFast, quick: Quick | None, now: Clock) ->
             for record in records[start : start + CHUNK]:
                 segments = [encode(span) for span in SCORER._pairs(record)[0]]
                 count += sum(len(s.ids) for s in segments)
-                rows.append((record.id, segments))
+                rows.append((record.id, 0.125 * len(segments[0].ids)))
         cut = now()
         with path.with_suffix(".scores.jsonl").open("wb") as file:
-            for id, segments in rows:
-                parts = {
-                    name: 0.125 * len(segments[0].ids) for name in ("ifd_ppl", "ifd_loss", "conditioned", "direct")
-                }
+            for id, loss in rows:
+                parts = dict.fromkeys(("ifd_ppl", "ifd_loss", "conditioned", "direct"), loss)
                 file.write(orjson.dumps({"id": id, "value": 0.5, "parts": parts}) + b"\n")
         return count, {"reading": read - began, "tokens": cut - read, "writing": now() - cut}
 
@@ -125,7 +124,8 @@ def measured(ways: dict[str, Way], path: Path, count: int, repeat: int) -> dict[
             if turn:
                 micros = {part: 1e6 * seconds / count for part, seconds in parts.items()}
                 took[name].append(micros | {"all": sum(micros.values())})
-        assert len(set(found.values())) == 1, found
+        assert found["tokenizer"] == found["ours"], found
+        assert 0.999 * found["ours"] < found["published"] <= found["ours"], found
     middle = {
         name: {part: statistics.median(turn[part] for turn in turns) for part in turns[0]}
         for name, turns in took.items()
@@ -138,6 +138,7 @@ def measured(ways: dict[str, Way], path: Path, count: int, repeat: int) -> dict[
         for name in ways if name != "ours"
     }  # fmt: skip
     return {
+        "tokens": found,
         "microseconds_a_record": {n: {p: round(v, 1) for p, v in parts.items()} for n, parts in middle.items()},
         "ours_is_times": {n: {p: statistics.median(turns) for p, turns in parts.items()} for n, parts in times.items()},
         "ours_is_times_by_turn": times, "load": os.getloadavg()[0],
@@ -175,8 +176,8 @@ def main() -> None:
     spent = compared["microseconds_a_record"]
     saved = (spent["tokenizer"]["tokens"] - spent["ours"]["tokens"]) / 3e6  # of a text, of which a record has three
     told(here() | {
-        "records": len(rows), "data": options.data.name, "vocabulary": size, "clock": options.clock, "looking_s": round(looking, 2),
-        "pays_after_texts": round(looking / saved), **compared,
+        "records": len(rows), "data": options.data.name, "vocabulary": size, "clock": options.clock,
+        "looking_s": round(looking, 2), "pays_after_texts": round(looking / saved), **compared,
         "versions": {name: version(name) for name in ("tunesift", "transformers", "tokenizers", "tiktoken")},
     }, "tokenising", options.smoke)  # fmt: skip
 
