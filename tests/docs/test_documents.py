@@ -197,6 +197,16 @@ def test_the_benchmark_of_scoring_runs_and_all_ways_agree() -> None:
 
 
 @pytest.mark.slow
+def test_the_benchmark_of_tokens_runs_and_ours_is_faster() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "tokenising.py"), "--smoke"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["tokens"]["tokenizer"] == told["tokens"]["ours"]
+    assert told["ours_is_times"]["published"]["tokens"] > 2
+
+
+@pytest.mark.slow
 def test_the_benchmark_of_refining_runs() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "refining.py"), "--smoke"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
