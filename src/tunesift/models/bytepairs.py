@@ -19,13 +19,14 @@ each of its characters alike.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 if TYPE_CHECKING:
     import tiktoken
@@ -75,6 +76,7 @@ def _alphabet() -> dict[int, int]:
 
 
 _BYTES = _alphabet()
+_LETTERS = frozenset(map(chr, _BYTES))
 
 
 class QuickEncoder:
@@ -198,7 +200,7 @@ def byte_pairs(tokenizer: Any) -> BytePairs | None:  # Any: transformers' own cl
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not find_spec("tiktoken"):
         return None
-    said = json.loads(backend.to_str())
+    said = orjson.loads(backend.to_str())
     expression = _expression(said["pre_tokenizer"])
     if expression is None or said["normalizer"] not in (None, {"type": "NFC"}):
         return None
@@ -232,23 +234,22 @@ def _ranks(model: Mapping[str, Any]) -> dict[bytes, int] | None:  # Any: JSON
         return None
     vocab: dict[str, int] = model["vocab"]
     merges: list[tuple[str, str]] = [(a, b) for a, b in model["merges"]]
-    single = [chr(letter) for letter in _BYTES]
     order = [vocab[a + b] for a, b in merges]
-    if any(letter not in vocab for letter in single) or any(b < a for a, b in pairwise(order)):
+    if not vocab.keys() >= _LETTERS or any(b < a for a, b in pairwise(order)):
         return None
     kept = _kept(vocab, merges, bool(model.get("ignore_merges")))
     if kept is None:
         return None
-    return {text.translate(_BYTES).encode("latin-1"): vocab[text] for text in (*single, *kept)}
+    return {text.translate(_BYTES).encode("latin-1"): vocab[text] for text in (*sorted(_LETTERS), *kept)}
 
 
 def _kept(vocab: dict[str, int], merges: Sequence[tuple[str, str]], whole: bool) -> list[str] | None:
     """Tokens of several bytes that come about, by merging or as a whole piece; None where tiktoken makes more."""
     from tokenizers import models
 
-    cut: Callable[[str], Sequence[Any]] = models.BPE(vocab=vocab, merges=merges).tokenize  # Any: tokenizers' own class
+    model = models.BPE(vocab=vocab, merges=merges, cache_capacity=0)
     texts: Iterable[str] = vocab if whole else dict.fromkeys(a + b for a, b in merges)
-    lengths = {t: len(cut(t)) for t in texts if len(t) > 1 and all(ord(c) in _BYTES for c in t)}
+    lengths = {t: len(model.tokenize(t)) for t in texts if len(t) > 1 and _LETTERS.issuperset(t)}
     if not whole:
         return [t for t, count in lengths.items() if count == 1]
     return None if 2 in lengths.values() else list(lengths)
