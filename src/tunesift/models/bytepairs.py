@@ -61,6 +61,8 @@ EXPRESSIONS = frozenset(
 
 _UNIFORM = ((0x4E, 0x9E), (0xAC, 0xD6))
 """Blocks of 256 characters of one class, ideographs and Hangul, of which every sixteenth character is looked at."""
+_LAST = 0x1FF
+"""The last block that is looked at, at 5 to 20 ms each: beyond it are few but ideographs of old books."""
 _CONTEXTS = "{} a{}a A{}A a{}A A{}a 1{}1 !{}! '{}' '{}l 'l{} '{}e 'r{} x'{}  {}  x {} \n{}\n{}{}\t{}/{}"
 """Neighbours beside which two classes of characters come to different pieces."""
 _ASCII = "".join(map(chr, range(128)))
@@ -159,6 +161,8 @@ class BytePairs:
         return new <= self._alike
 
     def _alike_of(self, block: int) -> list[str]:
+        if block > _LAST:
+            return []
         letters = [chr(n) for n in range(block << 8, (block + 1) << 8) if not 0xD800 <= n < 0xE000]
         if not any(first <= block <= last for first, last in _UNIFORM):
             return self._cut_alike(letters)
