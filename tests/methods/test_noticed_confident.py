@@ -29,7 +29,8 @@ from tunesift import (
     Score,
     ScriptedModel,
 )
-from tunesift.methods.clear_steps import Evidence, Weigh
+from tunesift.heartbeat import beat, share_done, written
+from tunesift.methods.clear_steps import Ask, Evidence, Sample, Weigh
 from tunesift.methods.lengths import tell_selection
 from tunesift.scoring.selectors import Pool
 
@@ -82,6 +83,24 @@ def test_samples_that_were_left_out_leave_a_bound_on_the_side_where_gamma_is_not
     (score,) = weigh([Evidence("a", (certainty,), 0, ((0.0, False),), 1)])
     assert isinstance(score, Score)
     assert (score.value, score.note) == (value, note)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Telling(ScriptedModel):
+    """Says how far it is once a call is done."""
+
+    def chat(self, conversations: Sequence[Sequence[Message]], sampling: Sampling) -> list[Completion]:
+        beat(1.0)
+        return [Completion(f"Answer: {share_done()}", "stop", 1) for _ in conversations]
+
+
+def test_how_far_a_chunk_of_samples_is_counts_each_draw_by_its_share() -> None:
+    """Three of four at the first draw, one at the second."""
+    asks = [Ask(f"{n}", ROWS[0].prompt, int(n == 3)) for n in range(4)]
+    written()
+    told = Sample(student=Telling(), template="{task}", temperature=1.0, max_tokens=5)(asks)
+    written()
+    assert [t.answer for t in told if not isinstance(t, Failure)] == ["0.75", "0.75", "0.75", "1.0"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ from tunesift import (
 from tunesift.datasets import Source
 from tunesift.methods.reflection_reading import Rewritten, checked, read_answer
 from tunesift.methods.reflection_steps import counted
+from tunesift.methods.repeating import Repeating
 from tunesift.methods.selective_steps import InstructionLoss, Trial, Weighed, WriteDown, trials, value_of
 from tunesift.methods.speaking import Asked, Hearing, Speak
 
@@ -71,7 +72,7 @@ def _counted_from_zero() -> None:
 
 
 def taught(
-    folder: Path, records: Sequence[Record], words: dict[str, str], **asking: int
+    folder: Path, records: Sequence[Record], words: dict[str, str], **asking: Any
 ) -> tuple[list[str], list[str]]:
     """The reasons of Reflection-Tuning's response half, and what its teacher was asked."""
     teacher, data = Says(words=words), Dataset.of(records)
@@ -263,7 +264,7 @@ def test_both_ratios_are_written_down() -> None:
         0.25,
         {
             "ifd_old": 0.5, "guess_old": 2.0, "guess_new": 1.0, "instruction_alone": 3.0,
-            "rifd_old": pytest.approx(math.exp(-1)), "rifd_new": pytest.approx(math.exp(-2)),
+            "rifd_old": 0.36787944117144233, "rifd_new": 0.1353352832366127,
         },
         "branch A",
     )  # fmt: skip
@@ -298,3 +299,28 @@ def test_a_call_that_failed_is_that_failure_and_one_that_cannot_be_read_is_asked
         found = hearing.heard(run, [Asked("a", "Count.", "gone"), Asked("b", "Count.", "days")])
     assert found == {"a": GONE, "b": 7}
     assert Says.asked == ["gone", "days", "days again, in digits"]
+
+
+Round = tuple[int, int, bool]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "said"),
+    [
+        ([(20, 11, False)], ["11 of 20"]),
+        ([(20, 10, False)], [""]),
+        ([(19, 19, False)], [""]),
+        ([(19, 19, False), (1, 0, False)], ["", "19 of 20"]),
+        ([(20, 2, False), (3, 3, True)], ["", ""]),
+        ([(3, 3, True)], ["3 of 3"]),
+        ([(20, 2, False), (20, 20, False), (2, 2, True)], ["", "20 of 20", "24 of 42"]),
+    ],
+)
+def test_a_model_repeats_itself_by_rounds_of_twenty_and_by_all_of_them_in_the_end(
+    rounds: list[Round], said: list[str]
+) -> None:
+    repeating = Repeating("questions", 0.5)
+    found = [repeating.close(read, duplicates, last) if last else repeating.close(read, duplicates)
+             for read, duplicates, last in rounds]  # fmt: skip
+    end = "questions were duplicates, more than max_duplicates=0.5"
+    assert found == [share and f"the model repeats itself: {share} {end}" for share in said]
