@@ -1,5 +1,5 @@
-"""What a user would miss of CLEAR's choice and of a selection's lengths: each test here failed on a change of a page
-that no other noticed."""
+"""What a user would miss of CLEAR's choice, of a selection's lengths and of a table of scores: each test here failed on
+a change of a page that no other noticed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tunesift import (
+    IFD,
     Clear,
     Completion,
     Confident,
@@ -27,6 +28,7 @@ from tunesift import (
     Run,
     Sampling,
     Score,
+    ScoreRecords,
     ScriptedModel,
 )
 from tunesift.heartbeat import beat, share_done, written
@@ -142,3 +144,10 @@ def test_of_nothing_that_is_kept_the_mean_length_is_0(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "tables" / "selection.parquet").to_pylist() == [
         {"records": 2, "kept": 0, "cut": None, "tied": 0, "mean_characters": 17.0, "mean_characters_kept": 0.0},
     ]
+
+
+def test_the_scores_of_every_record_can_be_gone_through_in_the_order_of_the_data(tmp_path: Path) -> None:
+    with Run(tmp_path, Local()) as run:
+        table = ScoreRecords(scorers=(IFD(student=ScriptedModel()),))(Dataset.of(ROWS), run).scores
+        assert table is not None
+        assert [(id, list(by)) for id, by in table.items()] == [("r0", ["ifd"]), ("r1", ["ifd"])]
