@@ -214,10 +214,10 @@ def ways(bench: Bench, shape: str) -> Iterator[tuple[str, dict[str, Callable[[],
     yield "selectit", {"selectit": rate_of(step, bench), "ours": lambda: rated(step, bench.records)}
 
 
-def product_rate(device: str, now: Callable[[], float] = time.perf_counter) -> float:
+def product_rate(device: str, now: Callable[[], float] = time.perf_counter, by_torch: bool = False) -> float:
     """Billions of operations a second of a product of 1,024 by 1,024, over 0.3 s."""
     left, right = (torch.randn(1024, 1024, device=device) for _ in range(2))
-    out, count, ours = torch.empty_like(left), 0, product() if device == "cpu" else None
+    out, count, ours = torch.empty_like(left), 0, None if by_torch or device != "cpu" else product()
     began = now()
     while now() - began < 0.3:
         if ours is not None:
@@ -339,6 +339,7 @@ def main() -> None:
         "shape": shape, "records": count, "data": options.data.name, "threads": options.threads,
         "clock": options.clock, "device": options.device, "dtype": options.dtype, "needed_gflop": round(operations, 1),
         "product_by": "torch" if product() is None or options.device != "cpu" else "oneDNN",
+        "gflops_by_torch": round(statistics.median(product_rate(options.device, now, True) for _ in range(5)), 1),
         "share_of_product": round(statistics.median(shares), 3), "where": spent, "compared": compared,
         "versions": {name: version(name) for name in ("tunesift", "torch", "transformers", "tokenizers")},
     }  # fmt: skip
