@@ -169,6 +169,32 @@ def test_other_processors_multiply_as_torch_has_it(
     assert not onednn
 
 
+def test_products_have_few_numbers_of_rows(onednn: list[torch.dtype]) -> None:
+    """oneDNN keeps code for each, up to a megabyte."""
+    assert {products.room(n) for n in range(1, 1025)} == {1, 2, 4, 8, 16, 32, 64, *range(128, 1025, 128)}
+    assert all(products.room(n) >= n for n in range(1, 9000))
+
+
+def test_texts_of_many_lengths_make_no_more_code(
+    make_tiny: MakeTiny, onednn: list[torch.dtype], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = TransformersModel(name=str(made(make_tiny, "Llama")))
+    model.loss([])
+    seen = set()
+    counted = torch.ops.mkldnn._linear_pointwise
+
+    def shaped(rows: Any, weight: Any, *more: Any) -> Any:
+        seen.add((rows.shape[-2], tuple(weight.shape)))
+        return counted(rows, weight, *more)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", shaped)
+    products.product.cache_clear()
+    for length in range(20, 100, 3):
+        model.loss([Span("", "ab " * length)])
+    assert len(seen) > 5
+    assert {rows for rows, _ in seen} <= {32, 64, 128, 256, 384}
+
+
 def test_the_activation_of_gpt2_is_one_call(make_tiny: MakeTiny) -> None:
     """Its losses are held against transformers' own above."""
     model = local._weights(TransformersModel(name=str(made(make_tiny, "GPT2")))).model

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tunesift.models.packing import LEAST, Forest, grown, laid, packs
+from tunesift.models.packing import LEAST, Forest, Stretch, filled, grown, laid, packs
 
 HEAD, OTHER = tuple(range(100, 140)), (*range(100, 120), *range(300, 310))
 
@@ -125,3 +125,12 @@ def test_two_thousand_beginnings_of_one_text_are_no_trouble() -> None:
     forest = grown([(1,) * n for n in range(1, 2001)])
     assert len(forest.paths) == 2000
     assert len(laid(forest, [0, 1999]).ids) <= 2001
+
+
+def test_a_pack_is_filled_with_rows_that_see_nothing_else() -> None:
+    pack = laid(grown([(5, 6, 7), (8, 9)]), [0, 1])
+    more = filled(pack, 8)
+    assert (more.ids[:5], more.places[:5], more.rows) == (pack.ids, pack.places, pack.rows)
+    assert len(more.ids) == len(more.places) == 8
+    assert more.stretches == (*pack.stretches, Stretch(5, 8, 8))
+    assert filled(pack, 5) == pack

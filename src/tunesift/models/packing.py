@@ -71,6 +71,13 @@ class Pack:
     """Rows of each text's tokens, in reading order."""
 
 
+def filled(pack: Pack, rows: int) -> Pack:
+    """The pack with as many rows, of which nobody reads those behind its own."""
+    own, more = len(pack.ids), [0] * (rows - len(pack.ids))
+    behind = (Stretch(own, rows, rows),) if more else ()
+    return Pack((*pack.ids, *more), (*pack.places, *more), (*pack.stretches, *behind), pack.rows)
+
+
 def grown(texts: Sequence[tuple[int, ...]]) -> Forest:
     """The forest of texts, each of which is there once."""
     forest = Forest(texts)

@@ -17,10 +17,22 @@ if TYPE_CHECKING:
     Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
+ROWS = 128
+"""Products of more rows than this have a multiple of it: oneDNN makes code for every number of rows that it meets, in
+milliseconds and up to a megabyte, and keeps it."""
+
+
 def multiplying() -> AbstractContextManager[Any]:  # Any: torch's own class
     """While layers of this thread multiply by what is fastest here; nothing in it is differentiated."""
     ours = product()
     return nullcontext() if ours is None else _mode(ours)()
+
+
+def room(rows: int) -> int:
+    """Rows that a product of so many is to have here: of fewer than `ROWS` the next power of two."""
+    if product() is None:
+        return rows
+    return -(-rows // ROWS) * ROWS if rows > ROWS else 1 << (rows - 1).bit_length()
 
 
 @cache
