@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors  
 
 from harness.tiny import MakeTiny  # noqa: E402
 from tunesift import Failure, Message, ModelRefused, Span, TargetLoss, TransformersModel  # noqa: E402
-from tunesift.models import likelihood, lse  # noqa: E402
+from tunesift.models import likelihood, lse, products  # noqa: E402
 from tunesift.models import transformers as local  # noqa: E402
 from tunesift.models.likelihood import Segment, SpanEncoder, batches  # noqa: E402
 
@@ -212,9 +212,10 @@ def test_a_device_with_room_for_few_tokens_gives_the_same_losses(make_tiny: Make
     model = TransformersModel(name=str(folder), batch_tokens=10**6)
     expected = [slow.token_losses(folder, span, LENGTH) for span in NASTY_SPANS]
     model.loss([])
-    forwards["tokens"], forwards["too_much"] = [], lambda ids: ids.numel() > 60
+    most = products.room(60)
+    forwards["tokens"], forwards["too_much"] = [], lambda ids: ids.numel() > most
     agree(model.loss(NASTY_SPANS), expected)
-    assert len([tokens for tokens in forwards["tokens"] if tokens > 60]) > 1
+    assert len([tokens for tokens in forwards["tokens"] if tokens > most]) > 1
 
 
 @pytest.mark.parametrize(
