@@ -212,7 +212,7 @@ def test_a_device_with_room_for_few_tokens_gives_the_same_losses(make_tiny: Make
     model = TransformersModel(name=str(folder), batch_tokens=10**6)
     expected = [slow.token_losses(folder, span, LENGTH) for span in NASTY_SPANS]
     model.loss([])
-    most = products.room(60)
+    most = products.room(60, torch.device("cpu"))
     forwards["tokens"], forwards["too_much"] = [], lambda ids: ids.numel() > most
     agree(model.loss(NASTY_SPANS), expected)
     assert len([tokens for tokens in forwards["tokens"] if tokens > most]) > 1

@@ -171,8 +171,12 @@ def test_other_processors_multiply_as_torch_has_it(
 
 def test_products_have_few_numbers_of_rows(onednn: list[torch.dtype]) -> None:
     """oneDNN keeps code for each, up to a megabyte."""
-    assert {products.room(n) for n in range(1, 1025)} == {1, 2, 4, 8, 16, 32, 64, *range(128, 1025, 128)}
-    assert all(products.room(n) >= n for n in range(1, 9000))
+    here, there = torch.device("cpu"), torch.device("cuda")
+    assert {products.room(n, here) for n in range(1, 1025)} == {1, 2, 4, 8, 16, 32, 64, *range(128, 1025, 128)}
+    assert all(products.room(n, here) >= n == products.room(n, there) for n in range(1, 9000))
+    with products.multiplying(there):
+        torch.nn.functional.linear(torch.ones(2, 3), torch.ones(4, 3))
+    assert not onednn
 
 
 def test_texts_of_many_lengths_make_no_more_code(

@@ -181,13 +181,14 @@ class PackedModel:
     def hidden(self, pack: Pack, read: torch.Tensor | None = None) -> torch.Tensor:
         """Hidden states of a pack's rows, [T, H], while it attends; of rows that are not read they may be anything."""
 
-        pack = filled(pack, room(len(pack.ids)))
+        device = self._model.device
+        pack = filled(pack, room(len(pack.ids), device))
         reading = _Reading(pack)
         token = _READING.set(reading)
         some = nullcontext() if read is None or self.last is None else self.last.at(read, len(pack.ids))
         try:
-            ids, places = (_moved(numbers, self._model.device) for numbers in (pack.ids, pack.places))
-            with some, multiplying():
+            ids, places = (_moved(numbers, device) for numbers in (pack.ids, pack.places))
+            with some, multiplying(device):
                 out = self._model.base_model(input_ids=ids, position_ids=places, use_cache=False)
         finally:
             _READING.reset(token)
@@ -223,8 +224,9 @@ class PackedModel:
             counts.append(len(own) - first + 1)
         read, which = torch.unique(torch.tensor(rows), return_inverse=True)
         order = torch.argsort(which)
-        again = read[-1:].expand(room(len(read)) - len(read))  # nobody asks what these give
-        there = torch.cat((read, again)).to(self._model.device)
+        device = self._model.device
+        again = read[-1:].expand(room(len(read), device) - len(read))  # nobody asks what these give
+        there = torch.cat((read, again)).to(device)
         picked = self.hidden(pack, there)[there]  # [R, H]
         nats = torch.empty(len(gold))
         nats[order] = self._head.nats(picked, which[order], torch.tensor(gold)[order])

@@ -22,22 +22,23 @@ ROWS = 128
 milliseconds and up to a megabyte, and keeps it."""
 
 
-def multiplying() -> AbstractContextManager[Any]:  # Any: torch's own class
-    """While layers of this thread multiply by what is fastest here; nothing in it is differentiated."""
-    ours = product()
+def multiplying(device: torch.device) -> AbstractContextManager[Any]:  # Any: torch's own class
+    """While layers of this thread multiply by what is fastest there; nothing in it is differentiated."""
+    ours = product() if device.type == "cpu" else None
     return nullcontext() if ours is None else _mode(ours)()
 
 
-def room(rows: int) -> int:
-    """Rows that a product of so many is to have here: of fewer than `ROWS` the next power of two."""
-    if product() is None:
+def room(rows: int, device: torch.device) -> int:
+    """Rows that a product of so many is to have there: of fewer than `ROWS` the next power of two."""
+    if device.type != "cpu" or product() is None:
         return rows
     return -(-rows // ROWS) * ROWS if rows > ROWS else 1 << (rows - 1).bit_length()
 
 
 @cache
 def product() -> Product | None:
-    """Rows [R, H] on weights [C, H] and a bias [C], in new memory, [R, C]; None where torch's own is as fast."""
+    """On a CPU, rows [R, H] on weights [C, H] and a bias [C], in new memory, [R, C]; None where torch's own is as
+    fast."""
     import torch
 
     told: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # not every torch can say
