@@ -1,6 +1,6 @@
 """How much memory does the driver of a whole `select` run need per row, from the input to the report?
 
-    python benchmarks/selecting.py [--rows 200000 1000000] [--smoke]
+    python benchmarks/selecting.py [--rows 10000 1000000] [--smoke]
 
 Rows of about 60 bytes are scored by a scripted student, so that what is measured is the driver: one process per size,
 the largest of its own memory (what the kernel could not take back), and the slope between the smallest and the largest.
@@ -59,7 +59,7 @@ def child(folder: Path, rows: int) -> dict[str, object]:
 
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--rows", type=int, nargs="*", default=[200_000, 1_000_000])
+    words.add_argument("--rows", type=int, nargs="*", default=[10_000, 1_000_000])
     words.add_argument("--smoke", action="store_true", help="2,000 and 4,000 rows, and nothing is written down")
     words.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     said = words.parse_args()
